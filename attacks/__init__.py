@@ -1,0 +1,1 @@
+"""Attack plugins: one module a source; building blocks are the packages inside."""

@@ -1,0 +1,1 @@
+"""Winnow: is this defense really robust, or has the attack merely failed?"""

@@ -1,0 +1,1 @@
+"""Defense plugins: one module a defense; building blocks are the packages inside."""
