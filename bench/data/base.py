@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from bench.api import Examples
@@ -19,14 +19,13 @@ class Dataset(ABC):
 
     name: str
     """As in tables; it holds no path of this machine."""
-    summary: ClassVar[str]
-    """One line for `python -m bench list`."""
 
     @property
     @abstractmethod
     def family(self) -> str | None:
-        """What sets its defaults: `digits`, `mnist`, `fashion-mnist`, `svhn`, `cifar10`,
-        `cifar100`, or None. Sets read from files join one by the shape of their images.
+        """What sets its defaults, such as `mnist`; None where there are none.
+
+        Sets read from files join a family by the shape of their images.
 
         Raises:
             DataError: the shape has to be read from files, and they cannot be.

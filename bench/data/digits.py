@@ -15,7 +15,6 @@ class Digits(Dataset):
 
     name = "digits"
     family = "digits"
-    summary = "scikit-learn's handwritten digits, 8×8; embedded, needs no network"
 
     def load(self, split: Split) -> Examples:
         """The examples of a split, in scikit-learn's order."""

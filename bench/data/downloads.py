@@ -52,7 +52,7 @@ class TorchvisionDataset(Dataset):
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
 
     def _open(self, split: Split) -> Any:
-        """torchvision's data set.
+        """The data set as torchvision reads it.
 
         Raises:
             DataError: it is neither in the cache folder nor can be downloaded into it.

@@ -29,8 +29,6 @@ class FolderDataset(Dataset):
     passed over. The set is called by the last part of PATH.
     """
 
-    summary = "images in one folder per class: PATH/train and PATH/test, or PATH for a test split"
-
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
             raise DataError(

@@ -44,7 +44,7 @@ def decode(image: EncodedImage) -> Any:
         with Image.open(io.BytesIO(image.data)) as opened:
             mode = opened.mode
             pixels = np.asarray(opened.convert("L" if mode in _GRAYSCALE else "RGB"))
-    except Exception as error:  # noqa: BLE001 - Pillow's decoders raise all sorts on damaged files
+    except Exception as error:  # a damaged file makes Pillow raise all sorts
         raise DataError(
             f"{image.where} is not an image that can be decoded ({type(error).__name__}); "
             "it has to be a PNG, a JPEG or another format that Pillow reads"
@@ -100,4 +100,4 @@ def collect(
 
 def _size(shape: Sequence[int]) -> str:
     """(C, H, W) as people write it: channels × height × width."""
-    return "×".join(map(str, shape))
+    return "x".join(map(str, shape))

@@ -14,7 +14,6 @@ import hashlib
 import json
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split
@@ -23,6 +22,7 @@ from bench.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
     from bench.api import Examples
 
@@ -49,8 +49,6 @@ class ParquetDataset(Dataset):
     split when its name begins with `train`. The set is called by the last part of PATH without
     `.parquet`.
     """
-
-    summary = "images and labels in Hugging Face's Parquet layout: a file, or a folder of splits"
 
     def __init__(self, path: Path) -> None:
         if not path.exists():

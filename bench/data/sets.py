@@ -13,24 +13,28 @@ from bench.errors import DataError, UnknownNameError
 
 __all__ = ["DATASETS", "Dataset", "Split", "open_dataset"]
 
-#: Name, class in torchvision.datasets, summary.
-_DOWNLOADED = {
-    "mnist": ("MNIST", "handwritten digits, 28×28 grayscale; downloaded by torchvision"),
-    "fashion-mnist": ("FashionMNIST", "articles of clothing, 28×28 grayscale; downloaded"),
-    "cifar10": ("CIFAR10", "objects and animals in 10 classes, 32×32 colour; downloaded"),
-    "cifar100": ("CIFAR100", "objects and animals in 100 classes, 32×32 colour; downloaded"),
-    "svhn": ("SVHN", "house numbers from street views, 32×32 colour; downloaded"),
+#: What `open_dataset` understands, and one line on each.
+DATASETS: dict[str, str] = {
+    "digits": "handwritten digits, 8x8 grayscale; embedded, needs no network",
+    "mnist": "handwritten digits, 28x28 grayscale; downloaded",
+    "fashion-mnist": "articles of clothing, 28x28 grayscale; downloaded",
+    "cifar10": "objects and animals in 10 classes, 32x32 colour; downloaded",
+    "cifar100": "objects and animals in 100 classes, 32x32 colour; downloaded",
+    "svhn": "house numbers from street views, 32x32 colour; downloaded",
+    "parquet:PATH": "Hugging Face's layout: a file, or a folder of train-* and test-* files",
+    "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH",
+}
+
+_TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
 }
 _FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
     "parquet": ParquetDataset,
     "folder": FolderDataset,
-}
-
-#: What `open_dataset` understands, and one line on each.
-DATASETS: dict[str, str] = {
-    "digits": Digits.summary,
-    **{name: summary for name, (_, summary) in _DOWNLOADED.items()},
-    **{f"{scheme}:PATH": kind.summary for scheme, kind in _FROM_FILES.items()},
 }
 
 
@@ -46,8 +50,8 @@ def open_dataset(text: str) -> Dataset:
     scheme, colon, argument = text.strip().partition(":")
     if not colon and scheme == "digits":
         return Digits()
-    if not colon and scheme in _DOWNLOADED:
-        return TorchvisionDataset(scheme, _DOWNLOADED[scheme][0])
+    if not colon and scheme in _TORCHVISION:
+        return TorchvisionDataset(scheme, _TORCHVISION[scheme])
     if scheme not in _FROM_FILES:
         raise UnknownNameError("data set", text.strip(), DATASETS)
     if not argument:
