@@ -1,0 +1,181 @@
+"""AutoAttack (Croce and Hein, ICML 2020), by pyautoattack: its four attacks as rows, and whole.
+
+Each row attacks all examples at AutoAttack's standard settings. `autoattack` is the standard
+cascade, each attack on what the ones before left; it adds to the worst case and is no row.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from attacks.bridging import radius
+from bench.api import Attack, Cost, Proposal
+from bench.registry import register_attack
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.api import Problem
+
+STEPS = 100
+QUERIES = 5_000
+#: Forwards around an attack: the checks of the model, its accuracy, and the check of the end.
+AROUND = 10
+
+
+class AutoAttackRow(Attack):
+    """One attack of AutoAttack at its standard settings."""
+
+    libraries = ("pyautoattack",)
+    member: ClassVar[str]
+    """The name of the attack in AutoAttack."""
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search with AutoAttack.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        return _run(problem, [self.member])
+
+
+@register_attack("apgd-ce")
+class APGDCE(AutoAttackRow):
+    """Auto-PGD on the cross-entropy: 100 steps; in L1 five restarts, as standard has it."""
+
+    summary = "Auto-PGD on the cross-entropy (AutoAttack)"
+    member = "apgd-ce"
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every step of every restart."""
+        return _apgd(norm) * (5 if norm is Norm.L1 else 1) + Cost(AROUND)
+
+
+@register_attack("apgd-dlr")
+class APGDDLR(APGDCE):
+    """Auto-PGD on the difference of logits ratio: 100 steps; in L1 five restarts."""
+
+    summary = "Auto-PGD on the difference of logits ratio (AutoAttack)"
+    member = "apgd-dlr"
+
+    def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
+        """The loss compares three logits."""
+        if classes < 3:
+            return f"its loss needs at least 3 classes (there are {classes})"
+        return super().why_not(norm=norm, shape=shape, classes=classes)
+
+
+@register_attack("apgd-t")
+class APGDT(AutoAttackRow):
+    """Auto-PGD on the targeted difference of logits ratio: nine targets (L1: five)."""
+
+    summary = "Auto-PGD towards each of the most likely classes (AutoAttack)"
+    member = "apgd-t"
+
+    def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
+        """The loss compares four logits."""
+        if classes < 4:
+            return f"its loss needs at least 4 classes (there are {classes})"
+        return super().why_not(norm=norm, shape=shape, classes=classes)
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every step towards every target."""
+        targets = min(5 if norm is Norm.L1 else 9, classes - 1)
+        return (_apgd(norm) + Cost(1)) * targets + Cost(AROUND)
+
+
+@register_attack("fab-t")
+class FABT(AutoAttackRow):
+    """Fast adaptive boundary attack (Croce and Hein, ICML 2020): nine targets, 100 steps each."""
+
+    summary = "Smallest perturbation towards each of the most likely classes (AutoAttack)"
+    member = "fab-t"
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every step towards every target."""
+        return Cost(2 * STEPS + 3, STEPS) * min(9, classes - 1) + Cost(AROUND)
+
+
+@register_attack("square")
+class Square(AutoAttackRow):
+    """Square attack (Andriushchenko et al., ECCV 2020): random search with 5,000 queries."""
+
+    summary = "Random search over square patches by scores (AutoAttack)"
+    member = "square"
+    access = "black-box"
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every query."""
+        return Cost(QUERIES + AROUND)
+
+
+@register_attack("autoattack")
+class AutoAttack(Attack):
+    """The standard cascade: APGD-CE, APGD-T, FAB-T, Square, each on what the ones before left."""
+
+    summary = "AutoAttack's standard cascade on what no other attack broke"
+    scope = "remaining"
+    libraries = ("pyautoattack",)
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """All four attacks, for an example that survives them."""
+        total = Cost(0)
+        for row in (APGDCE, _second(classes), FABT, Square):
+            if row is not None:
+                total = total + row().cost(norm=norm, shape=shape, classes=classes)
+        return total
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search with AutoAttack; a flag names what too few classes leave out.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        second = _second(problem.classes)
+        members = ["apgd-ce", *([second.member] if second else []), "fab-t", "square"]
+        proposal = _run(problem, members)
+        if second is APGDT:
+            return proposal
+        instead = f"{second.member} ran instead" if second else "nothing runs instead"
+        flag = f"apgd-t is left out with {problem.classes} classes; {instead}"
+        return Proposal(proposal.candidates, flags=(flag, *proposal.flags))
+
+
+def _second(classes: int) -> type[AutoAttackRow] | None:
+    """The second attack of the cascade: what the number of classes allows."""
+    if classes >= 4:
+        return APGDT
+    return APGDDLR if classes == 3 else None
+
+
+def _apgd(norm: Norm) -> Cost:
+    """One run of Auto-PGD; in L1 it starts anew at three and two times epsilon."""
+    starts = 3 if norm is Norm.L1 else 1
+    return Cost(STEPS + starts, STEPS + starts)
+
+
+def _run(problem: Problem, members: Sequence[str]) -> Proposal:
+    """Run these attacks of AutoAttack at standard settings, all examples in one batch."""
+    import pyautoattack
+
+    from attacks.bridging.listening import listening
+
+    inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
+    with listening() as flags:
+        adversary = pyautoattack.AutoAttack(
+            problem.model,
+            norm=problem.norm.value,
+            eps=radius(problem),
+            version="standard",
+            seed=problem.seed,
+            device=inputs.device,
+        )
+        adversary.attacks_to_run = list(members)
+        for targeted in (adversary.apgd_targeted, adversary.fab):
+            targeted.n_target_classes = min(targeted.n_target_classes, problem.classes - 1)
+        candidates, predicted = adversary.run_standard_evaluation(
+            inputs, labels, batch_size=len(inputs)
+        )
+    candidates[predicted == labels] = inputs[predicted == labels]
+    return Proposal(candidates.detach(), flags=tuple(flags))

@@ -1,0 +1,139 @@
+"""The one way from a problem to a Foolbox attack and back.
+
+Three habits of Foolbox are mended here: its fixed-epsilon attacks return their last iterate (here
+the best one seen), its decision-based attacks stop for the whole batch when one example has no
+starting point (here the others go on), and its minimum-norm attacks may be told an epsilon to
+stop at (here never, so that the result cannot depend on it). `attacks.bridging.repairs` mends
+single attacks.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from attacks.bridging import radius
+from bench.api import Attack, Proposal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
+
+    from bench.api import Problem
+    from bench.threat import Norm
+
+#: Forwards per example for a starting point; its draws of noise are seldom all needed.
+STARTING = 20
+#: How many times its estimated cost an attack may take before it is taken for endless.
+PATIENCE = 10
+
+
+class FoolboxAttack(Attack):
+    """An attack of Foolbox 3.3 (Rauber et al., JOSS 2020)."""
+
+    libraries = ("foolbox",)
+    implementations: ClassVar[Mapping[Norm, str]] = {}
+    """The Foolbox class for each norm that the attack searches in; the first one also serves
+    threat models of other norms. A repaired class goes before Foolbox's of the same name."""
+    needs_start: ClassVar[bool] = False
+    """Walks along the decision boundary, from a point that is adversarial already."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls.norms = frozenset(cls.implementations)
+
+    def options(self, norm: Norm) -> dict[str, Any]:
+        """Keyword arguments of the Foolbox class for a norm."""
+        return {}
+
+    def searched(self, norm: Norm) -> Norm:
+        """The norm that is searched in when the threat model's is this one."""
+        return norm if norm in self.norms else next(iter(self.implementations))
+
+    def build(self, norm: Norm) -> Any:
+        """The Foolbox attack for a norm of the threat model."""
+        import foolbox
+
+        from attacks.bridging import repairs
+
+        searched = self.searched(norm)
+        name = self.implementations[searched]
+        implementation = getattr(repairs, name, None) or getattr(foolbox.attacks, name)
+        return implementation(**self.options(searched))
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search with Foolbox. `extra["silent_success"]` marks lost last iterates (bool, N).
+
+        Raises:
+            AttackError: no epsilon for a fixed-epsilon attack, or no end to its loop.
+        """
+        from attacks.bridging.watching import Guard
+
+        shape = problem.inputs.shape
+        cost = self.cost(
+            norm=problem.norm, shape=(shape[1], shape[2], shape[3]), classes=problem.classes
+        )
+        limit = PATIENCE * cost.forwards
+        if self.kind == "fixed":
+            return self._run_fixed(problem, limit)
+        guard = Guard(problem.model, limit)
+        if self.needs_start:
+            return self._run_from_starts(problem, guard)
+        found, _ = self._call(guard, problem.inputs, problem, None)
+        return Proposal(found)
+
+    def _run_fixed(self, problem: Problem, limit: float) -> Proposal:
+        import torch
+
+        from attacks.bridging.watching import Recorder
+
+        recorder = Recorder(problem, limit)
+        last, success = self._call(recorder, problem.inputs, problem, radius(problem))
+        found = recorder.found
+        rows = found.reshape(-1, *[1] * (last.ndim - 1))
+        return Proposal(
+            torch.where(rows, recorder.best, last),
+            extra={"silent_success": (found & ~success).cpu().numpy()},
+        )
+
+    def _run_from_starts(self, problem: Problem, model: nn.Module) -> Proposal:
+        from attacks.bridging.starts import starting_points
+
+        points, usable = starting_points(problem)
+        candidates = problem.inputs.clone()
+        if len(usable):
+            found, _ = self._call(
+                model, problem.inputs[usable], problem, None, usable, points[usable]
+            )
+            candidates[usable] = found
+        missing = len(candidates) - len(usable)
+        flags = [f"no starting point for {missing} of {len(candidates)} examples"] * (missing > 0)
+        return Proposal(candidates, flags=tuple(flags))
+
+    def _call(
+        self,
+        model: nn.Module,
+        inputs: Tensor,
+        problem: Problem,
+        epsilon: float | None,
+        rows: Tensor | None = None,
+        starts: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Candidates, and where Foolbox says that they are adversarial."""
+        import foolbox
+
+        labels = problem.labels if rows is None else problem.labels[rows]
+        target = foolbox.PyTorchModel(model, bounds=(0, 1), device=inputs.device)
+        further = {} if starts is None else {"starting_points": starts}
+        with warnings.catch_warnings():  # NumPy's on empty means, Foolbox's on failed draws
+            warnings.simplefilter("ignore")
+            _, clipped, success = self.build(problem.norm)(
+                target, inputs, labels, epsilons=epsilon, **further
+            )
+        return clipped.detach(), success
+
+
+def each_norm(pattern: str, *norms: Norm) -> Mapping[Norm, str]:
+    """One Foolbox class name per norm: its pattern with `{}` for Foolbox's prefix of the norm."""
+    return {norm: pattern.format(norm.value) for norm in norms}
