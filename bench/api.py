@@ -98,6 +98,11 @@ class Examples:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # As plain arrays: a worker process must not depend on memory shared with its parent.
+        arrays = self.inputs.cpu().numpy(), self.labels.cpu().numpy()
+        return _examples_from_arrays, (type(self), *arrays, self.class_names, self.name)
+
     @property
     def classes(self) -> int:
         """The number of classes."""
@@ -125,6 +130,14 @@ class Examples:
         return type(self)(
             self.inputs[chosen].contiguous(), self.labels[chosen], self.class_names, self.name
         )
+
+
+def _examples_from_arrays(
+    cls: type[Examples], inputs: Any, labels: Any, class_names: tuple[str, ...], name: str
+) -> Examples:
+    import torch
+
+    return cls(torch.from_numpy(inputs), torch.from_numpy(labels), class_names, name)
 
 
 class Plugin(ABC):

@@ -1,0 +1,63 @@
+"""The command line: one module per verb, and the only place that prints or sets an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import Any
+
+import typer
+from rich.console import Console
+
+from bench.cli.list import list_plugins
+from bench.cli.report import report
+from bench.cli.run import run
+from bench.cli.train import train
+from bench.cli.verify import verify
+from bench.errors import UsageError, WinnowError
+
+#: Exit codes beyond success.
+FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+
+app = typer.Typer(
+    name="winnow",
+    help="Is this defense really robust, or has the attack merely failed?\n\n"
+    "Evaluate a defense with every attack: python -m bench run --defense kwta --attacks all",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("run")(run)
+app.command("train")(train)
+app.command("list")(list_plugins)
+app.command("report")(report)
+app.command("verify")(verify)
+
+
+def main() -> None:
+    """Run the command line and exit.
+
+    0: done; 1: some cell failed, or something does not hold; 2: the user's mistake, told in one
+    line; 130: interrupted, what was finished is stored.
+    """
+    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+
+    def show_warning(message: Any, *_: Any, **__: Any) -> None:
+        errors.print(f"warning: {message}")
+
+    warnings.showwarning = show_warning
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries talk through their flags
+    try:
+        app()
+    except UsageError as error:
+        errors.print(f"error: {error}")
+        sys.exit(MISTAKE)
+    except WinnowError as error:
+        errors.print(f"error: {error}")
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        errors.print("interrupted: what was finished is stored; the same command continues")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,113 @@
+"""What is going on during a run: a live line on a terminal, a plain one now and then elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.matrix.plan import Task
+    from bench.matrix.work import TaskResult
+
+#: Seconds between two lines where there is no terminal.
+QUIET_INTERVAL = 10.0
+
+
+class RunProgress:
+    """Shows current cells, cells done, time left, and the robust accuracy so far.
+
+    The time left is the share of the planned passes not yet done, at the rate so far; attacks that
+    break their examples early need fewer passes than planned, so that it tends to fall faster.
+    """
+
+    def __init__(self, console: Console, cells: int, headline: str) -> None:
+        self.console = console
+        self.headline = headline
+        self.cells = cells
+        self._cells_done = 0
+        self._open: dict[str, int] = {}
+        self._planned = 0.0
+        self._done = 0.0
+        self._robust: dict[str, float] = {}
+        self._busy: Sequence[Task] = ()
+        self._started = time.monotonic()
+        self._last_line = self._started
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[cells]}"),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[left]}"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task("starting", total=None, cells="", left="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        """Tasks were planned."""
+        for task in tasks:
+            self._planned += _weight(task)
+            for key, _ in task.cells:
+                self._open[key] = self._open.get(key, 0) + 1
+        self._show()
+
+    def busy(self, tasks: Sequence[Task]) -> None:
+        """These tasks are being worked on."""
+        self._busy = tasks
+        self._show()
+
+    def done(self, result: TaskResult, robust: float) -> None:
+        """A task ended."""
+        self._done += _weight(result.task)
+        self._robust[result.task.target] = robust
+        for key, _ in result.task.cells:
+            self._open[key] -= 1
+            self._cells_done += self._open[key] == 0
+        if result.error:
+            self.console.print(f"failed: {result.task.label}: {result.error}", markup=False)
+        self._show()
+
+    def _show(self) -> None:
+        now = " | ".join(sorted({task.label for task in self._busy})) or "starting"
+        robust = ", ".join(f"{name} {100 * r:.0f} %" for name, r in sorted(self._robust.items()))
+        description = now + (f" · robust so far @ {self.headline}: {robust}" if robust else "")
+        cells = f"{self._cells_done}/{len(self._open)} cells"
+        left = self._left()
+        if self.console.is_terminal:
+            self._progress.update(
+                self._bar,
+                description=description,
+                total=self._planned or None,
+                completed=self._done,
+                cells=cells,
+                left=left,
+            )
+        elif time.monotonic() - self._last_line > QUIET_INTERVAL:
+            self._last_line = time.monotonic()
+            self.console.print(f"{cells}, {left}: {description}", markup=False)
+
+    def _left(self) -> str:
+        if not self._done:
+            return "ETA –"
+        spent = time.monotonic() - self._started
+        seconds = spent * (self._planned - self._done) / self._done
+        return f"ETA {int(seconds // 60)}:{int(seconds % 60):02d}"
+
+
+def _weight(task: Task) -> float:
+    """A backward costs about two forwards; every task costs a little."""
+    return task.cost.forwards + 2 * task.cost.backwards + 100.0

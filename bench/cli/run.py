@@ -1,0 +1,153 @@
+"""`run`: evaluate defenses with attacks, and write the leaderboard."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markdown import Markdown
+
+from bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from bench.run import Prepared, Result
+
+
+def run(
+    defense: Annotated[
+        str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'; or all.")
+    ],
+    attacks: Annotated[
+        str, typer.Option(help="Attacks and suites (quick, standard, paper, all), comma-separated.")
+    ] = "standard",
+    dataset: Annotated[
+        str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
+    ] = "digits",
+    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
+    eps: Annotated[
+        str, typer.Option(help="Epsilons, such as 0.05,8/255; the data set's where not given.")
+    ] = "",
+    n: Annotated[
+        int | None, typer.Option(help="Examples: a fixed, class-balanced subset (default 100).")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all attacks.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    batch_size: Annotated[
+        int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Worker processes on the CPU (default: one per core, ≤ 8).")
+    ] = None,
+    shard_size: Annotated[
+        int, typer.Option(help="Examples attacked together; part of what a result depends on.")
+    ] = 50,
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("results/runs"),
+    fresh: Annotated[
+        bool, typer.Option("--fresh/--resume", help="Forget what is stored, or continue it.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its cost in passes; do nothing.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print summary.json instead of tables.")
+    ] = False,
+) -> None:
+    """Evaluate defenses with attacks across epsilons, and write the leaderboard.
+
+    Example: python -m bench run --defense kwta --attacks all
+
+    The same command continues its run: what is stored is not computed again. Exit code 0: all
+    cells done; 1: some cell failed; 2: a mistake in the command.
+    """
+    from bench import registry
+    from bench.record.provenance import command_line
+    from bench.run import RunConfig, prepare
+    from bench.run import run as execute
+    from bench.threat import Norm
+
+    names = registry.defenses.names() if defense == "all" else registry.split_names(defense)
+    config = RunConfig(
+        defenses=tuple(names),
+        attacks=attacks,
+        dataset=dataset,
+        norm=Norm.parse(norm),
+        epsilons=tuple(part for part in eps.split(",") if part.strip()),
+        n=n,
+        seed=seed,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
+        shard_size=shard_size,
+        checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
+        out=out,
+        fresh=fresh,
+        command=command_line(),
+    )
+    console = Console(highlight=False)
+    notes = Console(stderr=True, highlight=False)
+    if not (dry_run or as_json):
+        notes.print("loading data and weights …")
+    prepared = prepare(config)
+    if dry_run:
+        _print_plan(console, prepared)
+        return
+    from bench.cli.progress import RunProgress
+
+    with RunProgress(notes, len(prepared.cells), prepared.headline.text) as progress:
+        result = execute(prepared, progress)
+    _print_result(console, result, as_json=as_json)
+    if result.failed:
+        raise typer.Exit(1)
+
+
+def parse_checkpoint(text: str) -> tuple[str, Path]:
+    """Read `NAME=PATH`; the name may hold `=` itself.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    match = re.fullmatch(r"([^=\[\]]+(?:\[[^\]]*\])?)=(.+)", text)
+    if match is None:
+        raise UsageError(f"--checkpoint wants NAME=PATH (got {text!r})")
+    return match[1], Path(match[2])
+
+
+def _print_plan(console: Console, prepared: Prepared) -> None:
+    setting = prepared.setting
+    console.print(
+        f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
+        f"{len(setting.shards)} shard(s) of {setting.shard_size}, on {prepared.device}"
+    )
+    for cell in prepared.cells:
+        reason = f"  skipped: {cell.skipped}" if cell.skipped else ""
+        console.print(
+            f"  {cell.target.name} × {cell.attack_name} @ {cell.epsilon}{reason}", markup=False
+        )
+    runnable = sum(not cell.skipped for cell in prepared.cells)
+    cost = prepared.cost
+    console.print(
+        f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
+        f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
+    )
+
+
+def _print_result(console: Console, result: Result, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(result.summary, sort_keys=True, indent=2, ensure_ascii=False))
+        return
+    text = result.to_markdown()
+    if console.is_terminal:
+        console.print(Markdown(text))
+    else:
+        typer.echo(text)
+    if result.folder is not None:
+        typer.echo(f"run folder:  {result.folder}")
+        typer.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
+        typer.echo(f"check it:    python -m bench verify {result.folder}")

@@ -1,0 +1,1 @@
+"""The matrix of cells: planned, executed, and judged."""

@@ -1,0 +1,207 @@
+"""Filling cells: what is stored is kept, the rest is computed, judged and stored shard by shard."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import defaultdict
+from typing import TYPE_CHECKING, Protocol
+
+from bench.errors import ModelError
+from bench.matrix.plan import CLEAN, Cell, cell_key, tasks_for
+from bench.record.schema import CellRecord
+from bench.record.summary import CellResult, broken_within, critical_distances
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    import numpy as np
+
+    from bench.matrix.execute import InProcess, Workers
+    from bench.matrix.plan import Setting, Task
+    from bench.matrix.work import TaskResult
+    from bench.record.adversarial import Found
+    from bench.record.store import RunStore
+    from bench.threat import Epsilon
+
+
+class Observer(Protocol):
+    """Is told how the work goes; the command line shows it."""
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        """Tasks were planned; those of later phases come in a call of their own."""
+
+    def busy(self, tasks: Sequence[Task]) -> None:
+        """These tasks are being worked on."""
+
+    def done(self, result: TaskResult, robust: float) -> None:
+        """A task ended; `robust` is its defense's worst case so far at the headline epsilon."""
+
+
+class Silent:
+    """An observer that says nothing."""
+
+    def begin(self, tasks: Sequence[Task]) -> None:
+        """Say nothing."""
+
+    def busy(self, tasks: Sequence[Task]) -> None:
+        """Say nothing."""
+
+    def done(self, result: TaskResult, robust: float) -> None:
+        """Say nothing."""
+
+
+class Filler:
+    """Fills cells of one run.
+
+    Phases follow from what needs what: the clean predictions first, because clean errors are not
+    attacked; then every cell of scope `all`; then those of scope `remaining`.
+    """
+
+    def __init__(
+        self,
+        setting: Setting,
+        headline: Epsilon,
+        store: RunStore,
+        executor: InProcess | Workers,
+        observer: Observer,
+    ) -> None:
+        self.setting = setting
+        self.headline = headline
+        self.store = store
+        self.executor = executor
+        self.observer = observer
+        self._clean: dict[str, list[int]] = {}
+        self._right: dict[str, list[int]] = {}
+        self._critical: dict[str, np.ndarray] = {}
+        self._defense_keys: dict[str, str] = {}
+
+    def fill(self, cells: Sequence[Cell]) -> list[CellRecord]:
+        """Fill these cells and say what became of each.
+
+        Raises:
+            ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
+            StoreError: a shard cannot be written or read.
+        """
+        self._defense_keys = {cell.target.name: cell.target.key for cell in cells}
+        records = [_record(cell, "skipped", cell.skipped) for cell in cells if cell.skipped]
+        runnable = [cell for cell in cells if not cell.skipped]
+        clean = self._clean_phase([cell for cell in runnable if cell.attack is None])
+        records += clean
+        broken_defenses = {r.defense: r.reason for r in clean if r.status == "failed"}
+        for cell in [c for c in runnable if c.attack and c.target.name in broken_defenses]:
+            runnable.remove(cell)
+            reason = f"no clean predictions: {broken_defenses[cell.target.name]}"
+            records.append(_record(cell, "failed", reason))
+        everywhere = [c for c in runnable if c.attack is not None and c.scope == "all"]
+        active = {
+            (cell.target.name, cell.epsilon.text): self._right[cell.target.name]
+            for cell in everywhere
+        }
+        found = self._phase(everywhere, active)
+        records += found
+        remaining = [c for c in runnable if c.scope == "remaining"]
+        return records + self._remaining_phase(remaining, found)
+
+    def _clean_phase(self, cells: list[Cell]) -> list[CellRecord]:
+        records = self._phase(cells, {})
+        for record in records:
+            if record.status != "ok":
+                continue
+            result, name = self._read(record), record.defense
+            self._clean[name] = result.frame["clean_prediction"].tolist()
+            self._right[name] = result.frame.index[~result.frame["broken"]].tolist()
+            self._critical[name] = critical_distances([result], self.setting.norm)
+            self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
+        return records
+
+    def _remaining_phase(self, cells: list[Cell], found: list[CellRecord]) -> list[CellRecord]:
+        """Cells that attack only what no cell of scope `all` broke at their epsilon or below."""
+        if not cells:
+            return []
+        results: dict[str, list[CellResult]] = defaultdict(list)
+        for record in found:
+            if record.status == "ok":
+                results[record.defense].append(self._read(record))
+        keyed, active = [], {}
+        for cell in cells:
+            name = cell.target.name
+            left = self._right[name]
+            if results[name]:
+                critical = critical_distances(results[name], self.setting.norm)
+                broken = broken_within(critical, cell.epsilon)
+                left = [i for i in left if not broken[i]]
+            active[name, cell.epsilon.text] = left
+            key = cell_key(cell.target, cell.attack, cell.epsilon, self.setting, remaining=left)
+            keyed.append(dataclasses.replace(cell, key=key))
+        return self._phase(keyed, active)
+
+    def _phase(
+        self, cells: list[Cell], active: dict[tuple[str, str], list[int]]
+    ) -> list[CellRecord]:
+        shards = range(len(self.setting.shards))
+        stored = {(c.key, s) for c in cells for s in shards if self.store.has(c.key, s)}
+        tasks = tasks_for(cells, self.setting, stored=stored, clean=self._clean, active=active)
+        self.observer.begin(tasks)
+        errors: dict[str, str] = {}
+        for result in self._results(tasks):
+            for key, _ in result.task.cells:
+                if result.error:
+                    errors.setdefault(key, result.error)
+        return [
+            _record(cell, "failed", errors[cell.key]) if cell.key in errors else _record(cell, "ok")
+            for cell in cells
+        ]
+
+    def _results(self, tasks: list[Task]) -> Iterator[TaskResult]:
+        for result in self.executor.run(tasks, self.observer.busy):
+            if result.fatal:
+                raise ModelError(f"{result.task.target}: {result.error}")
+            self._keep(result)
+            self.observer.done(result, self._robust(result.task.target))
+            yield result
+
+    def _keep(self, result: TaskResult) -> None:
+        """Store a result: adversarial examples first, so that no outcome is without its proof."""
+        task = result.task
+        if result.error:
+            text = f"{task.label}, examples {task.start} to {task.stop - 1}, seed {task.seed}\n"
+            self.store.write_text(
+                f"errors/{task.cells[0][0]}-{task.shard:04d}.txt",
+                f"{text}{result.error}\n{result.detail}",
+            )
+            return
+        if task.attack != CLEAN:
+            self.store.smallest(self._defense_keys[task.target]).add(result.found)
+        for (key, _), outcomes in zip(task.cells, result.outcomes, strict=True):
+            self.store.put(key, task.shard, outcomes)
+        self._learn(task.target, result.found)
+
+    def _learn(self, name: str, found: Iterable[Found]) -> None:
+        """Lower what is known of a defense's critical distances."""
+        critical = self._critical.get(name)
+        if critical is not None:
+            for item in found:
+                critical[item.example] = min(critical[item.example], item.distance)
+
+    def _robust(self, name: str) -> float:
+        critical = self._critical.get(name)
+        if critical is None:
+            return 1.0
+        return float(1 - broken_within(critical, self.headline).mean())
+
+    def _read(self, record: CellRecord) -> CellResult:
+        return CellResult.read(self.store, record, self.setting.n)
+
+
+def _record(cell: Cell, status: str, reason: str = "") -> CellRecord:
+    return CellRecord.model_validate(
+        {
+            "defense": cell.target.name,
+            "attack": cell.attack_name,
+            "epsilon": cell.epsilon.text,
+            "key": cell.key,
+            "scope": cell.scope,
+            "status": status,
+            "reason": reason,
+        }
+    )

@@ -1,0 +1,137 @@
+"""The judge: whatever an attack proposes, what counts is decided here (DESIGN.md, law 1).
+
+A candidate counts as adversarial when it is finite, lies in the box and within epsilon (measured
+in float64, 1e-6 allowed for the rounding of float32), and the model gets it wrong in a fresh fp32
+forward pass, both in its batch and alone. A candidate outside is projected once and judged again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bench.errors import AttackError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.threat import ThreatModel
+
+#: Raise it when what counts as adversarial changes: figures of other versions do not compare.
+JUDGING_VERSION = 1
+
+NOT_FINITE = "not finite"
+OUTSIDE = "outside the ball or box"
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """What the model says of some inputs."""
+
+    classes: Tensor
+    """int64, (N,): in the batch."""
+    margins: Tensor
+    """float64, (N,): logit of the label minus the best other."""
+    wrong: Tensor
+    """bool, (N,): wrong in the batch and wrong alone."""
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """What the candidates of one shard are worth in one threat model."""
+
+    judged: Tensor
+    """float32, shape of the inputs: the candidates as they were judged."""
+    prediction: Prediction
+    broken: Tensor
+    """bool, (N,)."""
+    projected: Tensor
+    """bool, (N,): the candidate lay outside and was brought back."""
+    faults: list[str]
+    """Why a candidate was refused; empty where it was judged."""
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of the label minus the best other logit: negative where the model is wrong.
+
+    Args:
+        logits: (N, classes), at least two classes.
+        labels: int64, (N,).
+
+    Returns:
+        float64, (N,).
+    """
+    logits = logits.double()
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    others = logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
+    return own - others
+
+
+def predict(model: nn.Module, inputs: Tensor, labels: Tensor) -> Prediction:
+    """Ask the model in one batch, and again alone about each input it got wrong."""
+    import torch
+
+    with torch.no_grad():
+        logits = model(inputs)
+        classes = logits.argmax(dim=1)
+        wrong = classes != labels
+        for i in wrong.nonzero().flatten().tolist():
+            wrong[i] = model(inputs[i : i + 1]).argmax(dim=1)[0] != labels[i]
+    return Prediction(classes, margins(logits, labels), wrong)
+
+
+def judge(
+    model: nn.Module, inputs: Tensor, labels: Tensor, candidates: Tensor, threat: ThreatModel
+) -> Judgement:
+    """Judge one candidate per example.
+
+    Args:
+        model: to float32 logits.
+        inputs: the clean examples, float32 in [0, 1], (N, C, H, W).
+        labels: int64, (N,).
+        candidates: what an attack proposes.
+        threat: the ball they have to lie in.
+
+    Raises:
+        AttackError: the candidates are not one tensor of the inputs' shape.
+    """
+    import torch
+
+    check_candidates(candidates, inputs)
+    candidates = candidates.detach().to(inputs.device).float()
+    finite = torch.isfinite(candidates.flatten(1)).all(dim=1)
+    spread = finite.reshape(-1, *([1] * (inputs.ndim - 1)))
+    candidates = torch.where(spread, candidates, inputs)
+    inside = threat.contains(inputs, candidates)
+    projected = threat.project(inputs, candidates)
+    judged = torch.where(
+        inside.reshape(-1, *([1] * (inputs.ndim - 1))), candidates, projected
+    ).contiguous()
+    member = threat.contains(inputs, judged)
+    prediction = predict(model, judged, labels)
+    faults = [
+        NOT_FINITE if not fine else OUTSIDE if not held else ""
+        for fine, held in zip(finite.tolist(), member.tolist(), strict=True)
+    ]
+    return Judgement(
+        judged=judged,
+        prediction=prediction,
+        broken=prediction.wrong & member & finite,
+        projected=~inside & finite,
+        faults=faults,
+    )
+
+
+def check_candidates(candidates: object, inputs: Tensor) -> None:
+    """Raise AttackError unless the candidates are one floating tensor of the inputs' shape."""
+    import torch
+
+    if not isinstance(candidates, torch.Tensor):
+        raise AttackError(f"the attack returned {type(candidates).__name__}, not a tensor")
+    if candidates.shape != inputs.shape:
+        raise AttackError(
+            f"the attack returned shape {tuple(candidates.shape)} for inputs of shape "
+            f"{tuple(inputs.shape)}"
+        )
+    if not candidates.is_floating_point():
+        raise AttackError(f"the attack returned {candidates.dtype}, not a floating dtype")

@@ -1,0 +1,252 @@
+"""The plan of a run: its cells, a reason beside each that cannot run, and the tasks that fill them.
+
+A cell's key is a digest of all that could change an outcome, so that a stored shard is reused
+exactly when it would come out the same. A task is one computation on one shard; a minimum-norm
+attack's task serves all its epsilons.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from bench.api import Attack, Cost
+from bench.matrix.judge import JUDGING_VERSION
+from bench.record.files import digest_of
+from bench.record.provenance import version_of
+from bench.threat import Epsilon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bench.record.schema import Scope
+    from bench.threat import Norm
+
+#: The name under which the predictions on unperturbed inputs are stored, at epsilon 0.
+CLEAN = "clean"
+ZERO = Epsilon("0", Fraction(0))
+
+
+@dataclass(frozen=True)
+class Target:
+    """A defense with its weights, as far as a plan has to know it."""
+
+    name: str
+    """Canonical."""
+    identity: dict[str, Any]
+    """Network, weights digest, plugin version: what its outcomes depend on."""
+
+    @property
+    def key(self) -> str:
+        """A file name for it."""
+        return digest_of({"name": self.name, **self.identity})[:16]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all cells of a run share."""
+
+    norm: Norm
+    epsilons: tuple[Epsilon, ...]
+    seed: int
+    n: int
+    shape: tuple[int, int, int]
+    classes: int
+    data_digest: str
+    device_type: str
+    shard_size: int
+
+    @property
+    def shards(self) -> list[tuple[int, int]]:
+        """The (start, stop) of each shard."""
+        return [
+            (start, min(start + self.shard_size, self.n))
+            for start in range(0, self.n, self.shard_size)
+        ]
+
+    @property
+    def judging(self) -> dict[str, Any]:
+        """What decides whether a candidate counts."""
+        return {"version": JUDGING_VERSION, "precision": "fp32", "device": self.device_type}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One defense × one attack × one threat model."""
+
+    target: Target
+    attack: Attack | None
+    """None for the clean predictions."""
+    epsilon: Epsilon
+    key: str = ""
+    scope: Scope = "all"
+    skipped: str = ""
+    """Why it cannot run."""
+
+    @property
+    def attack_name(self) -> str:
+        """The attack's canonical name, or `clean`."""
+        return self.attack.name if self.attack else CLEAN
+
+
+@dataclass(frozen=True)
+class Task:
+    """One computation on one shard: what a worker gets."""
+
+    target: str
+    attack: str
+    """Canonical name, or `clean`."""
+    shard: int
+    start: int
+    stop: int
+    cells: tuple[tuple[str, Epsilon], ...]
+    """(cell key, epsilon) of each cell that it fills, ascending."""
+    seed: int
+    cost: Cost
+    """Upper estimate for the whole task."""
+    active: tuple[int, ...] = field(default=(), repr=False)
+    """The examples to attack, counted from the start of the run's data."""
+    clean_predictions: tuple[int, ...] = field(default=(), repr=False)
+    """One per example of the shard; empty for the clean task itself."""
+
+    @property
+    def label(self) -> str:
+        """What it is doing, for progress."""
+        epsilons = "" if len(self.cells) != 1 else f" @ {self.cells[0][1]}"
+        return f"{self.target} × {self.attack}{epsilons}"
+
+
+def shard_seed(run_seed: int, attack: str, norm: Norm, epsilon: Epsilon | None, shard: int) -> int:
+    """The seed of a shard: never of time, order or worker.
+
+    It leaves the defense out, so that a defense and its twin meet the same random numbers.
+    """
+    exact = str(epsilon.exact) if epsilon else "minimum"
+    text = f"{run_seed}|{attack}|{norm}|{exact}|{shard}"
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def plan_cells(
+    targets: Sequence[Target], attacks: Sequence[Attack], setting: Setting
+) -> list[Cell]:
+    """All cells of a run, the clean predictions first; `remaining` cells get their key later."""
+    cells = [Cell(target, None, ZERO, cell_key(target, None, ZERO, setting)) for target in targets]
+    for target in targets:
+        for attack in attacks:
+            reason = attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
+            for epsilon in setting.epsilons:
+                key = ""
+                if reason is None and attack.scope == "all":
+                    key = cell_key(target, attack, epsilon, setting)
+                cells.append(Cell(target, attack, epsilon, key, attack.scope, reason or ""))
+    return cells
+
+
+def cell_key(
+    target: Target,
+    attack: Attack | None,
+    epsilon: Epsilon,
+    setting: Setting,
+    remaining: Iterable[int] | None = None,
+) -> str:
+    """Digest of all that could change the outcomes of a cell."""
+    content: dict[str, Any] = {
+        "defense": {"name": target.name, **target.identity},
+        "norm": setting.norm.value,
+        "epsilon": str(epsilon.exact),
+        "data": setting.data_digest,
+        "seed": setting.seed,
+        "shard_size": setting.shard_size,
+        "judging": setting.judging,
+        "versions": {"torch": version_of("torch")},
+    }
+    if attack is not None:
+        content["attack"] = {
+            "name": attack.name,
+            "parameters": attack.parameters,
+            "version": attack.version,
+        }
+        content["versions"] |= {library: version_of(library) for library in attack.libraries}
+    if remaining is not None:
+        content["remaining"] = list(remaining)
+    return digest_of(content)[:32]
+
+
+def tasks_for(
+    cells: Sequence[Cell],
+    setting: Setting,
+    *,
+    stored: Iterable[tuple[str, int]],
+    clean: dict[str, list[int]],
+    active: dict[tuple[str, str], list[int]],
+) -> list[Task]:
+    """The tasks that fill these cells' missing shards, the most expensive first.
+
+    Args:
+        cells: of one phase, none of them skipped.
+        setting: the run's.
+        stored: (cell key, shard) of what needs no work.
+        clean: the clean prediction of each example, by defense.
+        active: the examples to attack, by (defense, epsilon text); all where it is missing.
+    """
+    have = set(stored)
+    tasks = []
+    for shard, (start, stop) in enumerate(setting.shards):
+        for group in _groups(cells):
+            first = group[0]
+            missing = [cell for cell in group if (cell.key, shard) not in have]
+            if not missing:
+                continue
+            attack, target = first.attack, first.target.name
+            fixed = attack is not None and attack.kind == "fixed"
+            chosen = active.get((target, missing[0].epsilon.text), range(setting.n))
+            mine = tuple(i for i in chosen if start <= i < stop)
+            tasks.append(
+                Task(
+                    target=target,
+                    attack=first.attack_name,
+                    shard=shard,
+                    start=start,
+                    stop=stop,
+                    cells=tuple((cell.key, cell.epsilon) for cell in missing),
+                    seed=shard_seed(
+                        setting.seed,
+                        first.attack_name,
+                        setting.norm,
+                        first.epsilon if fixed else None,
+                        shard,
+                    ),
+                    cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(missing)),
+                    active=mine,
+                    clean_predictions=tuple(clean.get(target, [])[start:stop]),
+                )
+            )
+    return sorted(tasks, key=lambda task: -task.cost.total)
+
+
+def estimate(attack: Attack | None, setting: Setting) -> Cost:
+    """Passes per example of one computation, at most."""
+    if attack is None:
+        return Cost(0)
+    return attack.cost(norm=setting.norm, shape=setting.shape, classes=setting.classes)
+
+
+def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
+    """Cells that one computation fills: all epsilons of a minimum-norm attack, else one each."""
+    groups: dict[tuple[str, str, str], list[Cell]] = {}
+    for cell in cells:
+        shared = cell.attack is not None and cell.attack.kind == "minimum" and cell.scope == "all"
+        key = (cell.target.name, cell.attack_name, "" if shared else cell.epsilon.text)
+        groups.setdefault(key, []).append(cell)
+    return list(groups.values())
+
+
+def planned_cost(cells: Sequence[Cell], setting: Setting) -> Cost:
+    """Passes of all cells that can run, at most: what `--dry-run` prints."""
+    runnable = [cell for cell in cells if not cell.skipped]
+    computed = sum(
+        (estimate(group[0].attack, setting) for group in _groups(runnable)), start=Cost(0)
+    )
+    return computed * setting.n + Cost(setting.n * len(runnable))

@@ -1,0 +1,104 @@
+"""Outcomes: what is known of each example in one cell, and the table they are stored as."""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+from bench.errors import StoreError
+from bench.record.files import write_bytes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+
+#: Column, its type, and what it holds. NaN and -1 stand where a value does not apply.
+COLUMNS: dict[str, str] = {
+    "index": "int64",  # of the example in the run's data, from 0
+    "label": "int64",
+    "clean_prediction": "int64",
+    "prediction": "int64",  # at the judged candidate; -1 where nothing was judged
+    "attacked": "bool",  # False: a clean error, or broken before (scope `remaining`)
+    "broken": "bool",  # an adversarial example was found; a clean error counts
+    "projected": "bool",  # the candidate lay outside the ball or box and was brought back
+    "distance_linf": "float64",  # of the adversarial example, NaN where not broken
+    "distance_l2": "float64",
+    "distance_l1": "float64",
+    "margin": "float64",  # logit of the label minus the best other, at the judged candidate
+    "draws": "int64",  # how often the judge asked
+    "wrong_draws": "int64",
+    "fault": "str",  # why a candidate was refused; empty where it was judged
+}
+
+
+@dataclass
+class Totals:
+    """What one computation cost. Passes are counted per example, by the model itself."""
+
+    forwards: int = 0
+    backwards: int = 0
+    judge_forwards: int = 0
+    """The part of `forwards` that the judge spent."""
+    seconds: float = 0.0
+
+    def __add__(self, other: Totals) -> Totals:
+        return Totals(*(a + b for a, b in zip(self.values(), other.values(), strict=True)))
+
+    def values(self) -> tuple[Any, ...]:
+        """The four figures in the order of the fields."""
+        return self.forwards, self.backwards, self.judge_forwards, self.seconds
+
+
+@dataclass
+class Outcomes:
+    """The outcomes of one shard of one cell."""
+
+    frame: pd.DataFrame
+    """One row per example, with `COLUMNS` and any per-example extras the attack gave."""
+    totals: Totals = field(default_factory=Totals)
+    flags: tuple[str, ...] = ()
+    """What the attack wants a reader to know."""
+
+    def save(self, path: Path) -> None:
+        """Write as Parquet, totals and flags in the schema's metadata, atomically.
+
+        Raises:
+            StoreError: it cannot be written.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        table = pa.Table.from_pandas(self.frame, preserve_index=False)
+        note = json.dumps({"totals": vars(self.totals), "flags": list(self.flags)})
+        table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"winnow": note})
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save` wrote.
+
+        Raises:
+            StoreError: the file is damaged or foreign.
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            table = pq.read_table(path)
+            note = json.loads((table.schema.metadata or {})[b"winnow"])
+            frame = table.to_pandas()
+            totals, flags = Totals(**note["totals"]), tuple(note["flags"])
+        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            raise StoreError(
+                f"{path} is damaged or was not written by Winnow ({type(error).__name__}: {error});"
+                " run the same command with --fresh to make it anew"
+            ) from error
+        lacking = [column for column in COLUMNS if column not in frame]
+        if lacking:
+            raise StoreError(f"{path} lacks the column(s) {', '.join(lacking)}")
+        return cls(frame, totals, flags)

@@ -1,0 +1,104 @@
+"""`run.json`: what a run was asked, what it ran on, and where its cells are.
+
+Readers ignore keys that they do not know, so that a newer writer does not break an older reader.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from bench.errors import StoreError
+
+SCHEMA_VERSION = 1
+
+Status = Literal["ok", "failed", "skipped", "incomplete"]
+Scope = Literal["all", "remaining"]
+
+
+class Record(BaseModel):
+    """A frozen part of a file that is read back."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class CellRecord(Record):
+    """One cell: where its outcomes are, or why there are none."""
+
+    defense: str
+    attack: str
+    epsilon: str
+    """As written; `0` for the clean predictions."""
+    key: str
+    """Its folder under `cells/`; empty where it was skipped."""
+    scope: Scope = "all"
+    status: Status = "incomplete"
+    reason: str = ""
+    """Why it failed or was skipped."""
+
+
+class DefenseRecord(Record):
+    """One defense of a run."""
+
+    key: str
+    """Its folder under `adversarial/`."""
+    network: str
+    weights_digest: str
+    checkpoint: str
+    """The file's name, or a sentence on where the weights came from."""
+    twin: str | None = None
+
+
+class DatasetRecord(Record):
+    """The examples of a run."""
+
+    name: str
+    """As in tables."""
+    source: str
+    """As written on the command line; empty where a program passed the examples itself."""
+    family: str | None
+    digest: str
+    n: int
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+
+
+class RunRecord(Record):
+    """The whole of `run.json`."""
+
+    schema_version: int = SCHEMA_VERSION
+    id: str
+    status: Literal["running", "complete", "interrupted", "failed"]
+    dataset: DatasetRecord
+    norm: str
+    seed: int
+    epsilons: list[str]
+    """As written, ascending."""
+    headline: str
+    shard_size: int
+    judging: dict[str, Any]
+    """What decides whether a candidate counts: version, precision, kind of device."""
+    defenses: dict[str, DefenseRecord]
+    cells: list[CellRecord]
+    provenance: dict[str, Any]
+
+    @classmethod
+    def read(cls, content: Any, where: str) -> RunRecord:
+        """Check what was read from a file.
+
+        Raises:
+            StoreError: of another schema, or damaged.
+        """
+        try:
+            record = cls.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            place = ".".join(map(str, first["loc"]))
+            raise StoreError(f"{where} is not a run record: {place}: {first['msg']}") from None
+        if record.schema_version != SCHEMA_VERSION:
+            raise StoreError(
+                f"{where} has schema version {record.schema_version}; this Winnow reads "
+                f"{SCHEMA_VERSION}"
+            )
+        return record

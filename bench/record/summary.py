@@ -1,0 +1,239 @@
+"""`summary.json`: every figure of a run, recomputed from its outcomes.
+
+Rows use each attack's own outcomes. The worst case and its curve give one adversarial example all
+its consequences: found at norm d, it breaks its example at every epsilon >= d (DESIGN.md, law 2).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import StoreError
+from bench.record.outcomes import Totals
+from bench.record.schema import SCHEMA_VERSION
+from bench.record.statistics import wilson
+from bench.threat import TOLERANCE, Epsilon
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.store import RunStore
+
+CLEAN = "clean"
+
+
+@dataclass
+class CellResult:
+    """One cell, read back."""
+
+    cell: CellRecord
+    frame: pd.DataFrame
+    totals: Totals
+    flags: list[str]
+
+    @classmethod
+    def read(cls, store: RunStore, cell: CellRecord, n: int) -> CellResult:
+        """Join the shards of a finished cell.
+
+        Raises:
+            StoreError: shards are missing or damaged.
+        """
+        import pandas as pd
+
+        shards = list(store.shards(cell.key))
+        frame = (
+            pd.concat([shard.frame for shard in shards], ignore_index=True)
+            if shards
+            else pd.DataFrame({"index": []})
+        )
+        if frame["index"].tolist() != list(range(n)):
+            raise StoreError(
+                f"cell {cell.key} ({cell.defense} × {cell.attack} @ {cell.epsilon}) does not hold "
+                f"the outcomes of all {n} examples"
+            )
+        totals = sum((shard.totals for shard in shards), start=Totals())
+        flags = sorted({flag for shard in shards for flag in shard.flags})
+        return cls(cell, frame, totals, flags + _fault_flags(frame))
+
+
+def _fault_flags(frame: pd.DataFrame) -> list[str]:
+    counts = frame["fault"].value_counts()
+    return [f"{counts[fault]} candidate(s) {fault}" for fault in sorted(counts.index) if fault]
+
+
+def read_cells(store: RunStore, record: RunRecord) -> dict[str, list[CellResult]]:
+    """The finished cells of a run by defense, in the order of the record."""
+    results: dict[str, list[CellResult]] = {name: [] for name in record.defenses}
+    for cell in record.cells:
+        if cell.status == "ok":
+            results[cell.defense].append(CellResult.read(store, cell, record.dataset.n))
+    return results
+
+
+def critical_distances(results: list[CellResult], norm: str) -> np.ndarray:
+    """The smallest norm at which each example is known to be broken.
+
+    Returns:
+        float64, (n,): 0 for a clean error, infinity where nothing was found.
+    """
+    import numpy as np
+
+    column = f"distance_{norm.lower()}"
+    distances = [np.where(r.frame["broken"], r.frame[column], np.inf) for r in results]
+    smallest: np.ndarray = np.min(distances, axis=0)
+    return smallest
+
+
+def build(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Any]:
+    """The dictionary of `summary.json` (its schema: DESIGN.md, `results/README.md`)."""
+    return {
+        "schema": SCHEMA_VERSION,
+        "run": record.id,
+        "dataset": record.dataset.name,
+        "data_digest": record.dataset.digest,
+        "norm": record.norm,
+        "n": record.dataset.n,
+        "seed": record.seed,
+        "epsilons": record.epsilons,
+        "headline": record.headline,
+        "judging": record.judging,
+        "defenses": {
+            name: _defense(record, name, results[name]) for name in sorted(record.defenses)
+        },
+        "provenance": record.provenance,
+    }
+
+
+def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[str, Any]:
+    import numpy as np
+
+    entry = record.defenses[name]
+    n = record.dataset.n
+    cells = [cell for cell in record.cells if cell.defense == name]
+    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results}
+    clean = by_cell.get((CLEAN, "0"))
+    attacks: dict[str, dict[str, Any]] = defaultdict(dict)
+    for cell in cells:
+        if cell.attack != CLEAN:
+            found = by_cell.get((cell.attack, cell.epsilon))
+            attacks[cell.attack][cell.epsilon] = _attack(cell, found, n)
+    totals = sum((r.totals for r in results), start=Totals())
+    critical = critical_distances(results, record.norm) if clean else None
+    return {
+        "network": entry.network,
+        "weights_digest": entry.weights_digest,
+        "checkpoint": entry.checkpoint,
+        "twin": entry.twin,
+        "clean_accuracy": None if clean is None else float(1 - clean.frame["broken"].mean()),
+        "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
+        "cost": _cost(totals),
+        "worst_case": {
+            epsilon: _worst_case(critical, cells, epsilon, n) for epsilon in record.epsilons
+        },
+        "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
+        # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
+        # these alone every worst-case figure can be recomputed, and runs combined per example.
+        "critical": None
+        if critical is None
+        else [float(d) if np.isfinite(d) else None for d in critical],
+        "evidence": [],
+        "failed": [
+            {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
+            for c in cells
+            if c.status in ("failed", "incomplete")
+        ],
+        "skipped": [
+            {"attack": attack, "reason": reason}
+            for attack, reason in sorted(
+                {(c.attack, c.reason) for c in cells if c.status == "skipped"}
+            )
+        ],
+    }
+
+
+def _worst_case(
+    critical: np.ndarray | None, cells: list[CellRecord], epsilon: str, n: int
+) -> dict[str, Any]:
+    here = [c for c in cells if c.epsilon == epsilon and c.status != "skipped"]
+    attacked = {c.attack for c in cells if c.attack != CLEAN and c.status != "skipped"}
+    complete = (
+        critical is not None
+        and {c.attack for c in here} == attacked
+        and all(c.status == "ok" for c in here)
+    )
+    if critical is None:
+        nothing = {"robust_accuracy": None, "low": None, "high": None, "n": n}
+        return {**nothing, "complete": False, "verdict": None}
+    robust = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
+    return {**proportion(robust, n), "n": n, "complete": complete, "verdict": None}
+
+
+def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
+    """Which examples are broken at this epsilon, by their critical distance."""
+    return critical <= float(epsilon) + TOLERANCE
+
+
+def proportion(robust: int, n: int) -> dict[str, Any]:
+    """A robust accuracy with its 95 % Wilson interval."""
+    low, high = wilson(robust, n)
+    return {"robust_accuracy": robust / n, "low": low, "high": high}
+
+
+def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "status": cell.status,
+        "reason": cell.reason,
+        "scope": cell.scope,
+        "source": "attacked",
+        "escalated": False,
+        "robust_accuracy": None,
+        "low": None,
+        "high": None,
+        "n": n,
+        "attacked": 0,
+        "broken": 0,
+        "flags": [],
+        **_cost(Totals()),
+    }
+    if result is None:
+        return entry
+    frame = result.frame
+    hit = frame["attacked"] & frame["broken"]
+    entry |= {
+        "attacked": int(frame["attacked"].sum()),
+        "broken": int(hit.sum()),
+        "flags": result.flags,
+        **_cost(result.totals),
+    }
+    if cell.scope == "all":
+        entry |= proportion(int(n - frame["broken"].sum()), n)
+    return entry
+
+
+def _cost(totals: Totals) -> dict[str, Any]:
+    return {
+        "forwards": totals.forwards,
+        "backwards": totals.backwards,
+        "seconds": round(totals.seconds, 3),
+    }
+
+
+def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
+    """All outcomes of a run: one row per defense, attack, epsilon and example."""
+    import pandas as pd
+
+    frames = [
+        result.frame.assign(defense=name, attack=result.cell.attack, epsilon=result.cell.epsilon)
+        for name, group in results.items()
+        for result in group
+        if result.cell.attack != CLEAN
+    ]
+    if not frames:
+        return pd.DataFrame()
+    joined = pd.concat(frames, ignore_index=True)
+    front = ["defense", "attack", "epsilon"]
+    return joined[front + [column for column in joined if column not in front]]

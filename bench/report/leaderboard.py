@@ -1,0 +1,184 @@
+"""Leaderboards: ranked tables of what may be compared, and nothing else side by side.
+
+Results share a table when data, norm, epsilon, judging and attack set agree. Runs of the same
+weights are one row, whose worst case is the per-example AND over them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from bench.errors import StoreError
+from bench.record.files import digest_of, read_json, write_bytes
+from bench.record.schema import SCHEMA_VERSION
+from bench.record.summary import proportion
+from bench.report.markdown import (
+    Summary,
+    escape,
+    interval,
+    percent,
+    render_defense,
+    strongest,
+    table,
+)
+from bench.threat import TOLERANCE, Epsilon
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEADER = [
+    "rank",
+    "defense",
+    "architecture",
+    "clean %",
+    "robust % (95 %)",
+    "lowest row",
+    "n",
+    "checkpoint",
+    "run",
+]
+
+
+class Entry(NamedTuple):
+    """One defense in one run."""
+
+    summary: Summary
+    name: str
+
+    @property
+    def defense(self) -> dict[str, Any]:
+        """Its part of the summary."""
+        found: dict[str, Any] = self.summary["defenses"][self.name]
+        return found
+
+    @property
+    def attack_set(self) -> list[str]:
+        """The attacks that were asked for at the headline epsilon and could run."""
+        headline = self.summary["headline"]
+        return sorted(
+            attack
+            for attack, cells in self.defense["attacks"].items()
+            if headline in cells and cells[headline]["status"] != "skipped"
+        )
+
+
+def render_leaderboard(summaries: list[Summary]) -> str:
+    """The ranked tables of some runs, each with the matrices of its defenses.
+
+    The same runs give the same bytes, in whatever order they come.
+    """
+    tables: dict[str, list[Entry]] = defaultdict(list)
+    for summary in summaries:
+        for name in summary["defenses"]:
+            entry = Entry(summary, name)
+            tables[_comparable(entry)].append(entry)
+    parts = ["# Leaderboard"]
+    for key in sorted(tables):
+        parts += ["", *_table(tables[key])]
+    return "\n".join(parts) + "\n"
+
+
+def _comparable(entry: Entry) -> str:
+    """What has to agree for two figures to stand in one table; sorts by what is shown."""
+    summary = entry.summary
+    headline = Epsilon.parse(summary["headline"])
+    rest = [summary["data_digest"], summary["judging"], entry.attack_set, summary.get("budget")]
+    return json.dumps(
+        [summary["dataset"], summary["norm"], f"{float(headline):.9f}", digest_of(rest)]
+    )
+
+
+def _table(entries: list[Entry]) -> list[str]:
+    first = min(entries, key=lambda entry: (entry.summary["run"], entry.name))
+    summary = first.summary
+    merged: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for entry in entries:
+        merged[entry.name, entry.defense["weights_digest"]].append(entry)
+    rows = sorted(
+        (_row(group) for group in merged.values()),
+        key=lambda row: (-(row[0] if row[0] is not None else -1.0), -(row[1] or 0.0), row[2]),
+    )
+    attacks = ", ".join(escape(attack) for attack in first.attack_set) or "none"
+    judging = summary["judging"]
+    return [
+        f"## {escape(summary['dataset'])}, {escape(summary['norm'])} "
+        f"ε = {escape(summary['headline'])}",
+        "",
+        table(HEADER, [[str(rank), *row[2]] for rank, row in enumerate(rows, start=1)]),
+        "",
+        f"Worst case over {len(first.attack_set)} attacks: {attacks}. "
+        f"Data {summary['data_digest'][:12]}, judged in {escape(judging['precision'])} "
+        f"on {escape(judging['device'])}.",
+        *(
+            line
+            for entry in sorted(entries, key=lambda entry: (entry.name, entry.summary["run"]))
+            for line in ("", render_defense(entry.summary, entry.name))
+        ),
+    ]
+
+
+def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
+    """Robust and clean accuracy to rank by, and the cells of the row."""
+    group = sorted(group, key=lambda entry: entry.summary["run"])
+    entry = group[0]
+    defense, summary = entry.defense, entry.summary
+    headline = summary["headline"]
+    worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
+    complete = all(item.defense["worst_case"][headline]["complete"] for item in group)
+    lowest = min(
+        (
+            (item.defense["attacks"][attack][headline]["robust_accuracy"], attack)
+            for item in group
+            if (attack := strongest(item.defense, headline)) != "–"
+        ),
+        default=(None, "–"),
+    )[1]
+    cells = [
+        escape(entry.name),
+        escape(defense["network"]),
+        percent(defense["clean_accuracy"]),
+        f"**{interval(worst)}**" + ("" if complete else " †"),
+        escape(lowest),
+        str(summary["n"]),
+        defense["weights_digest"][:8],
+        ", ".join(item.summary["run"][:8] for item in group),
+    ]
+    return worst["robust_accuracy"], defense["clean_accuracy"], cells
+
+
+def _combined(criticals: list[list[float | None] | None], epsilon: Epsilon) -> dict[str, Any]:
+    """The worst case over several runs of the same weights on the same examples."""
+    known = [critical for critical in criticals if critical is not None]
+    if not known:
+        return {"robust_accuracy": None, "low": None, "high": None}
+    limit = float(epsilon) + TOLERANCE
+    robust = sum(
+        all(distance is None or distance > limit for distance in example)
+        for example in zip(*known, strict=True)
+    )
+    return proportion(robust, len(known[0]))
+
+
+def read_summaries(folder: Path) -> list[Summary]:
+    """The summaries of all finished runs below a folder.
+
+    Raises:
+        StoreError: a `summary.json` is damaged.
+    """
+    summaries = []
+    for path in sorted(folder.glob("*/summary.json")):
+        summary = read_json(path)
+        if not isinstance(summary, dict) or "defenses" not in summary:
+            raise StoreError(f"{path} is not the summary of a run")
+        if summary.get("schema") == SCHEMA_VERSION:
+            summaries.append(summary)
+    return summaries
+
+
+def write_leaderboard(folder: Path) -> Path:
+    """Write `leaderboard.md` over all finished runs below a folder; give its path."""
+    path = folder / "leaderboard.md"
+    write_bytes(path, render_leaderboard(read_summaries(folder)).encode())
+    return path

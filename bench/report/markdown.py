@@ -1,0 +1,140 @@
+"""A defense as Markdown: its matrix, and what a reader has to know beside it."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+Summary = dict[str, Any]
+
+
+def escape(text: object) -> str:
+    """Text that cannot break out of a table cell or become markup."""
+    flat = " ".join(html.escape(str(text), quote=False).split())
+    for character in "\\|`*_[]":
+        flat = flat.replace(character, "\\" + character)
+    return flat
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; every cell is expected to be escaped. All but the first align right."""
+    ruler = [":--" if i == 0 else "--:" for i in range(len(header))]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ruler, *rows])
+
+
+def percent(fraction: float | None) -> str:
+    """A fraction as a percentage with one decimal; a dash for nothing."""
+    return "–" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def interval(entry: dict[str, Any]) -> str:
+    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`."""
+    if entry["robust_accuracy"] is None:
+        return "–"
+    low, high = percent(entry["low"]), percent(entry["high"])
+    return f"{percent(entry['robust_accuracy'])} ({low}–{high})"
+
+
+def render_matrix(summary: Summary, name: str) -> str:
+    """One defense's matrix, attack × epsilon, robust accuracy in percent."""
+    defense = summary["defenses"][name]
+    epsilons: list[str] = summary["epsilons"]
+    header = ["attack", *(f"ε = {escape(epsilon)}" for epsilon in epsilons), "passes"]
+    shown = {
+        attack: cells
+        for attack, cells in defense["attacks"].items()
+        if any(cell["status"] != "skipped" for cell in cells.values())
+    }
+    order = sorted(shown, key=lambda attack: (_strength(shown[attack], summary), attack))
+    rows = [
+        [
+            escape(attack),
+            *(_cell(shown[attack].get(epsilon)) for epsilon in epsilons),
+            _passes(shown[attack].values()),
+        ]
+        for attack in reversed(order)
+    ]
+    worst = [
+        f"**{percent(defense['worst_case'][epsilon]['robust_accuracy'])}**"
+        + ("" if defense["worst_case"][epsilon]["complete"] else " †")
+        for epsilon in epsilons
+    ]
+    cost = defense["cost"]
+    rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
+    return table(header, rows)
+
+
+def _strength(cells: dict[str, Any], summary: Summary) -> float:
+    """By how much an attack lowered the figure at the headline epsilon, weakest last."""
+    cell = cells.get(summary["headline"])
+    if cell is None or cell["robust_accuracy"] is None:
+        return -1.0
+    return float(cell["robust_accuracy"])
+
+
+def _cell(cell: dict[str, Any] | None) -> str:
+    if cell is None:
+        return "–"
+    if cell["status"] != "ok":
+        return str(cell["status"])
+    if cell["scope"] == "remaining":
+        return f"−{cell['broken']} of {cell['attacked']}"
+    return percent(cell["robust_accuracy"])
+
+
+def _passes(cells: Any) -> str:
+    return f"{sum(cell['forwards'] + cell['backwards'] for cell in cells):,}"
+
+
+def strongest(defense: dict[str, Any], epsilon: str) -> str:
+    """The attack whose own row is lowest at an epsilon; a dash where there is none."""
+    rows = [
+        (cells[epsilon]["robust_accuracy"], attack)
+        for attack, cells in defense["attacks"].items()
+        if epsilon in cells and cells[epsilon]["robust_accuracy"] is not None
+    ]
+    return min(rows)[1] if rows else "–"
+
+
+def render_defense(summary: Summary, name: str) -> str:
+    """A defense's section: headline figures, matrix, and notes."""
+    defense = summary["defenses"][name]
+    headline = summary["headline"]
+    worst = defense["worst_case"][headline]
+    lines = [
+        f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
+        "",
+        f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
+        f"**worst case {interval(worst)} %** at ε = {escape(headline)} "
+        f"(lowest row: {escape(strongest(defense, headline))}).",
+        "",
+        render_matrix(summary, name),
+        "",
+        "Rows are each attack's own robust accuracy in percent over all "
+        f"{summary['n']} examples; the worst case is the per-example AND over all of them.",
+    ]
+    if not all(entry["complete"] for entry in defense["worst_case"].values()):
+        lines += ["", "† some cells did not finish: the worst case may be lower."]
+    lines += _notes(defense)
+    return "\n".join(lines)
+
+
+def _notes(defense: dict[str, Any]) -> list[str]:
+    notes = [
+        f"- {escape(item['attack'])} @ {escape(item['epsilon'])} failed: {escape(item['reason'])}"
+        for item in defense["failed"]
+    ]
+    notes += [
+        f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
+        for item in defense["skipped"]
+    ]
+    flags: dict[tuple[str, str], list[str]] = {}
+    for attack, cells in defense["attacks"].items():
+        for epsilon, cell in cells.items():
+            for flag in cell["flags"]:
+                flags.setdefault((attack, flag), []).append(epsilon)
+    notes += [
+        f"- {escape(attack)} @ {', '.join(map(escape, epsilons))}: {escape(flag)}"
+        for (attack, flag), epsilons in sorted(flags.items())
+    ]
+    return ["", *notes] if notes else []
