@@ -1,0 +1,9 @@
+"""Networks as functions of their activation, and the base class of defenses that use them.
+
+Importing this does not import torch; building a network does.
+"""
+
+from defenses.networks.choice import build_network, default_network
+from defenses.networks.defense import NetworkDefense
+
+__all__ = ["NetworkDefense", "build_network", "default_network"]
