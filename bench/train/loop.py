@@ -1,0 +1,186 @@
+"""Training a defense: from its recipe to a checkpoint with its record."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.errors import UsageError
+from bench.record.checkpoints import (
+    USER_FOLDER,
+    CheckpointRecord,
+    checkpoint_name,
+    read_record,
+    save_checkpoint,
+    weights_digest,
+)
+from bench.record.files import digest_of
+from bench.record.provenance import device_name, version_of
+from bench.train.fit import Progress, accuracy, derived_seed, fit, memory_format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from bench.api import Defense, Examples, Recipe, Schedule
+    from bench.data import Dataset
+
+#: Pixels from which a training uses all CPU threads.
+LARGE = 32 * 32
+
+_NOTED = ("winnow-bench", "torch")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training made, or found made."""
+
+    path: Path
+    record: CheckpointRecord
+    seconds: float
+    """Of this call; 0 where the checkpoint was already there."""
+
+
+def train(
+    defense: Defense,
+    dataset: Dataset,
+    *,
+    seed: int = 0,
+    device: str = "cpu",
+    out: Path = USER_FOLDER,
+    epochs: int | None = None,
+    fresh: bool = False,
+    command: str = "",
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> Trained:
+    """Train a defense and save its checkpoint, or go on where an interrupted call stopped.
+
+    Args:
+        defense: its recipe for the data set's family is used.
+        dataset: the train split is trained on, the test split gives the clean accuracy.
+        seed: fixes initialisation, order of examples, augmentation, and the recipe's randomness.
+        device: `cpu`, `cuda` or `cuda:0`; on CUDA in mixed precision (bfloat16).
+        out: the folder of the checkpoint, and of the state while it is being made.
+        epochs: in place of the recipe's; its milestones move in proportion.
+        fresh: start anew, and write over a checkpoint that is there.
+        command: kept in the record.
+        on_progress: called twice a second at most, and after every epoch.
+
+    Raises:
+        UsageError: no recipe, a loss that is not finite, or a checkpoint of another training in
+            the way.
+        DataError: the data set cannot be read, or has no test split.
+        StoreError: `out` cannot be written.
+    """
+    started = time.monotonic()
+    family, recipe = _recipe_of(defense, dataset, epochs)
+    examples, test = dataset.load("train"), dataset.load("test")
+    network = defense.network(shape=examples.shape)
+    identity = {
+        "defense": defense.name,
+        "network": network,
+        "shape": examples.shape,
+        "classes": examples.classes,
+        "dataset": dataset.name,
+        "family": family,
+        "train_digest": dataset.digest("train"),
+        "recipe": recipe.describe(),
+        "seed": seed,
+    }
+    stem = checkpoint_name(defense.name, network, str(identity["train_digest"]), seed)
+    path = Path(out) / f"{stem}.safetensors"
+    kind = torch.device(device).type
+    state = path.with_name(f".{stem}.{digest_of([identity, kind])[:12]}.training")
+    if fresh:
+        state.unlink(missing_ok=True)
+    elif found := _already_there(path, identity):
+        return Trained(path, found, 0.0)
+
+    cuda = [torch.device(device)] if kind == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _threads(examples):
+        torch.manual_seed(derived_seed(seed, "weights"))
+        model = defense.build(network=network, shape=examples.shape, classes=examples.classes)
+        model = model.to(device).to(memory_format=memory_format(kind)).train()
+        fit(model, recipe, examples, seed, device, state, on_progress)
+    record = CheckpointRecord.model_validate(
+        {
+            **identity,
+            "epochs": recipe.schedule.epochs,
+            "device": f"{kind} ({device_name(device)})",
+            "precision": "bfloat16" if kind == "cuda" else "float32",
+            "versions": {name: version_of(name) for name in _NOTED},
+            "clean_accuracy": accuracy(model, test, device),
+            "n": len(test),
+            "weights_digest": weights_digest(model),
+            "command": command,
+        }
+    )
+    save_checkpoint(path, model, record)
+    state.unlink(missing_ok=True)
+    return Trained(path, record, time.monotonic() - started)
+
+
+def _recipe_of(defense: Defense, dataset: Dataset, epochs: int | None) -> tuple[str, Recipe]:
+    """The family of the data, and how to train on it."""
+    if epochs is not None and epochs < 1:
+        raise UsageError(f"--epochs has to be at least 1 (got {epochs})")
+    family = dataset.family
+    if family is None:
+        raise UsageError(
+            f"no training settings for images of the size in {dataset.name}; known sizes: "
+            "1x8x8, 1x28x28, 3x32x32"
+        )
+    recipe = defense.recipe(family)
+    if recipe is None:
+        raise UsageError(
+            f"Winnow cannot train {defense.name}: it has no recipe; give its weights with "
+            f"--checkpoint {defense.name}=PATH"
+        )
+    if epochs is not None:
+        recipe.schedule = _with_epochs(recipe.schedule, epochs)
+    return family, recipe
+
+
+def _with_epochs(schedule: Schedule, epochs: int) -> Schedule:
+    """The same schedule, longer or shorter."""
+    milestones = tuple(round(m * epochs / schedule.epochs) for m in schedule.milestones)
+    return dataclasses.replace(schedule, epochs=epochs, milestones=milestones)
+
+
+def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord | None:
+    """The record of a finished checkpoint, if it is of this very training.
+
+    Raises:
+        UsageError: it is of another one, which must not be written over.
+        CheckpointError: its record cannot be read.
+    """
+    if not path.exists():
+        return None
+    record = read_record(path)
+    wanted = CheckpointRecord.model_construct(None, **identity).model_dump(
+        mode="json", include=set(identity), warnings=False
+    )
+    if record is None or record.model_dump(mode="json", include=set(identity)) != wanted:
+        raise UsageError(
+            f"{path} is there already, from a training with other settings; --fresh writes over "
+            "it, and --out FOLDER keeps it"
+        )
+    return record
+
+
+@contextlib.contextmanager
+def _threads(examples: Examples) -> Iterator[None]:
+    """One CPU thread for small images, which more only slow down; afterwards as before."""
+    before = torch.get_num_threads()
+    _, height, width = examples.shape
+    if height * width < LARGE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
