@@ -70,7 +70,7 @@ class Boundary(FoolboxAttack):
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
     kind = "minimum"
     access = "black-box"
-    needs_start = True
+    starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "BoundaryAttack"}
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
@@ -96,7 +96,7 @@ class HopSkipJump(FoolboxAttack):
     summary = "Smallest perturbation by estimating the boundary's normal from decisions"
     kind = "minimum"
     access = "black-box"
-    needs_start = True
+    starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {
         L2: "HopSkipJumpAttack",
         LINF: "HopSkipJumpAttack",

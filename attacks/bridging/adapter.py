@@ -10,7 +10,7 @@ single attacks.
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from attacks.bridging import radius
 from bench.api import Attack, Proposal
@@ -36,8 +36,9 @@ class FoolboxAttack(Attack):
     implementations: ClassVar[Mapping[Norm, str]] = {}
     """The Foolbox class for each norm that the attack searches in; the first one also serves
     threat models of other norms. A repaired class goes before Foolbox's of the same name."""
-    needs_start: ClassVar[bool] = False
-    """Walks along the decision boundary, from a point that is adversarial already."""
+    starts: ClassVar[Literal["never", "failed", "always"]] = "never"
+    """Whether it begins at an adversarial point: each time, as attacks do that walk along the
+    decision boundary, or in a second run for the examples that a first one left unbroken."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -68,8 +69,6 @@ class FoolboxAttack(Attack):
         Raises:
             AttackError: no epsilon for a fixed-epsilon attack, or no end to its loop.
         """
-        from attacks.bridging.watching import Guard
-
         shape = problem.inputs.shape
         cost = self.cost(
             norm=problem.norm, shape=(shape[1], shape[2], shape[3]), classes=problem.classes
@@ -77,11 +76,7 @@ class FoolboxAttack(Attack):
         limit = PATIENCE * cost.forwards
         if self.kind == "fixed":
             return self._run_fixed(problem, limit)
-        guard = Guard(problem.model, limit)
-        if self.needs_start:
-            return self._run_from_starts(problem, guard)
-        found, _ = self._call(guard, problem.inputs, problem, None)
-        return Proposal(found)
+        return self._run_minimum(problem, limit)
 
     def _run_fixed(self, problem: Problem, limit: float) -> Proposal:
         import torch
@@ -97,19 +92,26 @@ class FoolboxAttack(Attack):
             extra={"silent_success": (found & ~success).cpu().numpy()},
         )
 
-    def _run_from_starts(self, problem: Problem, model: nn.Module) -> Proposal:
-        from attacks.bridging.starts import starting_points
+    def _run_minimum(self, problem: Problem, limit: float) -> Proposal:
+        import torch
 
-        points, usable = starting_points(problem)
-        candidates = problem.inputs.clone()
+        from attacks.bridging.starts import starting_points
+        from attacks.bridging.watching import Guard
+
+        model = Guard(problem.model, limit)
+        candidates, success = problem.inputs.clone(), torch.zeros_like(problem.labels).bool()
+        if self.starts != "always":
+            candidates, success = self._call(model, problem.inputs, problem, None)
+        if self.starts == "never" or bool(success.all()):
+            return Proposal(candidates)
+        points, usable = starting_points(problem, wanted=~success)
         if len(usable):
-            found, _ = self._call(
+            candidates[usable], _ = self._call(
                 model, problem.inputs[usable], problem, None, usable, points[usable]
             )
-            candidates[usable] = found
-        missing = len(candidates) - len(usable)
-        flags = [f"no starting point for {missing} of {len(candidates)} examples"] * (missing > 0)
-        return Proposal(candidates, flags=tuple(flags))
+        missing = int((~success).sum()) - len(usable)
+        flag = f"no starting point for {missing} of {len(candidates)} examples"
+        return Proposal(candidates, flags=(flag,) if missing and self.starts == "always" else ())
 
     def _call(
         self,
@@ -121,11 +123,12 @@ class FoolboxAttack(Attack):
         starts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Candidates, and where Foolbox says that they are adversarial."""
+        import eagerpy
         import foolbox
 
         labels = problem.labels if rows is None else problem.labels[rows]
         target = foolbox.PyTorchModel(model, bounds=(0, 1), device=inputs.device)
-        further = {} if starts is None else {"starting_points": starts}
+        further = {} if starts is None else {"starting_points": eagerpy.astensor(starts)}
         with warnings.catch_warnings():  # NumPy's on empty means, Foolbox's on failed draws
             warnings.simplefilter("ignore")
             _, clipped, success = self.build(problem.norm)(

@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 DRAWS = 100
 #: Bisections of the way from the input to its starting point.
 BISECTIONS = 10
-#: Forwards per example that the search costs at most (with the checks around it).
-FORWARDS = DRAWS + BISECTIONS + 5
 
 
 class Starts(NamedTuple):
@@ -28,18 +26,22 @@ class Starts(NamedTuple):
     """Int64 indices of the examples whose point is adversarial, judged in just that batch."""
 
 
-def starting_points(problem: Problem) -> Starts:
-    """Find an adversarial input for each example, at any distance, and bring it nearer.
+def starting_points(problem: Problem, wanted: Tensor) -> Starts:
+    """Find an adversarial input for each wanted example, at any distance, and bring it nearer.
 
     Candidates are the nearest input of the batch with another class, then up to `DRAWS` draws of
     uniform noise. The way from the input to the candidate is bisected `BISECTIONS` times.
+
+    Args:
+        problem: all examples: those of other classes are candidates.
+        wanted: bool (N,), the examples to find a point for.
     """
     inputs, labels, model = problem.inputs, problem.labels, problem.model
     with torch.no_grad():
         points = _nearest_of_another_class(problem)
         wrong = model(points).argmax(dim=1) != labels
         for _ in range(DRAWS):
-            if bool(wrong.all()):
+            if bool(wrong[wanted].all()):
                 break
             noise = torch.rand_like(inputs)
             news = ~wrong & (model(noise).argmax(dim=1) != labels)
@@ -53,7 +55,7 @@ def starting_points(problem: Problem) -> Starts:
             low = torch.where(crossed, low, middle)
         points = _blend(inputs, points, high)
         # A prediction at the boundary can depend on its batch, and the attack gets this batch.
-        (usable,) = torch.where(wrong)
+        (usable,) = torch.where(wrong & wanted)
         while len(usable):
             still = model(points[usable]).argmax(dim=1) != labels[usable]
             if bool(still.all()):

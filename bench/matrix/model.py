@@ -22,8 +22,8 @@ class CountedModel(nn.Module):
     """A defense's module, wrapped so that no attack can harm or miscount it.
 
     The module is moved to the device, put in eval mode for good, and its parameters are frozen; it
-    is changed in place. Rows of the input that are not finite never reach it: their logits are
-    NaN, and the other rows of the batch are what they would be without them.
+    is changed in place. Rows of the input that are not finite never reach it: black images take
+    their place, so that they cannot spoil the rest of the batch, and their logits are NaN.
 
     Args:
         module: float32 (N, C, H, W) to logits (N, classes).
