@@ -8,6 +8,7 @@ their own methods, so that reading an epsilon does not cost the import of torch.
 from __future__ import annotations
 
 import enum
+import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TYPE_CHECKING
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 
 #: By how much a perturbation may exceed epsilon: the rounding of float32 inputs.
 TOLERANCE = 1e-6
+
+#: What an epsilon may be: the range of float64 that keeps all its digits.
+_SMALLEST = Fraction(sys.float_info.min)
+_LARGEST = Fraction(sys.float_info.max)
 
 
 class Norm(enum.StrEnum):
@@ -95,10 +100,10 @@ class Epsilon:
                 f"epsilon {text!r} is not a number; write a positive decimal or fraction, "
                 "such as 0.031 or 8/255"
             ) from None
-        if exact <= 0 or not 0 < float(exact) < float("inf"):
+        if not _SMALLEST <= exact <= _LARGEST:
             raise UsageError(
-                f"epsilon has to be greater than 0 (got {text!r}); clean accuracy, which is "
-                "epsilon 0, is always reported"
+                f"epsilon has to be greater than 0 and finite (got {text!r}); clean accuracy, "
+                "which is epsilon 0, is always reported"
             )
         return cls(text=text, exact=exact)
 
@@ -127,10 +132,9 @@ class ThreatModel:
 
     def __post_init__(self) -> None:
         if self.norm is Norm.LINF and self.epsilon.exact > 1:
-            raise UsageError(
-                f"Linf epsilon {self.epsilon} is wider than the box [0, 1]; "
-                f"did you mean {self.epsilon}/255?"
-            )
+            in_levels = self.epsilon.exact.denominator == 1 and self.epsilon.exact <= 255
+            hint = f"did you mean {self.epsilon.exact}/255?" if in_levels else "give at most 1"
+            raise UsageError(f"Linf epsilon {self.epsilon} is wider than the box [0, 1]; {hint}")
 
     def __str__(self) -> str:
         return f"{self.norm} {self.epsilon}"
@@ -168,12 +172,11 @@ class ThreatModel:
         if self.norm is Norm.LINF:
             moved = candidates.double().clamp(min=x - radius, max=x + radius)
             return moved.clamp(0, 1).float()
-        delta = candidates.double().clamp(0, 1) - x
-        shape = (-1, *([1] * (delta.ndim - 1)))
-        for _ in range(3):  # rounding to float32 may leave the ball again: shrink once more
-            projected = (x + delta).float()
-            size = self.norm.distance(inputs, projected)
-            if not bool((size > radius + TOLERANCE).any()):
-                break
-            delta = (projected.double() - x) * (radius / size).clamp(max=1).reshape(shape)
-        return projected
+        boxed = candidates.double().clamp(0, 1)
+        size = self.norm.distance(inputs, boxed).reshape(-1, *([1] * (boxed.ndim - 1)))
+        delta = (boxed - x) * (radius / size)
+        shrunk = (x + delta).float()
+        # Rounded away from the input, thousands of coordinates leave the ball: round towards it.
+        too_far = (shrunk.double() - x).abs() > delta.abs()
+        shrunk = shrunk.nextafter(inputs.float()).where(too_far, shrunk)
+        return boxed.float().where(size <= radius, shrunk)
