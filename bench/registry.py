@@ -170,17 +170,23 @@ class Registry(Generic[P]):
         parameters_of(cls)
 
     def _signature_fault(self, cls: type[Plugin]) -> str | None:
-        """Where an overridden method does not take the keywords that the base class declares."""
+        """Where an overridden method cannot be called as the base class declares it."""
         for method, declared in inspect.getmembers(self.base, inspect.isfunction):
             actual = getattr(cls, method, None)
-            if method.startswith("_") or not callable(actual):
+            if method.startswith("_") or actual is declared:
                 continue
+            if not callable(actual):
+                return f"{method} has to be a method"
+            wanted = list(inspect.signature(declared).parameters)
             taken = inspect.signature(actual).parameters
-            if any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-                continue
-            for wanted in list(inspect.signature(declared).parameters)[1:]:
-                if wanted not in taken:
-                    return f"{method}() does not take the argument {wanted!r}"
+            if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+                for name in wanted[1:]:
+                    if name not in taken:
+                        return f"{method}() does not take the argument {name!r}"
+            for name, p in taken.items():
+                given = name in wanted or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+                if not given and p.default is p.empty:
+                    return f"{method}() needs the argument {name!r}, which it is never given"
         return None
 
     def names(self) -> list[str]:
@@ -231,11 +237,15 @@ class Registry(Generic[P]):
     def _discover(self) -> None:
         if self._discovered:
             return
-        self._discovered = True
-        package = importlib.import_module(self.package)
-        for module in pkgutil.iter_modules(package.__path__):
-            if not module.ispkg and not module.name.startswith("_"):
-                importlib.import_module(f"{self.package}.{module.name}")
+        self._discovered = True  # before importing: a plugin's module may ask for names itself
+        try:
+            package = importlib.import_module(self.package)
+            for module in pkgutil.iter_modules(package.__path__):
+                if not module.ispkg and not module.name.startswith("_"):
+                    importlib.import_module(f"{self.package}.{module.name}")
+        except BaseException:
+            self._discovered = False
+            raise
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
 
