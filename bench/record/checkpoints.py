@@ -10,7 +10,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, field_validator
 
 from bench.errors import CheckpointError
 from bench.record.files import write_bytes, write_json
@@ -75,6 +75,12 @@ class CheckpointRecord(Record):
     """SHA-256 over names, dtypes, shapes and bytes of the weights."""
     command: str
     """What makes it again."""
+
+    @field_validator("recipe", mode="before")
+    @classmethod
+    def _as_read_back(cls, value: Any) -> Any:
+        """Tuples become lists, so that a record equals itself read from its file."""
+        return json.loads(json.dumps(value))
 
 
 def checkpoint_name(defense: str, network: str, train_digest: str, seed: int = 0) -> str:

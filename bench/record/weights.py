@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         else:
             import torch
 
-            content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+            with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
+                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file makes a reader raise
         raise CheckpointError(
             f"{path} is not a checkpoint: it is neither safetensors nor a torch file that loads "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.record.checkpoints import (
     save_checkpoint,
     weights_digest,
 )
-from bench.record.files import digest_of
+from bench.record.files import canonical_json, digest_of
 from bench.record.provenance import device_name, version_of
 from bench.train.fit import Progress, accuracy, derived_seed, fit, memory_format
 
@@ -89,7 +90,7 @@ def train(
         "dataset": dataset.name,
         "family": family,
         "train_digest": dataset.digest("train"),
-        "recipe": recipe.describe(),
+        "recipe": json.loads(canonical_json(recipe.describe())),
         "seed": seed,
     }
     stem = checkpoint_name(defense.name, network, str(identity["train_digest"]), seed)
@@ -162,10 +163,7 @@ def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord 
     if not path.exists():
         return None
     record = read_record(path)
-    wanted = CheckpointRecord.model_construct(None, **identity).model_dump(
-        mode="json", include=set(identity), warnings=False
-    )
-    if record is None or record.model_dump(mode="json", include=set(identity)) != wanted:
+    if record is None or any(getattr(record, key) != value for key, value in identity.items()):
         raise UsageError(
             f"{path} is there already, from a training with other settings; --fresh writes over "
             "it, and --out FOLDER keeps it"

@@ -1,0 +1,1 @@
+"""Tests of the defenses and their building blocks."""
