@@ -1,0 +1,1 @@
+"""What is kept: results, their store and provenance, and checkpoints."""
