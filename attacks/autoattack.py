@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 STEPS = 100
 QUERIES = 5_000
 #: Forwards around an attack: the checks of the model, its accuracy, and the check of the end.
-AROUND = 10
+AROUND = 12
 
 
 class AutoAttackRow(Attack):
@@ -105,6 +105,12 @@ class Square(AutoAttackRow):
     member = "square"
     access = "black-box"
 
+    def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
+        """Outside Linf it starts from a grid of five by five patches."""
+        if norm is not Norm.LINF and min(shape[1:]) < 5:
+            return f"needs images of at least 5 x 5 pixels in {norm} (got {shape[1]} x {shape[2]})"
+        return super().why_not(norm=norm, shape=shape, classes=classes)
+
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every query."""
         return Cost(QUERIES + AROUND)
@@ -120,33 +126,43 @@ class AutoAttack(Attack):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """All four attacks, for an example that survives them."""
+        rows, _ = _cascade(norm=norm, shape=shape, classes=classes)
         total = Cost(0)
-        for row in (APGDCE, _second(classes), FABT, Square):
-            if row is not None:
-                total = total + row().cost(norm=norm, shape=shape, classes=classes)
+        for row in rows:
+            total = total + row.cost(norm=norm, shape=shape, classes=classes)
         return total
 
     def run(self, problem: Problem) -> Proposal:
-        """Search with AutoAttack; a flag names what too few classes leave out.
+        """Search with AutoAttack; a flag names each attack that cannot run here.
 
         Raises:
             AttackError: the problem has no epsilon.
         """
-        second = _second(problem.classes)
-        members = ["apgd-ce", *([second.member] if second else []), "fab-t", "square"]
-        proposal = _run(problem, members)
-        if second is APGDT:
-            return proposal
-        instead = f"{second.member} ran instead" if second else "nothing runs instead"
-        flag = f"apgd-t is left out with {problem.classes} classes; {instead}"
-        return Proposal(proposal.candidates, flags=(flag, *proposal.flags))
+        channels, height, width = problem.inputs.shape[1:]
+        rows, flags = _cascade(
+            norm=problem.norm, shape=(channels, height, width), classes=problem.classes
+        )
+        proposal = _run(problem, [row.member for row in rows])
+        return Proposal(proposal.candidates, flags=(*flags, *proposal.flags))
 
 
-def _second(classes: int) -> type[AutoAttackRow] | None:
-    """The second attack of the cascade: what the number of classes allows."""
-    if classes >= 4:
-        return APGDT
-    return APGDDLR if classes == 3 else None
+def _cascade(
+    *, norm: Norm, shape: tuple[int, int, int], classes: int
+) -> tuple[list[AutoAttackRow], list[str]]:
+    """The rows of the standard cascade that can run here, and a flag for each that cannot.
+
+    With three classes APGD-DLR takes the place of APGD-T.
+    """
+    second = APGDDLR() if classes == 3 else APGDT()
+    standard: list[AutoAttackRow] = [APGDCE(), second, FABT(), Square()]
+    rows, flags = [], ["apgd-dlr runs instead of apgd-t with 3 classes"] * (classes == 3)
+    for row in standard:
+        why = row.why_not(norm=norm, shape=shape, classes=classes)
+        if why is None:
+            rows.append(row)
+        else:
+            flags.append(f"{row.member} is left out: {why}")
+    return rows, flags
 
 
 def _apgd(norm: Norm) -> Cost:

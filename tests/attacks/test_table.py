@@ -1,0 +1,103 @@
+"""Every attack, in every norm that it searches in: its proposal, its seed, its cost."""
+
+import numpy as np
+import pytest
+
+from bench.api import Cost, Problem
+from bench.matrix.model import CountedModel
+from bench.registry import attacks
+from bench.threat import Norm
+from tests.attacks.worlds import SHAPE, broken, network_problem, solve, unbreakable_problem
+
+EPSILON = {Norm.LINF: 0.15, Norm.L2: 0.8, Norm.L1: 3.0}
+#: They stop early when nothing improves, or begin where something is broken already.
+EARLY = {"cw", "ead", "boundary", "hop-skip-jump", "brendel-bethge"}
+#: Their cost in L1 is another one; the others cost the same in each norm.
+L1_DIFFERS = {"apgd-ce", "apgd-t"}
+ONE_NORM = {"sparse-l1-descent", "gaussian-noise"}
+
+
+def rows() -> list[tuple[str, Norm]]:
+    """Each attack in each norm that it searches in, and minimum-norm ones in Linf as well."""
+    table = []
+    for name in attacks.names():
+        attack = attacks.create(name)
+        read = {Norm.LINF} if attack.kind == "minimum" else set()
+        for norm in sorted(attack.norms | read):
+            if attack.why_not(norm=norm, shape=SHAPE, classes=4) is None:
+                table.append((name, norm))
+    return table
+
+
+def passes_taken(name: str, problem: Problem) -> Cost:
+    """Passes per example that one run takes, as the model counts them."""
+    solve(name, problem)
+    model = problem.model
+    assert isinstance(model, CountedModel)
+    return model.passes * (1 / len(problem.inputs))
+
+
+def test_the_table_is_full() -> None:
+    """Every attack that the project promises is there, in at least one norm."""
+    promised = (
+        "fgsm pgd mi-fgsm adam-pgd deepfool cw ead ddn fmn boundary hop-skip-jump salt-and-pepper "
+        "sparse-l1-descent uniform-noise gaussian-noise apgd-ce apgd-dlr apgd-t fab-t square "
+        "autoattack blended-noise"
+    )
+    assert set(promised.split()) <= {name for name, _ in rows()}
+    assert "brendel-bethge" in attacks.names()
+
+
+@pytest.mark.parametrize(("name", "norm"), rows())
+def test_proposal_is_of_the_right_shape_finite_and_decided_by_the_seed(
+    name: str, norm: Norm
+) -> None:
+    """Two runs with one seed agree to the last bit, in flags and extras as well."""
+    kind = attacks.get(name).kind
+    problem = network_problem(norm, EPSILON[norm] if kind == "fixed" else None)
+    first, second = solve(name, problem), solve(name, problem)
+    assert first.candidates.shape == problem.inputs.shape
+    assert first.candidates.dtype == problem.inputs.dtype
+    assert bool(first.candidates.isfinite().all())
+    assert not first.candidates.requires_grad
+    assert first.candidates.equal(second.candidates)
+    assert first.flags == second.flags
+    assert first.extra.keys() == second.extra.keys()
+    for key, values in first.extra.items():
+        assert np.array_equal(values, second.extra[key])
+        assert len(values) == len(problem.inputs)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+@pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-t", "fab-t", "square", "autoattack"])
+def test_fixed_attacks_stay_in_the_ball_and_break_something(name: str, norm: Norm) -> None:
+    """On a small untrained network none of the strong ones comes back with nothing."""
+    problem = network_problem(norm, EPSILON[norm])
+    assert broken(problem, solve(name, problem)).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [
+        (name, norm)
+        for name, norm in rows()
+        if name not in EARLY and (norm is Norm.LINF or name in L1_DIFFERS or name in ONE_NORM)
+    ],
+)
+def test_cost_is_an_honest_upper_estimate(name: str, norm: Norm) -> None:
+    """Where nothing breaks, the passes taken are below the estimate and not far below."""
+    problem = unbreakable_problem(norm)
+    cost = attacks.create(name).cost(norm=norm, shape=SHAPE, classes=problem.classes)
+    taken = passes_taken(name, problem)
+    assert 0.2 * cost.forwards <= taken.forwards <= cost.forwards
+    assert 0.2 * cost.backwards <= taken.backwards <= cost.backwards
+
+
+@pytest.mark.parametrize(("name", "norm"), [row for row in rows() if row[0] in EARLY])
+def test_cost_of_attacks_that_stop_early_is_an_upper_estimate(name: str, norm: Norm) -> None:
+    """On a model that breaks they take at most the estimate, and at least a twentieth of it."""
+    problem = network_problem(norm, None)
+    cost = attacks.create(name).cost(norm=norm, shape=SHAPE, classes=problem.classes)
+    taken = passes_taken(name, problem)
+    assert 0.05 * cost.total <= taken.total <= cost.total
+    assert taken.backwards <= cost.backwards
