@@ -106,9 +106,11 @@ def test_global_generator_goes_on_as_if_nothing_had_happened() -> None:
     assert torch.rand(2).equal(expected)
 
 
-def test_trace_function_and_logger_are_left_as_they_were() -> None:
+def test_trace_function_and_logger_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its check for dynamic defenses ends with `sys.settrace(None)`, which stops coverage."""
     logger = logging.getLogger("auto-attack")
+    monkeypatch.setattr(logger, "propagate", True)
+    monkeypatch.setattr(logger, "level", logging.INFO)
     before = logger.level, logger.propagate, list(logger.handlers)
     outside = sys.gettrace()
 

@@ -153,6 +153,28 @@ def test_starting_points_are_adversarial_and_near_the_border() -> None:
     assert (problem.model(back).argmax(dim=1) == problem.labels).all()
 
 
+def test_starting_points_are_judged_in_the_batch_that_the_attack_gets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Foolbox raises when one point is right in its batch, though it was wrong in another."""
+    monkeypatch.setattr(starts, "DRAWS", 1)
+
+    def stricter_in_small_batches(x: Tensor) -> Tensor:
+        threshold = 0.7 if len(x) == 20 else 0.9
+        return column(torch.full((len(x),), threshold), x[:, 0, 0, 0])
+
+    problem = pose(
+        Function(stricter_in_small_batches),
+        grey(20, 0.3),
+        torch.zeros(20).long(),
+        epsilon=None,
+        classes=2,
+    )
+    proposal = solve("boundary", problem)
+    assert proposal.candidates.equal(problem.inputs)
+    assert proposal.flags == ("no starting point for 20 of 20 examples",)
+
+
 def test_black_images_of_failed_examples_are_not_adversarial() -> None:
     """C&W and EAD call black images successes where they found nothing and black is wrong."""
 
