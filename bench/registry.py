@@ -1,7 +1,4 @@
-"""Names to plugins: the grammar of names, registration, discovery.
-
-One name serves the command line, files and tables: `scheme:argument[key=value,…]`. The canonical
-name has its keys sorted and its defaults left out, so that one thing has one name.
+"""Names to plugins: registration, discovery, suites.
 
 Built-in plugins are the modules that lie directly in `defenses/` and `attacks/` (their building
 blocks are packages inside); others arrive by the decorators below or by the entry-point groups
@@ -20,103 +17,16 @@ import typing
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from bench.api import Attack, Defense, Plugin
 from bench.errors import PluginError, UnknownNameError, UsageError, WinnowError
+from bench.grammar import Value, Written, parameters_of, split_names
 from bench.threat import Norm
 
 P = TypeVar("P", bound=Plugin)
 C = TypeVar("C", bound=type[Plugin])
-Value = bool | int | float | str
-
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_WRITTEN = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<options>[^\[\]]*)\])?")
-
-
-@dataclass(frozen=True)
-class Written:
-    """A name as written: what it calls, and its options as text."""
-
-    name: str
-    options: dict[str, str]
-
-    @classmethod
-    def parse(cls, text: str) -> Written:
-        """Read `name` or `name[key=value,…]`.
-
-        Raises:
-            UsageError: brackets or options that cannot be read, or a key given twice.
-        """
-        match = _WRITTEN.fullmatch(text.strip())
-        if match is None:
-            raise UsageError(f"cannot read the name {text!r}; write name or name[key=value,…]")
-        options: dict[str, str] = {}
-        for item in (match["options"] or "").split(","):
-            if not item.strip():
-                continue
-            key, equals, value = (part.strip() for part in item.partition("="))
-            if not (key and equals and value):
-                raise UsageError(f"cannot read {item.strip()!r} in {text!r}; write key=value")
-            if key in options:
-                raise UsageError(f"{key!r} is given twice in {text!r}")
-            options[key] = value
-        return cls(match["name"].strip(), options)
-
-
-def split_names(text: str) -> list[str]:
-    """Split a list at the commas outside brackets: `a,b[x=1,y=2]` is two names.
-
-    Raises:
-        UsageError: brackets that do not match.
-    """
-    names, depth, current = [], 0, ""
-    for character in text:
-        depth += (character == "[") - (character == "]")
-        if depth not in (0, 1):
-            raise UsageError(f"brackets do not match in {text!r}")
-        if character == "," and depth == 0:
-            names.append(current)
-            current = ""
-        else:
-            current += character
-    if depth:
-        raise UsageError(f"brackets do not match in {text!r}")
-    return [name.strip() for name in [*names, current] if name.strip()]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One keyword of a plugin: its type, and its default."""
-
-    key: str
-    kind: type[bool] | type[int] | type[float] | type[str]
-    choices: tuple[str, ...]
-    default: Value
-
-    def read(self, text: str, owner: str) -> Value:
-        """The value that a text stands for.
-
-        Raises:
-            UsageError: not of this parameter's type.
-        """
-        allowed = f"one of {', '.join(self.choices)}" if self.choices else self.kind.__name__
-        try:
-            if self.kind is bool:
-                return {"true": True, "false": False}[text.lower()]
-            if self.choices and text not in self.choices:
-                raise ValueError
-            value = self.kind(text)
-        except (KeyError, ValueError):
-            allowed = "true or false" if self.kind is bool else allowed
-            raise UsageError(f"{owner}: {self.key} has to be {allowed} (got {text!r})") from None
-        if isinstance(value, float) and value not in (float("inf"),) and not abs(value) < 1e300:
-            raise UsageError(f"{owner}: {self.key} has to be a finite number (got {text!r})")
-        return value
-
-    def write(self, value: Value) -> str:
-        """The one way to write a value."""
-        return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 class Registry(Generic[P]):
@@ -167,6 +77,9 @@ class Registry(Generic[P]):
         fault = self._signature_fault(cls)
         if fault:
             refuse(fault)
+        fault = self._attribute_fault(cls)
+        if fault:
+            refuse(fault)
         parameters_of(cls)
 
     def _signature_fault(self, cls: type[Plugin]) -> str | None:
@@ -187,6 +100,18 @@ class Registry(Generic[P]):
                 given = name in wanted or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
                 if not given and p.default is p.empty:
                     return f"{method}() needs the argument {name!r}, which it is never given"
+        return None
+
+    def _attribute_fault(self, cls: type) -> str | None:
+        """Where a class attribute is not one of the values that the base class declares."""
+        for attribute, hint in typing.get_type_hints(self.base).items():
+            allowed = get_args(get_args(hint)[0]) if get_origin(hint) is ClassVar else ()
+            is_choice = get_origin(get_args(hint)[0]) is Literal if allowed else False
+            if is_choice and getattr(cls, attribute) not in allowed:
+                return f"`{attribute}` has to be one of {allowed} (got {getattr(cls, attribute)!r})"
+        norms: object = getattr(cls, "norms", frozenset())
+        if not isinstance(norms, frozenset) or not all(isinstance(norm, Norm) for norm in norms):
+            return f"`norms` has to be a frozenset of bench.threat.Norm (got {norms!r})"
         return None
 
     def names(self) -> list[str]:
@@ -263,30 +188,6 @@ class Registry(Generic[P]):
                 f"is left out: {type(error).__name__}: {error}",
                 stacklevel=2,
             )
-
-
-def parameters_of(cls: type[Plugin]) -> dict[str, Parameter]:
-    """The parameters of a plugin, from the signature of its `__init__`.
-
-    Raises:
-        PluginError: one is not keyword-only, has no default, or has an unwritable type.
-    """
-    if cls.__init__ is object.__init__:
-        return {}
-    hints = typing.get_type_hints(cls.__init__)
-    found: dict[str, Parameter] = {}
-    for key, argument in list(inspect.signature(cls.__init__).parameters.items())[1:]:
-        where = f"{cls.__module__}.{cls.__qualname__}: parameter {key!r}"
-        if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
-            raise PluginError(f"{where} has to be keyword-only and to have a default")
-        hint: Any = hints.get(key)
-        choices = tuple(get_args(hint)) if get_origin(hint) is Literal else ()
-        kind = str if choices else hint
-        if kind not in (bool, int, float, str) or not all(isinstance(c, str) for c in choices):
-            raise PluginError(f"{where} has to be annotated bool, int, float, str or Literal[str]")
-        default = float(argument.default) if kind is float else argument.default
-        found[key] = Parameter(key, kind, choices, default)
-    return found
 
 
 defenses: Registry[Defense] = Registry("defense", Defense, "defenses")

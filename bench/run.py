@@ -2,69 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
-import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
-from bench import registry
-from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
-from bench.matrix.execute import InProcess, Workers
 from bench.matrix.fill import Filler, Silent
-from bench.matrix.plan import Cell, Setting, plan_cells, planned_cost
-from bench.matrix.work import Bench
-from bench.record.files import digest_of, locked
-from bench.record.provenance import provenance
-from bench.record.schema import CellRecord, DatasetRecord, RunRecord
+from bench.record.files import locked
+from bench.record.schema import CellRecord, RunRecord
 from bench.record.store import RunStore, open_run
 from bench.record.summary import build, outcomes_frame, read_cells
 from bench.report import render_leaderboard, write_leaderboard
-from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     import pandas as pd
 
-    from bench.api import Attack, Cost, Examples
     from bench.matrix.fill import Observer
-    from bench.matrix.targets import Contender
-
-RunStatus = Literal["running", "complete", "interrupted", "failed"]
-
-#: How many examples a run takes where nothing is said.
-DEFAULT_N = 100
-DEFAULT_SHARD_SIZE = 50
-#: Worker processes where nothing is said, at most: each holds about 1 GB.
-MAX_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run is asked to do, as the command line or a program says it."""
-
-    defenses: tuple[str, ...]
-    attacks: str = "standard"
-    """Attack and suite names, separated by commas."""
-    dataset: str = "digits"
-    norm: Norm = Norm.LINF
-    epsilons: tuple[str, ...] = ()
-    """As written; the data set's defaults where empty."""
-    n: int | None = None
-    """`DEFAULT_N`, or all there are of fewer, where None."""
-    seed: int = 0
-    device: str = "auto"
-    batch_size: int | None = None
-    """Of one forward pass; results do not depend on it."""
-    shard_size: int = DEFAULT_SHARD_SIZE
-    """Part of every cell's key: attacks draw random numbers for the whole shard."""
-    workers: int | None = None
-    checkpoints: Mapping[str, Path] = field(default_factory=dict)
-    out: Path = Path("results/runs")
-    fresh: bool = False
-    command: str = ""
+    from bench.preparation import Prepared, RunStatus
 
 
 @dataclass(frozen=True)
@@ -86,206 +40,6 @@ class Result:
     def failed(self) -> bool:
         """Whether some cell failed."""
         return any(entry["failed"] for entry in self.summary["defenses"].values())
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run whose names are resolved, whose data and weights are found, and whose cells are known.
-
-    Nothing has been written yet.
-    """
-
-    config: RunConfig
-    examples: Examples
-    dataset: DatasetRecord
-    setting: Setting
-    headline: Epsilon
-    contenders: list[Contender]
-    attacks: list[Attack]
-    device: str
-
-    @property
-    def id(self) -> str:
-        """Digest of weights, data, norm and seed: the same command continues its run."""
-        return digest_of(
-            {
-                "defenses": {c.target.name: c.target.identity for c in self.contenders},
-                "data": self.setting.data_digest,
-                "norm": self.setting.norm.value,
-                "seed": self.setting.seed,
-            }
-        )[:16]
-
-    @property
-    def folder(self) -> Path:
-        """Where the run is stored."""
-        return self.config.out / self.id
-
-    @property
-    def cells(self) -> list[Cell]:
-        """All cells, those of scope `remaining` still without their key."""
-        return plan_cells([c.target for c in self.contenders], self.attacks, self.setting)
-
-    @property
-    def cost(self) -> Cost:
-        """Passes, at most."""
-        return planned_cost(self.cells, self.setting)
-
-    def executor(self) -> InProcess | Workers:
-        """Worker processes on the CPU; this process on a GPU, which one process keeps busy."""
-        config = self.config
-        bench = Bench(
-            examples=self.examples,
-            loaders={c.target.name: c.loader for c in self.contenders},
-            norm=config.norm,
-            device=self.device,
-            batch_size=config.batch_size,
-        )
-        cores = len(os.sched_getaffinity(0))
-        workers = config.workers or (min(cores, MAX_WORKERS) if self.device == "cpu" else 1)
-        return InProcess(bench) if workers == 1 else Workers(bench, workers)
-
-    def spelled_like(self, previous: RunRecord | None) -> Prepared:
-        """The same run with its epsilons spelled as they are stored already."""
-        if previous is None:
-            return self
-        stored = {epsilon: epsilon for epsilon in map(Epsilon.parse, previous.epsilons)}
-        epsilons = tuple(stored.get(epsilon, epsilon) for epsilon in self.setting.epsilons)
-        return dataclasses.replace(
-            self, setting=dataclasses.replace(self.setting, epsilons=epsilons)
-        )
-
-    def record(
-        self, previous: RunRecord | None, cells: Sequence[CellRecord], status: RunStatus
-    ) -> RunRecord:
-        """`run.json`: these cells, and those that earlier commands added to the same run."""
-        merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
-        merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
-        stored = map(Epsilon.parse, previous.epsilons if previous else [])
-        epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
-        return RunRecord(
-            id=self.id,
-            status=status,
-            dataset=self.dataset,
-            norm=self.config.norm.value,
-            seed=self.config.seed,
-            epsilons=[epsilon.text for epsilon in epsilons],
-            headline=headline(self.dataset.family, self.config.norm, epsilons).text,
-            shard_size=self.config.shard_size,
-            judging=self.setting.judging,
-            defenses={c.target.name: c.record for c in self.contenders},
-            cells=list(merged.values()),
-            provenance=provenance(device=self.device, command=self.config.command),
-        )
-
-
-def resolve_device(text: str) -> str:
-    """`auto`, `cpu`, `cuda` or `cuda:1` to a device that is there.
-
-    Raises:
-        UsageError: not a device, or not on this machine.
-    """
-    import torch
-
-    if text == "auto":
-        return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if text == "cpu":
-        return text
-    kind, _, index = text.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or index == ""):
-        raise UsageError(f"unknown device {text!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, …")
-    count = torch.cuda.device_count()
-    if int(index or 0) >= count:
-        raise UsageError(f"no device {text!r} here: this machine has {count} CUDA device(s)")
-    return f"cuda:{index or 0}"
-
-
-def prepare(config: RunConfig) -> Prepared:
-    """Check everything that can be checked before anything is computed or written.
-
-    Raises:
-        UsageError: whatever in the configuration cannot be.
-    """
-    from bench.matrix.targets import resolve
-
-    for name, value in (
-        ("n", config.n),
-        ("batch-size", config.batch_size),
-        ("shard-size", config.shard_size),
-        ("workers", config.workers),
-    ):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} has to be at least 1 (got {value})")
-    if not config.defenses:
-        raise UsageError("no defense given; name one, such as --defense kwta")
-    attacks = registry.create_attacks(config.attacks, config.norm)
-    for name in config.defenses:
-        registry.defenses.create(name)
-    dataset = open_dataset(config.dataset)
-    if config.epsilons:
-        epsilons = Epsilon.parse_many(config.epsilons)
-    else:
-        epsilons, _ = default_epsilons(dataset.family, config.norm)
-    for epsilon in epsilons:
-        ThreatModel(config.norm, epsilon)
-    device = resolve_device(config.device)
-    examples = dataset.load("test")
-    examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
-    contenders = resolve(config.defenses, config.dataset, examples, config.checkpoints)
-    return assemble(
-        config,
-        examples,
-        source=config.dataset,
-        family=dataset.family,
-        epsilons=epsilons,
-        contenders=contenders,
-        attacks=attacks,
-        device=device,
-    )
-
-
-def assemble(
-    config: RunConfig,
-    examples: Examples,
-    *,
-    source: str,
-    family: str | None,
-    epsilons: list[Epsilon],
-    contenders: list[Contender],
-    attacks: list[Attack],
-    device: str,
-) -> Prepared:
-    """A prepared run from its parts, continuing the epsilons' spelling of what is stored."""
-    setting = Setting(
-        norm=config.norm,
-        epsilons=tuple(epsilons),
-        seed=config.seed,
-        n=len(examples),
-        shape=examples.shape,
-        classes=examples.classes,
-        data_digest=examples.digest,
-        device_type=device.partition(":")[0],
-        shard_size=config.shard_size,
-    )
-    dataset = DatasetRecord(
-        name=examples.name,
-        source=source,
-        family=family,
-        digest=examples.digest,
-        n=len(examples),
-        shape=examples.shape,
-        class_names=examples.class_names,
-    )
-    return Prepared(
-        config=config,
-        examples=examples,
-        dataset=dataset,
-        setting=setting,
-        headline=headline(family, config.norm, epsilons),
-        contenders=contenders,
-        attacks=attacks,
-        device=device,
-    )
 
 
 def run(prepared: Prepared, observer: Observer | None = None) -> Result:

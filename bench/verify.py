@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING
 
 from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, StoreError, UsageError, WinnowError
+from bench.preparation import resolve_device
 from bench.record.files import read_json
 from bench.record.store import open_run
 from bench.record.summary import build, critical_distances, read_cells
 from bench.report import render_leaderboard
-from bench.run import resolve_device
 from bench.threat import Norm
 
 if TYPE_CHECKING:

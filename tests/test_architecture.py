@@ -16,12 +16,13 @@ ROOT = Path(bench.__file__).parent.parent
 #: The modules of `bench` from the bottom up. One imports only itself and what lies below its row.
 LAYERS = [
     {"errors"},
-    {"threat"},
+    {"threat", "grammar"},
     {"api"},
     {"registry"},
     {"data", "record"},
     {"matrix", "trust", "train"},
     {"report"},
+    {"preparation"},
     {"run"},
     {"evaluation", "publish", "verify", "testing"},
     {"cli"},

@@ -10,17 +10,8 @@ import pytest
 
 from bench.api import Attack, Cost, Problem, Proposal
 from bench.errors import PluginError, UnknownNameError, UsageError
-from bench.registry import (
-    Registry,
-    Written,
-    attacks,
-    create_attacks,
-    defenses,
-    parameters_of,
-    register_suite,
-    split_names,
-    suites,
-)
+from bench.grammar import Written, parameters_of, split_names
+from bench.registry import Registry, attacks, create_attacks, defenses, register_suite, suites
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -361,3 +352,15 @@ def test_third_party_entry_points(tmp_path: Path, name: str) -> None:
         warned = " ".join(done.stderr.split())
         assert f"the plugin {name!r} of winnow.attacks ({module}:{attribute}) cannot be" in warned
         assert re.search(fault, warned)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [("kind", "fix"), ("scope", "rest"), ("access", "grey-box"), ("norms", {"Linf"})],
+)
+def test_an_attribute_outside_its_values_is_refused(attribute: str, value: object) -> None:
+    """A slip such as `kind = "fix"` would otherwise surface in the middle of a run."""
+    base: type = attacks.get("apgd-ce")
+    slipped = type("Slipped", (base,), {attribute: value, "summary": "slipped"})
+    with pytest.raises(PluginError, match=f"attack 'slipped'.*`{attribute}` has to be"):
+        attacks.register("slipped")(slipped)

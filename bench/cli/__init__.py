@@ -18,7 +18,7 @@ from bench.cli.verify import verify
 from bench.errors import UsageError, WinnowError
 
 #: Exit codes beyond success.
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILED, MISTAKE = 1, 2
 
 app = typer.Typer(
     name="winnow",
@@ -58,6 +58,3 @@ def main() -> None:
     except WinnowError as error:
         errors.print(f"error: {error}")
         sys.exit(FAILED)
-    except KeyboardInterrupt:
-        errors.print("interrupted: what was finished is stored; the same command continues")
-        sys.exit(INTERRUPTED)

@@ -25,10 +25,9 @@ class RunProgress:
     break their examples early need fewer passes than planned, so that it tends to fall faster.
     """
 
-    def __init__(self, console: Console, cells: int, headline: str) -> None:
+    def __init__(self, console: Console, headline: str) -> None:
         self.console = console
         self.headline = headline
-        self.cells = cells
         self._cells_done = 0
         self._open: dict[str, int] = {}
         self._planned = 0.0

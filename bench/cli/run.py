@@ -14,7 +14,8 @@ from rich.markdown import Markdown
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.run import Prepared, Result
+    from bench.preparation import Prepared
+    from bench.run import Result
 
 
 def run(
@@ -67,12 +68,13 @@ def run(
     cells done; 1: some cell failed; 2: a mistake in the command.
     """
     from bench import registry
+    from bench.grammar import split_names
+    from bench.preparation import RunConfig, prepare
     from bench.record.provenance import command_line
-    from bench.run import RunConfig, prepare
     from bench.run import run as execute
     from bench.threat import Norm
 
-    names = registry.defenses.names() if defense == "all" else registry.split_names(defense)
+    names = registry.defenses.names() if defense == "all" else split_names(defense)
     config = RunConfig(
         defenses=tuple(names),
         attacks=attacks,
@@ -91,7 +93,7 @@ def run(
         command=command_line(),
     )
     console = Console(highlight=False)
-    notes = Console(stderr=True, highlight=False)
+    notes = Console(stderr=True, highlight=False, soft_wrap=True)
     if not (dry_run or as_json):
         notes.print("loading data and weights …")
     prepared = prepare(config)
@@ -100,8 +102,12 @@ def run(
         return
     from bench.cli.progress import RunProgress
 
-    with RunProgress(notes, len(prepared.cells), prepared.headline.text) as progress:
-        result = execute(prepared, progress)
+    try:
+        with RunProgress(notes, prepared.headline.text) as progress:
+            result = execute(prepared, progress)
+    except KeyboardInterrupt:
+        notes.print("interrupted: what was finished is stored; the same command continues")
+        raise typer.Exit(130) from None
     _print_result(console, result, as_json=as_json)
     if result.failed:
         raise typer.Exit(1)

@@ -57,11 +57,12 @@ def train(
     """
     from bench import registry
     from bench.data import open_dataset
+    from bench.grammar import split_names
+    from bench.preparation import resolve_device
     from bench.record.provenance import command_line
-    from bench.run import resolve_device
     from bench.train import train as execute
 
-    names = registry.split_names(defense)
+    names = split_names(defense)
     if not names:
         raise UsageError("no defense given; name one, such as --defense kwta")
     chosen = [registry.defenses.create(name) for name in names]

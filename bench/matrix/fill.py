@@ -7,7 +7,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
-from bench.matrix.plan import CLEAN, Cell, cell_key, tasks_for
+from bench.matrix.plan import CLEAN, Cell, Clean, cell_key, tasks_for
 from bench.record.schema import CellRecord
 from bench.record.summary import CellResult, broken_within, critical_distances
 
@@ -70,8 +70,7 @@ class Filler:
         self.store = store
         self.executor = executor
         self.observer = observer
-        self._clean: dict[str, list[int]] = {}
-        self._right: dict[str, list[int]] = {}
+        self._clean: dict[str, Clean] = {}
         self._critical: dict[str, np.ndarray] = {}
         self._defense_keys: dict[str, str] = {}
 
@@ -94,7 +93,7 @@ class Filler:
             records.append(_record(cell, "failed", reason))
         everywhere = [c for c in runnable if c.attack is not None and c.scope == "all"]
         active = {
-            (cell.target.name, cell.epsilon.text): self._right[cell.target.name]
+            (cell.target.name, cell.epsilon.text): self._clean[cell.target.name].right
             for cell in everywhere
         }
         found = self._phase(everywhere, active)
@@ -108,8 +107,8 @@ class Filler:
             if record.status != "ok":
                 continue
             result, name = self._read(record), record.defense
-            self._clean[name] = result.frame["clean_prediction"].tolist()
-            self._right[name] = result.frame.index[~result.frame["broken"]].tolist()
+            frame = result.frame
+            self._clean[name] = Clean(frame["clean_prediction"].tolist(), frame["broken"].tolist())
             self._critical[name] = critical_distances([result], self.setting.norm)
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
@@ -125,7 +124,7 @@ class Filler:
         keyed, active = [], {}
         for cell in cells:
             name = cell.target.name
-            left = self._right[name]
+            left = self._clean[name].right
             if results[name]:
                 critical = critical_distances(results[name], self.setting.norm)
                 broken = broken_within(critical, cell.epsilon)

@@ -92,6 +92,23 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Clean:
+    """What a defense says of all unperturbed examples."""
+
+    predictions: list[int]
+    wrong: list[bool]
+
+    @property
+    def right(self) -> list[int]:
+        """The examples it gets right: those worth attacking."""
+        return [i for i, wrong in enumerate(self.wrong) if not wrong]
+
+    def errors_in(self, start: int, stop: int) -> list[int]:
+        """The clean errors of a shard."""
+        return [i for i in range(start, stop) if self.wrong[i]]
+
+
+@dataclass(frozen=True)
 class Task:
     """One computation on one shard: what a worker gets."""
 
@@ -104,12 +121,15 @@ class Task:
     cells: tuple[tuple[str, Epsilon], ...]
     """(cell key, epsilon) of each cell that it fills, ascending."""
     seed: int
+    norm: Norm
     cost: Cost
     """Upper estimate for the whole task."""
     active: tuple[int, ...] = field(default=(), repr=False)
     """The examples to attack, counted from the start of the run's data."""
     clean_predictions: tuple[int, ...] = field(default=(), repr=False)
     """One per example of the shard; empty for the clean task itself."""
+    clean_errors: tuple[int, ...] = field(default=(), repr=False)
+    """The examples of the shard that are wrong unperturbed, counted as `active`."""
 
     @property
     def label(self) -> str:
@@ -179,7 +199,7 @@ def tasks_for(
     setting: Setting,
     *,
     stored: Iterable[tuple[str, int]],
-    clean: dict[str, list[int]],
+    clean: dict[str, Clean],
     active: dict[tuple[str, str], list[int]],
 ) -> list[Task]:
     """The tasks that fill these cells' missing shards, the most expensive first.
@@ -188,7 +208,7 @@ def tasks_for(
         cells: of one phase, none of them skipped.
         setting: the run's.
         stored: (cell key, shard) of what needs no work.
-        clean: the clean prediction of each example, by defense.
+        clean: the predictions on the unperturbed examples, by defense.
         active: the examples to attack, by (defense, epsilon text); all where it is missing.
     """
     have = set(stored)
@@ -200,6 +220,7 @@ def tasks_for(
             if not missing:
                 continue
             attack, target = first.attack, first.target.name
+            known = clean.get(target)
             fixed = attack is not None and attack.kind == "fixed"
             chosen = active.get((target, missing[0].epsilon.text), range(setting.n))
             mine = tuple(i for i in chosen if start <= i < stop)
@@ -220,7 +241,9 @@ def tasks_for(
                     ),
                     cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(missing)),
                     active=mine,
-                    clean_predictions=tuple(clean.get(target, [])[start:stop]),
+                    norm=setting.norm,
+                    clean_predictions=tuple(known.predictions[start:stop]) if known else (),
+                    clean_errors=tuple(known.errors_in(start, stop)) if known else (),
                 )
             )
     return sorted(tasks, key=lambda task: -task.cost.total)

@@ -11,26 +11,26 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.api import Problem, Proposal
-from bench.errors import AttackError, ModelError, UsageError, WinnowError
+from bench.errors import AttackError, WinnowError
+from bench.matrix.frames import attack_frame, clean_frame, found_in
 from bench.matrix.plan import CLEAN
-from bench.record.adversarial import Found
 from bench.record.outcomes import Outcomes, Totals
-from bench.threat import Norm, ThreatModel
+from bench.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
-    import numpy as np
     from torch import Tensor, nn
 
     from bench.api import Examples
-    from bench.matrix.judge import Judgement, Prediction
+    from bench.matrix.judge import Judgement
     from bench.matrix.model import CountedModel
     from bench.matrix.plan import Task
+    from bench.record.adversarial import Found
 
 #: Makes the module of a defense, weights loaded; called once in each worker.
 Loader = Callable[[], "nn.Module"]
@@ -59,7 +59,6 @@ class Bench:
 
     examples: Examples
     loaders: dict[str, Loader]
-    norm: Norm
     device: str
     batch_size: int | None
     _models: dict[str, CountedModel] = field(default_factory=dict, repr=False)
@@ -79,10 +78,8 @@ class Bench:
         try:
             with one_thread(self.device):
                 return self._run(task)
-        except (ModelError, UsageError) as error:
-            return TaskResult(task, error=_one_line(error), fatal=task.attack == CLEAN)
         except WinnowError as error:
-            return TaskResult(task, error=_one_line(error))
+            return TaskResult(task, error=_one_line(error), fatal=task.attack == CLEAN)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything: law 6
             return TaskResult(task, error=_one_line(error), detail=traceback.format_exc())
 
@@ -127,20 +124,7 @@ class Bench:
         with full_precision():
             prediction = predict(model, inputs, labels)
         totals = _totals(model, started, attack_forwards=0)
-        n = len(inputs)
-        frame = _frame(
-            index=range(task.start, task.stop),
-            label=labels.tolist(),
-            clean_prediction=prediction.classes.tolist(),
-            prediction=prediction.classes.tolist(),
-            attacked=[False] * n,
-            broken=prediction.wrong.tolist(),
-            projected=[False] * n,
-            distances=[[0.0 if wrong else float("nan") for wrong in prediction.wrong.tolist()]] * 3,
-            margin=prediction.margins.tolist(),
-            faults=[""] * n,
-        )
-        return TaskResult(task, [Outcomes(frame, totals)])
+        return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
         attack = registry.attacks.create(task.attack)
@@ -154,7 +138,7 @@ class Bench:
                 model=model,
                 inputs=inputs[rows].clone(),
                 labels=labels[rows].clone(),
-                norm=self.norm,
+                norm=task.norm,
                 epsilon=float(task.cells[0][1]) if attack.kind == "fixed" else None,
                 classes=self.examples.classes,
                 seed=task.seed,
@@ -167,12 +151,12 @@ class Bench:
         result = TaskResult(task)
         spent = model.forwards
         for position, (_, epsilon) in enumerate(task.cells):
-            threat = ThreatModel(self.norm, epsilon)
+            threat = ThreatModel(task.norm, epsilon)
             judgement = self._judge(model, inputs[rows], labels[rows], proposal, threat)
-            frame = self._outcome_frame(task, inputs, labels, rows, judgement, proposal)
+            frame = attack_frame(task, inputs, labels, rows, judgement, proposal)
             flags = proposal.flags if proposal else ()
             result.outcomes.append(Outcomes(frame, flags=flags))
-            result.found += _found(task, judgement, frame, rows, position, self.norm)
+            result.found += found_in(task, judgement, frame, rows, position)
         # A computation that serves several epsilons is charged to the first.
         result.outcomes[0].totals = _totals(model, started, attack_forwards=spent)
         return result
@@ -200,119 +184,11 @@ class Bench:
             self.examples.labels[span].to(self.device),
         )
 
-    def _outcome_frame(
-        self,
-        task: Task,
-        inputs: Tensor,
-        labels: Tensor,
-        rows: list[int],
-        judgement: Judgement | None,
-        proposal: Proposal | None,
-    ) -> Any:
-        """The outcomes of all examples of the shard: those attacked, and the others as they are."""
-        import numpy as np
-
-        n = len(inputs)
-        clean = np.array(task.clean_predictions)
-        broken = clean != labels.cpu().numpy()
-        prediction, projected = np.full(n, -1), np.zeros(n, dtype=bool)
-        attacked, margin = np.zeros(n, dtype=bool), np.full(n, np.nan)
-        faults = [""] * n
-        distances = np.full((3, n), np.nan)
-        distances[:, broken] = 0.0
-        prediction[broken] = clean[broken]
-        if judgement is not None:
-            judged: Prediction = judgement.prediction
-            attacked[rows] = True
-            prediction[rows] = judged.classes.cpu().numpy()
-            margin[rows] = judged.margins.cpu().numpy()
-            broken[rows] = judgement.broken.cpu().numpy()
-            projected[rows] = judgement.projected.cpu().numpy()
-            for place, fault in zip(rows, judgement.faults, strict=True):
-                faults[place] = fault
-            hit = judgement.broken.cpu().numpy()
-            for line, norm in enumerate((Norm.LINF, Norm.L2, Norm.L1)):
-                moved = norm.distance(inputs[rows], judgement.judged).cpu().numpy()
-                distances[line, rows] = np.where(hit, moved, np.nan)
-        frame = _frame(
-            index=range(task.start, task.stop),
-            label=labels.tolist(),
-            clean_prediction=clean.tolist(),
-            prediction=prediction.tolist(),
-            attacked=attacked.tolist(),
-            broken=broken.tolist(),
-            projected=projected.tolist(),
-            distances=distances.tolist(),
-            margin=margin.tolist(),
-            faults=faults,
-        )
-        for name, values in (proposal.extra if proposal else {}).items():
-            column = np.full(n, np.nan)
-            column[rows] = np.asarray(values, dtype=float)
-            frame[f"extra_{name}"] = column
-        return frame
-
 
 def _totals(model: CountedModel, started: float, *, attack_forwards: int) -> Totals:
     judge_forwards = model.forwards - attack_forwards
     seconds = time.perf_counter() - started
     return Totals(model.forwards, model.backwards, judge_forwards, seconds)
-
-
-def _frame(
-    *,
-    index: Sequence[int],
-    label: list[int],
-    clean_prediction: list[int],
-    prediction: list[int],
-    attacked: list[bool],
-    broken: list[bool],
-    projected: list[bool],
-    distances: list[list[float]],
-    margin: list[float],
-    faults: list[str],
-) -> Any:
-    import pandas as pd
-
-    return pd.DataFrame(
-        {
-            "index": list(index),
-            "label": label,
-            "clean_prediction": clean_prediction,
-            "prediction": prediction,
-            "attacked": attacked,
-            "broken": broken,
-            "projected": projected,
-            "distance_linf": distances[0],
-            "distance_l2": distances[1],
-            "distance_l1": distances[2],
-            "margin": margin,
-            "draws": 1,
-            "wrong_draws": [int(value) for value in broken],
-            "fault": faults,
-        }
-    )
-
-
-def _found(
-    task: Task,
-    judgement: Judgement | None,
-    frame: Any,
-    rows: list[int],
-    position: int,
-    norm: Norm,
-) -> list[Found]:
-    """The adversarial examples of one judgement."""
-    if judgement is None:
-        return []
-    distances = frame[f"distance_{norm.value.lower()}"]
-    origin = f"{task.attack} @ {task.cells[position][1]}"
-    judged: np.ndarray = judgement.judged.cpu().numpy()
-    return [
-        Found(task.start + place, float(distances[place]), origin, judged[line])
-        for line, place in enumerate(rows)
-        if bool(judgement.broken[line])
-    ]
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ HEADER = [
     "checkpoint",
     "run",
 ]
+TEXT = frozenset({"defense", "architecture", "lowest row", "checkpoint", "run"})
 
 
 class Entry(NamedTuple):
@@ -106,7 +107,7 @@ def _table(entries: list[Entry]) -> list[str]:
         f"## {escape(summary['dataset'])}, {escape(summary['norm'])} "
         f"ε = {escape(summary['headline'])}",
         "",
-        table(HEADER, [[str(rank), *row[2]] for rank, row in enumerate(rows, start=1)]),
+        table(HEADER, [[str(rank), *row[2]] for rank, row in enumerate(rows, start=1)], text=TEXT),
         "",
         f"Worst case over {len(first.attack_set)} attacks: {attacks}. "
         f"Data {summary['data_digest'][:12]}, judged in {escape(judging['precision'])} "

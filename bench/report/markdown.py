@@ -16,9 +16,9 @@ def escape(text: object) -> str:
     return flat
 
 
-def table(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table; every cell is expected to be escaped. All but the first align right."""
-    ruler = [":--" if i == 0 else "--:" for i in range(len(header))]
+def table(header: list[str], rows: list[list[str]], *, text: frozenset[str] = frozenset()) -> str:
+    """A Markdown table of escaped cells; the columns named in `text` align left, others right."""
+    ruler = [":--" if name in text else "--:" for name in header]
     return "\n".join("| " + " | ".join(row) + " |" for row in [header, ruler, *rows])
 
 
@@ -61,7 +61,7 @@ def render_matrix(summary: Summary, name: str) -> str:
     ]
     cost = defense["cost"]
     rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
-    return table(header, rows)
+    return table(header, rows, text=frozenset({"attack"}))
 
 
 def _strength(cells: dict[str, Any], summary: Summary) -> float:

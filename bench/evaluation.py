@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import functools
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.api import Examples
 from bench.errors import ModelError, UsageError
-from bench.run import Result, RunConfig, assemble, resolve_device, run
+from bench.preparation import RunConfig, assemble, resolve_device
+from bench.run import Result, run
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
@@ -20,16 +22,6 @@ if TYPE_CHECKING:
 
     import numpy as np
     from torch import Tensor, nn
-
-
-@dataclass(frozen=True)
-class _Given:
-    """A loader for a model that is already there."""
-
-    model: Any
-
-    def __call__(self) -> Any:
-        return self.model
 
 
 def evaluate(
@@ -84,11 +76,11 @@ def evaluate(
     place = resolve_device(device)
     threat_norm = Norm.parse(norm)
     chosen = registry.create_attacks(attacks, threat_norm)
+    if isinstance(epsilons, str):
+        raise UsageError(f"epsilons has to be a list, such as [{epsilons!r}]")
     radii = Epsilon.parse_many(epsilons)
     for epsilon in radii:
         ThreatModel(threat_norm, epsilon)
-    if isinstance(epsilons, str):
-        raise UsageError(f"epsilons has to be a list, such as [{epsilons!r}]")
     module = copy.deepcopy(model).eval()
     data = torch.as_tensor(inputs)
     names = class_names or [str(i) for i in range(_count_classes(module, data, place))]
@@ -150,4 +142,4 @@ def _contender(name: str, module: nn.Module) -> Any:
         weights_digest=digest,
         checkpoint="passed by the program",
     )
-    return Contender(target, _Given(module), record)
+    return Contender(target, functools.partial(copy.deepcopy, module), record)

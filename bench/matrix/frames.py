@@ -1,0 +1,118 @@
+"""From judgements to outcomes: the table of a shard, one row per example."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.record.adversarial import Found
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from torch import Tensor
+
+    from bench.api import Proposal
+    from bench.matrix.judge import Judgement, Prediction
+    from bench.matrix.plan import Task
+
+
+def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFrame:
+    """The outcomes of the unperturbed examples: a clean error is broken at distance 0."""
+    import numpy as np
+
+    classes, wrong = prediction.classes.cpu().numpy(), prediction.wrong.cpu().numpy()
+    columns = _columns(task, labels, classes, wrong)
+    return _frame(columns | {"prediction": classes, "margin": _array(prediction.margins)}, np)
+
+
+def attack_frame(
+    task: Task,
+    inputs: Tensor,
+    labels: Tensor,
+    rows: list[int],
+    judgement: Judgement | None,
+    proposal: Proposal | None,
+) -> pd.DataFrame:
+    """The outcomes of a shard's examples in one cell: those attacked, and the others as they are.
+
+    Args:
+        task: the shard.
+        inputs: of the whole shard.
+        labels: of the whole shard.
+        rows: the places in the shard that were attacked.
+        judgement: of the candidates for these rows; None where there were none.
+        proposal: what the attack returned, for its per-example extras.
+    """
+    import numpy as np
+
+    wrong = np.isin(np.arange(task.start, task.stop), task.clean_errors)
+    columns = _columns(task, labels, np.array(task.clean_predictions), wrong)
+    columns["prediction"] = np.where(wrong, columns["clean_prediction"], -1)
+    if judgement is not None:
+        hit = _array(judgement.broken)
+        columns["attacked"][rows] = True
+        columns["prediction"][rows] = _array(judgement.prediction.classes)
+        columns["margin"][rows] = _array(judgement.prediction.margins)
+        columns["broken"][rows] = hit
+        columns["projected"][rows] = _array(judgement.projected)
+        columns["fault"][rows] = judgement.faults
+        for norm in Norm:
+            distance = _array(norm.distance(inputs[rows], judgement.judged))
+            columns[f"distance_{norm.value.lower()}"][rows] = np.where(hit, distance, np.nan)
+    for name, values in (proposal.extra if proposal else {}).items():
+        columns[f"extra_{name}"] = np.full(len(inputs), np.nan)
+        columns[f"extra_{name}"][rows] = np.asarray(values, dtype=float)
+    return _frame(columns, np)
+
+
+def found_in(
+    task: Task, judgement: Judgement | None, frame: pd.DataFrame, rows: list[int], position: int
+) -> list[Found]:
+    """The adversarial examples of one judgement, for the cell at this position of the task."""
+    if judgement is None:
+        return []
+    distances = frame[f"distance_{task.norm.value.lower()}"]
+    origin = f"{task.attack} @ {task.cells[position][1]}"
+    judged = _array(judgement.judged)
+    return [
+        Found(task.start + place, float(distances[place]), origin, judged[line])
+        for line, place in enumerate(rows)
+        if bool(judgement.broken[line])
+    ]
+
+
+def _columns(
+    task: Task, labels: Tensor, clean_predictions: np.ndarray, wrong: np.ndarray
+) -> dict[str, Any]:
+    """What is known before any attack."""
+    import numpy as np
+
+    n = task.stop - task.start
+    return {
+        "index": np.arange(task.start, task.stop),
+        "label": _array(labels),
+        "clean_prediction": clean_predictions,
+        "prediction": np.full(n, -1),
+        "attacked": np.zeros(n, dtype=bool),
+        "broken": wrong.copy(),
+        "projected": np.zeros(n, dtype=bool),
+        **{f"distance_{norm.value.lower()}": np.where(wrong, 0.0, np.nan) for norm in Norm},
+        "margin": np.full(n, np.nan),
+        "fault": np.full(n, "", dtype=object),
+    }
+
+
+def _frame(columns: dict[str, Any], np: Any) -> pd.DataFrame:
+    import pandas as pd
+
+    frame = pd.DataFrame(columns | {"fault": [str(fault) for fault in columns["fault"]]})
+    # Deterministic defenses are asked once; a fresh draw would say the same.
+    frame["draws"] = np.ones(len(frame), dtype=np.int64)
+    frame["wrong_draws"] = frame["broken"].astype(np.int64)
+    return frame
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    array: np.ndarray = tensor.detach().cpu().numpy()
+    return array

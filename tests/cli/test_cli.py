@@ -1,0 +1,303 @@
+"""The command line, in processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.cli import main
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+WINNOW = Path(sys.executable).with_name("winnow")
+
+
+def call(
+    *arguments: str | int | Path, program: list[str] | None = None, cwd: Path = REPOSITORY
+) -> subprocess.CompletedProcess[str]:
+    """Run `python -m bench` and wait."""
+    command = [*(program or [sys.executable, "-m", "bench"]), *map(str, arguments)]
+    return subprocess.run(
+        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
+    )
+
+
+def figures(folder: Path) -> str:
+    """The only run's tables in a folder of runs."""
+    return (folder / "leaderboard.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def digits(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """The README's command on 20 examples, at one epsilon."""
+    out = tmp_path_factory.mktemp("runs")
+    done = call(
+        "run", "--defense", "kwta", "--attacks", "all", "--n", 20, "--eps", "0.1", "--out", out
+    )  # fmt: skip
+    return out, done
+
+
+def test_the_digits_command_runs_and_prints_the_matrix(
+    digits: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Exit code 0; the matrix holds every attack; the files are where they are said to be."""
+    out, done = digits
+    assert done.returncode == 0, done.stderr
+    for attack in ("fgsm", "pgd", "apgd-t", "fab-t", "square", "hop-skip-jump", "cw", "worst case"):
+        assert f"{attack}" in done.stdout
+    assert "cells" in done.stderr
+    assert "ETA" in done.stderr
+    (summary_path,) = out.glob("*/summary.json")
+    summary = json.loads(summary_path.read_text())
+    defense = summary["defenses"]["kwta"]
+    assert defense["failed"] == []
+    worst = defense["worst_case"]["0.1"]["robust_accuracy"]
+    rows = [cells["0.1"]["robust_accuracy"] for cells in defense["attacks"].values()]
+    assert worst <= min(row for row in rows if row is not None)
+    assert worst < defense["attacks"]["pgd"]["0.1"]["robust_accuracy"]
+    assert figures(out) in done.stdout
+
+
+def test_the_run_verifies_and_a_changed_byte_does_not(
+    digits: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """Exit code 0, then 1 with the file named."""
+    out, _ = digits
+    (run,) = (path.parent for path in out.glob("*/run.json"))
+    held = call("verify", run)
+    assert held.returncode == 0, held.stdout + held.stderr
+    assert held.stdout.startswith("verified:")
+    path = next(run.glob("adversarial/*/*.safetensors"))
+    data = path.read_bytes()
+    path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    spoilt = call("verify", run)
+    path.write_bytes(data)
+    assert spoilt.returncode == 1
+    assert path.name in spoilt.stdout
+
+
+def test_the_same_command_computes_nothing_again(
+    digits: tuple[Path, subprocess.CompletedProcess[str]],
+) -> None:
+    """No outcome is rewritten, and the table is the same."""
+    out, _ = digits
+    table = figures(out)
+    stored = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    again = call(
+        "run", "--defense", "kwta", "--attacks", "all", "--n", 20, "--eps", "0.1", "--out", out
+    )  # fmt: skip
+    assert again.returncode == 0, again.stderr
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == stored
+    assert figures(out) == table
+
+
+@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_run_is_continued_to_the_same_table(tmp_path: Path, stop: signal.Signals) -> None:
+    """Stopped once two shards are stored, with two workers; then run again and compared."""
+    arguments = [
+        "run", "--defense", "relu", "--attacks", "fgsm,pgd,square", "--n", "20",
+        "--shard-size", "5", "--eps", "0.1", "--workers", "2",
+    ]  # fmt: skip
+    out = tmp_path / "killed"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bench", *arguments, "--out", str(out)],
+        cwd=REPOSITORY,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 120
+    while len(list(out.rglob("*.parquet"))) < 6 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, stop)
+    _, errors = process.communicate(timeout=60)
+    assert len(list(out.rglob("*.parquet"))) < 16, "it was to be stopped half-way"
+    if stop is signal.SIGINT:
+        assert process.returncode == 130
+        assert b"the same command continues" in errors
+    # Workers end with their parent: nothing is left of the process group.
+    deadline = time.monotonic() + 30
+    while _alive(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _alive(process.pid)
+    kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    resumed = call(*arguments, "--out", out)
+    assert resumed.returncode == 0, resumed.stderr
+    assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
+    call(*arguments, "--out", tmp_path / "whole")
+    assert figures(out) == figures(tmp_path / "whole")
+
+
+def _alive(group: int) -> bool:
+    """Whether any process of a group is left that is not waiting to be buried."""
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[2]) == group and fields[0] != "Z":
+            return True
+    return False
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "--defense", "kwat"], "unknown defense 'kwat'; did you mean 'kwta'"),
+        (["run", "--defense", "kwta", "--attacks", "sqare"], "did you mean 'square'"),
+        (["run", "--defense", "kwta", "--dataset", "digts"], "did you mean 'digits'"),
+        (["run", "--defense", "kwta[gama=1]"], "did you mean 'gamma'"),
+        (["run", "--defense", "kwta[gamma=7]"], "gamma"),
+        (["run", "--defense", "kwta", "--eps", "0"], "greater than 0"),
+        (["run", "--defense", "kwta", "--eps", "8/0"], "not a number"),
+        (["run", "--defense", "kwta", "--eps", "8"], "did you mean 8/255"),
+        (["run", "--defense", "kwta", "--n", "0"], "--n has to be at least 1"),
+        (["run", "--defense", "kwta", "--n", "100000"], "599"),
+        (["run", "--defense", "kwta", "--norm", "L3"], "unknown norm"),
+        (["run", "--defense", "kwta", "--device", "tpu"], "unknown device"),
+        (["run", "--defense", "kwta", "--checkpoint", "kwta=/nowhere"], "no checkpoint at"),
+        (["run", "--defense", "kwta", "--checkpoint", "relu=x"], "not among the defenses"),
+        (["run", "--defense", "kwta", "--out", "/proc/nowhere"], "cannot write"),
+        (["run", "--defense", "kwta[gamma=0.3]"], "python -m bench train --defense"),
+        (["run", "--defense", "kwta", "--dataset", "parquet:nowhere.parquet"], "nowhere"),
+        (["verify", "nowhere"], "no run in nowhere"),
+        (["report", "--publish"], "name the runs to publish"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_told_in_one_line_with_exit_code_2(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    """No traceback, what to do, and nothing written."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    errors = [e for e in capsys.readouterr().err.splitlines() if not e.startswith("loading")]
+    assert len(errors) == 1
+    assert errors[0].startswith("error: ")
+    assert message in errors[0]
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_console_script_is_not_shadowed_by_a_user_s_own_folders(tmp_path: Path) -> None:
+    """`winnow` from a folder with `attacks`, `defenses` and `bench` of its own, on two workers."""
+    for name in ("attacks", "defenses", "bench"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong package')\n")
+    done = call(
+        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--eps", "0.1", "--workers", 2,
+        program=[str(WINNOW)], cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "results" / "runs" / "leaderboard.md").is_file()
+
+
+def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Path) -> None:
+    """Every cell, the passes, and no folder."""
+    out = tmp_path / "runs"
+    done = call(
+        "run", "--defense", "relu,kwta", "--attacks", "pgd,gaussian-noise", "--dry-run",
+        "--out", out,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(" × pgd @ ") == 2 * 4
+    assert "skipped: searches in L2 only" in done.stdout
+    assert "backward passes" in done.stdout
+    assert not out.exists()
+
+
+def test_json_is_the_summary(tmp_path: Path) -> None:
+    """Standard output is `summary.json` and nothing else."""
+    done = call(
+        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--json", "--out", tmp_path
+    )
+    (path,) = tmp_path.glob("*/summary.json")
+    assert json.loads(done.stdout) == json.loads(path.read_text())
+
+
+def test_a_failed_cell_exits_with_1(tmp_path: Path) -> None:
+    """A plugin that raises fails its cell, is shown, and leaves the other attack alone."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(
+        "import sys\n"
+        "from bench.api import Attack, Cost\n"
+        "from bench.registry import register_attack\n\n"
+        "@register_attack('broken')\n"
+        "class Broken(Attack):\n"
+        "    summary = 'raises'\n\n"
+        "    def cost(self, *, norm, shape, classes):\n"
+        "        return Cost(1)\n\n"
+        "    def run(self, problem):\n"
+        "        raise RuntimeError('no luck')\n\n"
+        "if __name__ == '__main__':\n"
+        "    from bench.cli import main\n"
+        "    main()\n"
+    )
+    done = call(
+        "run", "--defense", "relu", "--attacks", "broken,fgsm", "--n", 10, "--eps", "0.1",
+        "--workers", 1, "--out", tmp_path, program=[sys.executable, str(plugin)],
+    )  # fmt: skip
+    assert done.returncode == 1, done.stderr
+    assert "broken @ 0.1 failed: RuntimeError: no luck" in done.stdout
+    assert "failed: relu × broken @ 0.1: RuntimeError: no luck" in done.stderr
+    assert next(tmp_path.glob("*/errors/*.txt")).read_text().count("Traceback") == 1
+    assert "| fgsm |" in done.stdout
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["run", "--help"], ["list"]])
+def test_help_and_list_do_not_import_torch(arguments: list[str]) -> None:
+    """What makes them instant."""
+    code = (
+        "import sys\n"
+        f"sys.argv = ['bench', *{arguments!r}]\n"
+        "from bench.cli import main\n"
+        "try:\n    main()\nexcept SystemExit as stop:\n    assert not stop.code\n"
+        "heavy = {'torch', 'torchvision', 'foolbox', 'sklearn', 'pandas'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    done = call("-c", code, program=[sys.executable])
+    assert done.returncode == 0, done.stderr
+
+
+def test_list_names_everything() -> None:
+    """Defenses, attacks with their options, suites, data sets."""
+    text = call("list").stdout
+    for name in ("kwta-at[", "apgd-t", "pgd[", "brendel-bethge", "  all\n", "parquet:PATH"):
+        assert name in text
+
+
+def test_a_run_is_published_once_it_holds(
+    digits: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Its summary is copied, the leaderboard written; a tampered run is refused."""
+    out, _ = digits
+    (run,) = (path.parent for path in out.glob("*/run.json"))
+    done = call("report", "--publish", run, "--published", tmp_path)
+    assert done.returncode == 0, done.stderr
+    published = tmp_path / run.name / "summary.json"
+    assert published.read_bytes() == (run / "summary.json").read_bytes()
+    assert (tmp_path / "leaderboard.md").read_text() == figures(out)
+    summary = run / "summary.json"
+    data = summary.read_bytes()
+    summary.write_bytes(data + b" ")
+    refused = call("report", "--publish", run, "--published", tmp_path)
+    summary.write_bytes(data)
+    assert refused.returncode == 2
+    assert "summary.json was changed" in refused.stderr

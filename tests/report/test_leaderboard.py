@@ -1,0 +1,149 @@
+"""Leaderboards: what is compared, what is not, and what is printed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tests.plugins  # noqa: F401 - registers the attacks
+from bench.errors import StoreError
+from bench.evaluation import evaluate
+from bench.report import render_leaderboard, write_leaderboard
+from tests.models import Sum, linear_examples, linf_thresholds
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def summary() -> dict[str, Any]:
+    """Of a run of `Sum`."""
+    examples = linear_examples()
+    return evaluate(
+        Sum(),
+        examples.inputs,
+        examples.labels,
+        epsilons=["0.02"],
+        attacks="test-best,gaussian-noise",
+    ).summary
+
+
+def variant(summary: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """A summary that differs in some top-level keys."""
+    return {**copy.deepcopy(summary), **changes}
+
+
+def rows(text: str) -> list[list[str]]:
+    """The cells of the ranked rows of all tables."""
+    lines = [line for line in text.splitlines() if line.startswith("| ") and line[2].isdigit()]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_the_same_runs_give_the_same_bytes_in_any_order(summary: dict[str, Any]) -> None:
+    """Permuted input, equal text."""
+    runs = [variant(summary, run=name, seed=i) for i, name in enumerate("abc")]
+    assert render_leaderboard(runs) == render_leaderboard(runs[::-1])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data_digest": "other"},
+        {"norm": "L2"},
+        {"headline": "0.02", "judging": {"version": 2, "precision": "fp32", "device": "cpu"}},
+        {"budget": 7},
+        {"dataset": "other"},
+    ],
+)
+def test_what_cannot_be_compared_stands_in_another_table(
+    summary: dict[str, Any], change: dict[str, Any]
+) -> None:
+    """Two tables, each with one row of rank 1."""
+    text = render_leaderboard([summary, variant(summary, run="b", **change)])
+    assert [row[0] for row in rows(text)] == ["1", "1"]
+
+
+def test_other_attack_sets_stand_in_another_table(summary: dict[str, Any]) -> None:
+    """A worst case over fewer attacks is not comparable."""
+    fewer = variant(summary, run="b")
+    defense = fewer["defenses"]["model"]
+    defense["attacks"]["pgd"] = defense["attacks"].pop("test-best")
+    assert [row[0] for row in rows(render_leaderboard([summary, fewer]))] == ["1", "1"]
+
+
+def test_runs_of_the_same_weights_are_one_row_by_the_and_per_example(
+    summary: dict[str, Any],
+) -> None:
+    """Each run broke an example that the other did not: together both are broken."""
+    runs = [variant(summary, run=name, seed=i) for i, name in enumerate("ab")]
+    for broken, run in enumerate(runs):
+        critical: list[float | None] = [None] * 20
+        critical[broken] = 0.01
+        run["defenses"]["model"]["critical"] = critical
+    ((rank, name, _, _, robust, *_, where),) = rows(render_leaderboard(runs))
+    assert (rank, name, where) == ("1", "model", "a, b")
+    assert robust.startswith("**90.0 ")
+
+
+def test_defenses_are_ranked_by_their_worst_case(summary: dict[str, Any]) -> None:
+    """Three defenses in three runs, the most robust first."""
+    runs = []
+    for name, broken in (("weak", 15), ("strong", 2), ("middle", 9)):
+        run = variant(summary, run=name)
+        defense = run["defenses"].pop("model")
+        defense["critical"] = [0.0] * broken + [None] * (20 - broken)
+        defense["weights_digest"] = name
+        run["defenses"] = {name: defense}
+        runs.append(run)
+    table = rows(render_leaderboard(runs))
+    assert [(row[0], row[1]) for row in table] == [("1", "strong"), ("2", "middle"), ("3", "weak")]
+
+
+def test_the_matrix_shows_rows_worst_case_and_what_did_not_run(summary: dict[str, Any]) -> None:
+    """The exact figure in row and worst case, and the reason beside the gap."""
+    text = render_leaderboard([summary])
+    exact = float((linf_thresholds(linear_examples()) > 0.02).double().mean())
+    passes = summary["defenses"]["model"]["attacks"]["test-best"]["0.02"]["forwards"]
+    assert f"| test-best | {100 * exact:.1f} | {passes} |" in text
+    assert f"| **worst case** | **{100 * exact:.1f}** |" in text
+    assert "- gaussian-noise not run: searches in L2 only" in text
+
+
+def test_what_is_printed_cannot_break_out_of_the_table(summary: dict[str, Any]) -> None:
+    """Names and reasons with pipes, line breaks and markup stay in their cell."""
+    nasty = variant(summary, dataset="a|b\n# <script>")
+    nasty["defenses"]["model"]["failed"] = [
+        {"attack": "x", "epsilon": "0.02", "reason": "a\n| b | <img src=x> [link](y)"}
+    ]
+    text = render_leaderboard([nasty])
+    assert "<script>" not in text
+    assert "<img" not in text
+    assert "[link]" not in text.replace("\\[link\\]", "")
+    assert "\n| b" not in text
+
+
+def test_an_unfinished_worst_case_is_marked(summary: dict[str, Any]) -> None:
+    """With a dagger in the ranking and in the matrix."""
+    run = variant(summary)
+    run["defenses"]["model"]["worst_case"]["0.02"]["complete"] = False
+    text = render_leaderboard([run])
+    assert rows(text)[0][4].endswith("†")
+    assert "may be lower" in text
+
+
+def test_a_leaderboard_is_written_over_the_runs_of_a_folder(
+    tmp_path: Path, summary: dict[str, Any]
+) -> None:
+    """From their summaries; one that is damaged is named."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "summary.json").write_text(json.dumps(variant(summary, run=name)))
+    text = write_leaderboard(tmp_path).read_text()
+    assert len(rows(text)) == 1
+    assert "a, b" in text
+    (tmp_path / "b" / "summary.json").write_text("[]")
+    with pytest.raises(StoreError, match="is not the summary of a run"):
+        write_leaderboard(tmp_path)
