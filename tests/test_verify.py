@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UsageError
@@ -176,3 +177,27 @@ def test_a_folder_without_a_run_is_refused(tmp_path: Path) -> None:
     """By name."""
     with pytest.raises(StoreError, match=r"no run in .*run\.json"):
         verify_run(tmp_path)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_flip_at_a_tiny_margin_is_a_fault_only_on_the_same_kind_of_device(
+    run: Path, factory: str, device: str
+) -> None:
+    """An example that is right by a margin of 2e-6 where the run, elsewhere, called it broken."""
+    record = json.loads((run / "run.json").read_text())
+    record["judging"]["device"] = device
+    store = RunStore(run)
+    store.write_json("run.json", record)
+    (folder,) = (run / "adversarial").iterdir()
+    first = min(Smallest(folder).all())
+    shutil.rmtree(folder)
+    examples = linear_examples()
+    tiny = torch.full((1, 4, 4), 0.5)
+    tiny[0, 0, 0] += 1e-6 if examples.labels[first] == 1 else -1e-6
+    distance = float((tiny - examples.inputs[first]).double().abs().max())
+    Smallest(folder).add([Found(first, distance, "forged", tiny.numpy())])
+    store.write_manifest()
+    findings = verify_run(run, model=factory, device="cpu")
+    judged = [text for text in findings.faults if "is judged otherwise" in text]
+    noted = [text for text in findings.notes if "another kind of device" in text]
+    assert (len(judged), len(noted)) == ((1, 0) if device == "cpu" else (0, 1))
