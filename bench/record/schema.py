@@ -14,7 +14,7 @@ from bench.errors import StoreError
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "failed", "skipped", "incomplete"]
-Scope = Literal["all", "remaining"]
+Scope = Literal["all", "remaining", "evidence"]
 
 
 class Record(BaseModel):
