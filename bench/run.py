@@ -63,7 +63,7 @@ def run(prepared: Prepared, observer: Observer | None = None) -> Result:
 
 def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     previous = store.read_record()
-    prepared = prepared.spelled_like(previous)
+    prepared = prepared.continuing(previous)
     cells = prepared.cells
     store.clear_errors()
     if not prepared.dataset.source:

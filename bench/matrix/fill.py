@@ -70,6 +70,8 @@ class Filler:
         self.store = store
         self.executor = executor
         self.observer = observer
+        self.results: dict[str, list[CellResult]] = defaultdict(list)
+        """The finished cells of each defense, as far as they were filled here."""
         self._clean: dict[str, Clean] = {}
         self._critical: dict[str, np.ndarray] = {}
         self._defense_keys: dict[str, str] = {}
@@ -91,46 +93,51 @@ class Filler:
             runnable.remove(cell)
             reason = f"no clean predictions: {broken_defenses[cell.target.name]}"
             records.append(_record(cell, "failed", reason))
-        everywhere = [c for c in runnable if c.attack is not None and c.scope == "all"]
+        everywhere = [c for c in runnable if c.attack is not None and c.scope != "remaining"]
         active = {
             (cell.target.name, cell.epsilon.text): self._clean[cell.target.name].right
             for cell in everywhere
         }
-        found = self._phase(everywhere, active)
-        records += found
+        records += self._phase(everywhere, active)
         remaining = [c for c in runnable if c.scope == "remaining"]
-        return records + self._remaining_phase(remaining, found)
+        return records + self._remaining_phase(remaining)
 
     def _clean_phase(self, cells: list[Cell]) -> list[CellRecord]:
         records = self._phase(cells, {})
         for record in records:
             if record.status != "ok":
                 continue
-            result, name = self._read(record), record.defense
+            name = record.defense
+            (result,) = self.results[name]
             frame = result.frame
-            self._clean[name] = Clean(frame["clean_prediction"].tolist(), frame["broken"].tolist())
+            self._clean[name] = Clean(
+                frame["clean_prediction"].tolist(),
+                frame["broken"].tolist(),
+                int(frame["draws"].max()),
+                frame["wrong_draws"].tolist(),
+            )
             self._critical[name] = critical_distances([result], self.setting.norm)
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
 
-    def _remaining_phase(self, cells: list[Cell], found: list[CellRecord]) -> list[CellRecord]:
-        """Cells that attack only what no cell of scope `all` broke at their epsilon or below."""
-        if not cells:
-            return []
-        results: dict[str, list[CellResult]] = defaultdict(list)
-        for record in found:
-            if record.status == "ok":
-                results[record.defense].append(self._read(record))
+    def _remaining_phase(self, cells: list[Cell]) -> list[CellRecord]:
+        """Cells that attack only what none before them broke at their epsilon or below."""
         keyed, active = [], {}
         for cell in cells:
             name = cell.target.name
-            left = self._clean[name].right
-            if results[name]:
-                critical = critical_distances(results[name], self.setting.norm)
-                broken = broken_within(critical, cell.epsilon)
-                left = [i for i in left if not broken[i]]
+            broken = broken_within(
+                critical_distances(self.results[name], self.setting.norm), cell.epsilon
+            )
+            left = [i for i in self._clean[name].right if not broken[i]]
             active[name, cell.epsilon.text] = left
-            key = cell_key(cell.target, cell.attack, cell.epsilon, self.setting, remaining=left)
+            key = cell_key(
+                cell.target,
+                cell.attack,
+                cell.epsilon,
+                self.setting,
+                remaining=left,
+                repeat=cell.repeat,
+            )
             keyed.append(dataclasses.replace(cell, key=key))
         return self._phase(keyed, active)
 

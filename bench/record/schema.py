@@ -48,6 +48,8 @@ class DefenseRecord(Record):
     checkpoint: str
     """The file's name, or a sentence on where the weights came from."""
     twin: str | None = None
+    control: bool = False
+    """Here as somebody's twin, at the headline epsilon alone, without being asked for."""
 
 
 class DatasetRecord(Record):
@@ -82,6 +84,8 @@ class RunRecord(Record):
     defenses: dict[str, DefenseRecord]
     cells: list[CellRecord]
     provenance: dict[str, Any]
+    budget: int | None = None
+    """Passes that escalation may spend on each defense; None where it was left out."""
 
     @classmethod
     def read(cls, content: Any, where: str) -> RunRecord:

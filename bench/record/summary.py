@@ -128,11 +128,12 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "weights_digest": entry.weights_digest,
         "checkpoint": entry.checkpoint,
         "twin": entry.twin,
-        "clean_accuracy": None if clean is None else float(1 - clean.frame["broken"].mean()),
+        "clean_accuracy": None if clean is None else _clean_accuracy(clean),
         "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
         "cost": _cost(totals),
         "worst_case": {
-            epsilon: _worst_case(critical, cells, epsilon, n) for epsilon in record.epsilons
+            epsilon: _worst_case(record, results, critical, cells, epsilon)
+            for epsilon in record.epsilons
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
         # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
@@ -155,9 +156,18 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
     }
 
 
+def _clean_accuracy(clean: CellResult) -> float:
+    return float(1 - (clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
+
+
 def _worst_case(
-    critical: np.ndarray | None, cells: list[CellRecord], epsilon: str, n: int
+    record: RunRecord,
+    results: list[CellResult],
+    critical: np.ndarray | None,
+    cells: list[CellRecord],
+    epsilon: str,
 ) -> dict[str, Any]:
+    n = record.dataset.n
     here = [c for c in cells if c.epsilon == epsilon and c.status != "skipped"]
     attacked = {c.attack for c in cells if c.attack != CLEAN and c.status != "skipped"}
     complete = (
@@ -167,9 +177,41 @@ def _worst_case(
     )
     if critical is None:
         nothing = {"robust_accuracy": None, "low": None, "high": None, "n": n}
-        return {**nothing, "complete": False, "verdict": None}
-    robust = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
-    return {**proportion(robust, n), "n": n, "complete": complete, "verdict": None}
+        return {**nothing, "complete": False}
+    correct = correct_within(results, record.norm, Epsilon.parse(epsilon))
+    majority = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
+    beside = {"majority_accuracy": majority / n} if is_randomised(results) else {}
+    return {**proportion(float(correct.sum()), n), **beside, "n": n, "complete": complete}
+
+
+def is_randomised(results: list[CellResult]) -> bool:
+    """Whether the judge had to ask more than once."""
+    return any(int(result.frame["draws"].max()) > 1 for result in results)
+
+
+def correct_within(results: list[CellResult], norm: str, epsilon: Epsilon) -> np.ndarray:
+    """The fraction of draws in which each example is right at its worst within epsilon.
+
+    The worst of all candidates within epsilon is chosen by one set of draws and reported by
+    another, so that choosing among many does not lower the figure by chance. Of a deterministic
+    defense this is 0 or 1, the per-example AND.
+
+    Returns:
+        float64, (n,).
+    """
+    import numpy as np
+
+    column = f"distance_{norm.lower()}"
+    worst, correct = np.full(len(results[0].frame), -1.0), np.ones(len(results[0].frame))
+    for result in results:
+        frame = result.frame
+        clean = result.cell.attack == CLEAN
+        within = np.full(len(frame), True) if clean else broken_within(frame[column], epsilon)
+        chance = np.where(within, frame["choice_wrong_draws"] / frame["draws"], -1.0)
+        better = chance > worst
+        correct = np.where(better, 1 - frame["wrong_draws"] / frame["draws"], correct)
+        worst = np.where(better, chance, worst)
+    return correct
 
 
 def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
@@ -177,7 +219,7 @@ def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
     return critical <= float(epsilon) + TOLERANCE
 
 
-def proportion(robust: int, n: int) -> dict[str, Any]:
+def proportion(robust: float, n: int) -> dict[str, Any]:
     """A robust accuracy with its 95 % Wilson interval."""
     low, high = wilson(robust, n)
     return {"robust_accuracy": robust / n, "low": low, "high": high}
@@ -210,7 +252,7 @@ def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, An
         **_cost(result.totals),
     }
     if cell.scope == "all":
-        entry |= proportion(int(n - frame["broken"].sum()), n)
+        entry |= proportion(float(n - (frame["wrong_draws"] / frame["draws"]).sum()), n)
     return entry
 
 
