@@ -110,10 +110,17 @@ def selftest(
 
     Raises:
         UnknownNameError: there is no such model.
+        UsageError: an epsilon, a seed or a number of examples that is not allowed.
     """
+    from bench.data import subset
     from bench.testing.canaries import CANARIES
-    from bench.testing.honest import HONEST
+    from bench.testing.honest import HONEST, digits
+    from bench.threat import Epsilon, Norm, ThreatModel
 
+    for seed in seeds:
+        subset(digits()[1], n, seed)
+    for epsilon in Epsilon.parse_many(epsilons):
+        ThreatModel(Norm.LINF, epsilon)
     known = [*CANARIES, *HONEST]
     for name in names or ():
         if name not in known:
@@ -126,6 +133,7 @@ def selftest(
         for epsilon in epsilons
         for name in dict.fromkeys([*twins, *chosen])
     ]
+    jobs = list(dict.fromkeys(jobs))  # a seed or an epsilon may be given twice
     workers = workers or min(WORKERS, os.cpu_count() or 1)
     findings: dict[Job, Finding] = {}
     for job, finding in _evaluate_all(jobs, workers):
@@ -186,21 +194,28 @@ def _judge_honest(job: Job, finding: Finding) -> Row:
 
 
 def _evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Finding]]:
-    """Each job's finding as it ends; what raises is a finding too."""
+    """Each job's finding as it ends; what raises, or ends its process, is a finding too."""
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
     try:
-        futures = {pool.submit(evaluate_job, job): job for job in jobs}
+        futures = {pool.submit(_attempt, job): job for job in jobs}
         for future in concurrent.futures.as_completed(futures):
             error = future.exception()
-            if error is None:
-                yield futures[future], future.result()
-            else:
-                text = f"{type(error).__name__}: {error}"
-                yield futures[future], Finding(error=" ".join(text.split()))
+            yield futures[future], _failure(error) if error else future.result()
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _attempt(job: Job) -> Finding:
+    try:
+        return evaluate_job(job)
+    except Exception as error:  # noqa: BLE001 - a failure is a result; not every error can be sent
+        return _failure(error)
+
+
+def _failure(error: BaseException) -> Finding:
+    return Finding(error=" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _start_worker() -> None:
