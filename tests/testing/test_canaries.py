@@ -205,11 +205,12 @@ def test_batch_mates_change_an_answer(inputs: Tensor, twin: nn.Module) -> None:
 
 
 def test_the_lookup_knows_its_data_alone(examples: Examples) -> None:
-    """Right on every unperturbed input, wrong on nearly every other."""
+    """Right on every unperturbed input, without a gradient; wrong on nearly every other."""
     model = canary("lookup")
     moved = model(nudged(examples.inputs)).argmax(dim=1)
 
     assert accuracy(model, examples, "cpu") == 1.0
+    assert not bool(margin_gradient(model, examples.inputs).any())
     assert float((moved == examples.labels).float().mean()) < 0.02
 
 
