@@ -62,8 +62,8 @@ class RunConfig:
     fresh: bool = False
     twins: bool = True
     """Whether each defense's twin is evaluated beside it, at the headline epsilon."""
-    evidence: bool = True
-    """Whether the defense is examined, not only attacked."""
+    examine: bool = True
+    """Whether each defense is examined as well as attacked."""
     escalate: bool = True
     """Whether failed evidence asks for stronger attacks."""
     budget: int | None = None
@@ -182,7 +182,8 @@ class Prepared:
                 c.target.name: c.record.model_copy(update={"control": c.control})
                 for c in self.contenders
             },
-            budget=self.budget if self.config.evidence and self.config.escalate else None,
+            examined=self.config.examine,
+            budget=self.budget if self.config.examine and self.config.escalate else None,
             cells=sorted(merged.values(), key=_place),
             provenance=provenance(device=self.device, command=self.config.command),
         )
@@ -249,7 +250,7 @@ def prepare(config: RunConfig) -> Prepared:
     own = {name: path for name, path in config.checkpoints.items() if name not in controls}
     contenders = resolve(config.defenses, config.dataset, examples, own)
     sources = [source_of(attack) for attack in attacks if attack.needs == "source"]
-    if config.twins:
+    if config.twins and config.examine:
         contenders = with_controls(
             contenders,
             config.dataset,

@@ -56,6 +56,18 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost in passes; do nothing.")
     ] = False,
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="Evaluate each defense's ReLU twin as well.")
+    ] = True,
+    examine: Annotated[
+        bool, typer.Option("--examine/--no-examine", help="Gather evidence and give a verdict.")
+    ] = True,
+    escalate: Annotated[
+        bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
+    ] = True,
+    budget: Annotated[
+        int | None, typer.Option(help="Passes of escalation per defense (default 10,000 × n).")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json instead of tables.")
     ] = False,
@@ -90,6 +102,10 @@ def run(
         checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
         out=out,
         fresh=fresh,
+        twins=twins,
+        examine=examine,
+        escalate=escalate,
+        budget=budget,
         command=command_line(),
     )
     console = Console(highlight=False)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Setting, Task
     from bench.matrix.work import TaskResult
     from bench.record.adversarial import Found
+    from bench.record.schema import RunRecord
     from bench.record.store import RunStore
     from bench.threat import Epsilon
 
@@ -83,15 +84,15 @@ class Filler:
             ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
             StoreError: a shard cannot be written or read.
         """
-        self._defense_keys = {cell.target.name: cell.target.key for cell in cells}
+        self._defense_keys |= {cell.target.name: cell.target.key for cell in cells}
         records = [_record(cell, "skipped", cell.skipped) for cell in cells if cell.skipped]
         runnable = [cell for cell in cells if not cell.skipped]
         clean = self._clean_phase([cell for cell in runnable if cell.attack is None])
         records += clean
-        broken_defenses = {r.defense: r.reason for r in clean if r.status == "failed"}
-        for cell in [c for c in runnable if c.attack and c.target.name in broken_defenses]:
+        reasons = {r.defense: r.reason for r in clean}
+        for cell in [c for c in runnable if c.attack and c.target.name not in self._clean]:
             runnable.remove(cell)
-            reason = f"no clean predictions: {broken_defenses[cell.target.name]}"
+            reason = f"no clean predictions: {reasons.get(cell.target.name, 'they failed')}"
             records.append(_record(cell, "failed", reason))
         everywhere = [c for c in runnable if c.attack is not None and c.scope != "remaining"]
         active = {
@@ -101,6 +102,18 @@ class Filler:
         records += self._phase(everywhere, active)
         remaining = [c for c in runnable if c.scope == "remaining"]
         return records + self._remaining_phase(remaining)
+
+    def read(self, record: RunRecord) -> dict[str, list[CellResult]]:
+        """The finished cells of a run by defense; what was read here before is not read again."""
+        known = {r.cell.key: r for results in self.results.values() for r in results}
+        return {
+            name: [
+                known.get(cell.key) or self._read(cell)
+                for cell in record.cells
+                if cell.defense == name and cell.status == "ok"
+            ]
+            for name in record.defenses
+        }
 
     def _clean_phase(self, cells: list[Cell]) -> list[CellRecord]:
         records = self._phase(cells, {})
@@ -153,10 +166,14 @@ class Filler:
             for key, _ in result.task.cells:
                 if result.error:
                     errors.setdefault(key, result.error)
-        return [
+        records = [
             _record(cell, "failed", errors[cell.key]) if cell.key in errors else _record(cell, "ok")
             for cell in cells
         ]
+        for record in records:
+            if record.status == "ok":
+                self.results[record.defense].append(self._read(record))
+        return records
 
     def _results(self, tasks: list[Task]) -> Iterator[TaskResult]:
         for result in self.executor.run(tasks, self.observer.busy):
@@ -207,6 +224,7 @@ def _record(cell: Cell, status: str, reason: str = "") -> CellRecord:
             "epsilon": cell.epsilon.text,
             "key": cell.key,
             "scope": cell.scope,
+            "round": cell.round,
             "status": status,
             "reason": reason,
         }

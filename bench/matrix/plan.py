@@ -89,6 +89,8 @@ class Cell:
     scope: Scope = "all"
     skipped: str = ""
     """Why it cannot run."""
+    round: int = 0
+    """Of the escalation that asked for it."""
     repeat: int = 0
     """Another number is another seed: whether a finding recurs."""
 
@@ -186,6 +188,7 @@ def plan_cell(
     setting: Setting,
     *,
     scope: Scope | None = None,
+    round: int = 0,  # noqa: A002 - the word for it
     repeat: int = 0,
 ) -> Cell:
     """One cell; with its key, but for scope `remaining`, whose key follows from what is left."""
@@ -195,6 +198,7 @@ def plan_cell(
         epsilon,
         scope=scope or attack.scope,
         skipped=why_not(target, attack, setting) or "",
+        round=round,
         repeat=repeat,
     )
     if cell.skipped or cell.scope == "remaining":

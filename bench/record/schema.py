@@ -33,6 +33,8 @@ class CellRecord(Record):
     key: str
     """Its folder under `cells/`; empty where it was skipped."""
     scope: Scope = "all"
+    round: int = 0
+    """Of the escalation that asked for it; 0 where the user or the examination did."""
     status: Status = "incomplete"
     reason: str = ""
     """Why it failed or was skipped."""
@@ -84,6 +86,8 @@ class RunRecord(Record):
     defenses: dict[str, DefenseRecord]
     cells: list[CellRecord]
     provenance: dict[str, Any]
+    examined: bool = False
+    """Whether the defenses were examined as well as attacked."""
     budget: int | None = None
     """Passes that escalation may spend on each defense; None where it was left out."""
 

@@ -88,8 +88,23 @@ def critical_distances(results: list[CellResult], norm: str) -> np.ndarray:
     return smallest
 
 
-def build(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Any]:
-    """The dictionary of `summary.json` (its schema: DESIGN.md, `results/README.md`)."""
+def build(
+    record: RunRecord,
+    results: dict[str, list[CellResult]],
+    examined: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The dictionary of `summary.json` (its schema: DESIGN.md, `results/README.md`).
+
+    Args:
+        record: the run's.
+        results: its finished cells, by defense.
+        examined: what `bench.trust` says of each defense, to be put beside its figures.
+    """
+    examined = examined or {}
+    parts = {
+        name: {**_defense(record, name, results[name]), **examined.get(name, {})}
+        for name in sorted(record.defenses)
+    }
     return {
         "schema": SCHEMA_VERSION,
         "run": record.id,
@@ -101,9 +116,10 @@ def build(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, 
         "epsilons": record.epsilons,
         "headline": record.headline,
         "judging": record.judging,
-        "defenses": {
-            name: _defense(record, name, results[name]) for name in sorted(record.defenses)
-        },
+        "budget": record.budget,
+        "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
+        # Twins that were not asked for themselves: attacked at the headline epsilon alone.
+        "controls": {n: part for n, part in parts.items() if record.defenses[n].control},
         "provenance": record.provenance,
     }
 
@@ -118,7 +134,7 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:
-        if cell.attack != CLEAN:
+        if cell.attack != CLEAN and cell.scope != "evidence":
             found = by_cell.get((cell.attack, cell.epsilon))
             attacks[cell.attack][cell.epsilon] = _attack(cell, found, n)
     totals = sum((r.totals for r in results), start=Totals())
@@ -133,7 +149,7 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "cost": _cost(totals),
         "worst_case": {
             epsilon: _worst_case(record, results, critical, cells, epsilon)
-            for epsilon in record.epsilons
+            for epsilon in ([record.headline] if entry.control else record.epsilons)
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
         # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
@@ -141,7 +157,6 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "critical": None
         if critical is None
         else [float(d) if np.isfinite(d) else None for d in critical],
-        "evidence": [],
         "failed": [
             {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
             for c in cells
@@ -168,8 +183,13 @@ def _worst_case(
     epsilon: str,
 ) -> dict[str, Any]:
     n = record.dataset.n
-    here = [c for c in cells if c.epsilon == epsilon and c.status != "skipped"]
-    attacked = {c.attack for c in cells if c.attack != CLEAN and c.status != "skipped"}
+    asked = [
+        c
+        for c in cells
+        if c.attack != CLEAN and c.scope != "evidence" and c.round == 0 and c.status != "skipped"
+    ]
+    here = [c for c in asked if c.epsilon == epsilon]
+    attacked = {c.attack for c in asked}
     complete = (
         critical is not None
         and {c.attack for c in here} == attacked
@@ -206,7 +226,8 @@ def correct_within(results: list[CellResult], norm: str, epsilon: Epsilon) -> np
     for result in results:
         frame = result.frame
         clean = result.cell.attack == CLEAN
-        within = np.full(len(frame), True) if clean else broken_within(frame[column], epsilon)
+        distance = np.zeros(len(frame)) if clean else frame[column].to_numpy()
+        within = broken_within(distance, epsilon)
         chance = np.where(within, frame["choice_wrong_draws"] / frame["draws"], -1.0)
         better = chance > worst
         correct = np.where(better, 1 - frame["wrong_draws"] / frame["draws"], correct)
@@ -231,7 +252,7 @@ def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, An
         "reason": cell.reason,
         "scope": cell.scope,
         "source": "attacked",
-        "escalated": False,
+        "escalated": cell.round > 0,
         "robust_accuracy": None,
         "low": None,
         "high": None,

@@ -48,7 +48,7 @@ def render_matrix(summary: Summary, name: str) -> str:
     order = sorted(shown, key=lambda attack: (_strength(shown[attack], summary), attack))
     rows = [
         [
-            escape(attack),
+            escape(attack) + _mark(defense.get("marks", {}).get(attack)),
             *(_cell(shown[attack].get(epsilon)) for epsilon in epsilons),
             _passes(shown[attack].values()),
         ]
@@ -62,6 +62,11 @@ def render_matrix(summary: Summary, name: str) -> str:
     cost = defense["cost"]
     rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
     return table(header, rows, text=frozenset({"attack"}))
+
+
+def _mark(mark: str | None) -> str:
+    """What an attack's figure is worth, where it is not simply to be believed."""
+    return f" ({mark})" if mark in ("misled", "failed") else ""
 
 
 def _strength(cells: dict[str, Any], summary: Summary) -> float:
@@ -101,6 +106,7 @@ def render_defense(summary: Summary, name: str) -> str:
     defense = summary["defenses"][name]
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
+    verdict = defense.get("verdict")
     lines = [
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
@@ -108,6 +114,7 @@ def render_defense(summary: Summary, name: str) -> str:
         f"**worst case {interval(worst)} %** at ε = {escape(headline)} "
         f"(lowest row: {escape(strongest(defense, headline))}).",
         "",
+        *([_ruling(verdict), ""] if verdict else []),
         render_matrix(summary, name),
         "",
         "Rows are each attack's own robust accuracy in percent over all "
@@ -115,8 +122,49 @@ def render_defense(summary: Summary, name: str) -> str:
     ]
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
-    lines += _notes(defense)
+    lines += _notes(defense) + _examination(summary, defense)
     return "\n".join(lines)
+
+
+def _ruling(verdict: dict[str, Any]) -> str:
+    reasons = " ".join(escape(reason) for reason in verdict["reasons"])
+    return f"**Verdict: {escape(verdict['level'])}.** {reasons}".rstrip()
+
+
+def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
+    """What the evidence says, what escalation did, and how the twin fares."""
+    evidence = defense.get("evidence")
+    if not evidence:
+        return []
+    counts = {
+        status: sum(item["status"] == status for item in evidence)
+        for status in ("pass", "fail", "not run")
+    }
+    lines = [
+        "",
+        f"Evidence at ε = {escape(summary['headline'])}: {counts['pass']} tests passed, "
+        f"{counts['fail']} failed, {counts['not run']} not run.",
+    ]
+    failed = [item for item in evidence if item["status"] == "fail"]
+    if failed:
+        lines += [
+            "",
+            *(
+                f"- {escape(item['id'])} ({item['kind']}): {escape(item['sentence'])}"
+                for item in failed
+            ),
+        ]
+    lowered = [
+        f"{escape(attack)} broke {cells[epsilon]['broken']} more at ε = {escape(epsilon)}"
+        for attack, cells in defense["attacks"].items()
+        for epsilon in cells
+        if cells[epsilon]["escalated"] and cells[epsilon]["status"] == "ok"
+    ]
+    if lowered:
+        lines += ["", f"Escalation: {'; '.join(lowered)}."]
+    comparison = defense.get("comparison")
+    sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
+    return [*lines, "", f"Credit: {escape(sentence)}"]
 
 
 def _notes(defense: dict[str, Any]) -> list[str]:
