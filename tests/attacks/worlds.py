@@ -37,9 +37,19 @@ def pose(
     epsilon: float | None = 0.1,
     classes: int,
 ) -> Problem:
-    """A problem as the matrix poses it."""
+    """A problem as the matrix poses it; the model is its own surrogates and source."""
     model = CountedModel(module, classes, None, "cpu")
-    return Problem(model, inputs, labels, norm, epsilon, classes, seed=7)
+    return Problem(
+        model,
+        inputs,
+        labels,
+        norm,
+        epsilon,
+        classes,
+        seed=7,
+        surrogates={"first": model, "second": model},
+        source=model,
+    )
 
 
 def solve(name: str, problem: Problem, seed: int = 7) -> Proposal:
