@@ -94,14 +94,19 @@ def parameters(attack: str) -> dict[str, bool | int | float | str]:
         return {}
 
 
+def where(frame: pd.DataFrame, chosen: pd.Series) -> set[int]:
+    """The examples of the rows for which `chosen` holds."""
+    return set(frame["index"].to_numpy()[chosen.to_numpy(dtype=bool)].tolist())
+
+
 def hits(frame: pd.DataFrame) -> set[int]:
     """The examples that a cell attacked and broke: clean errors do not count."""
-    return set(frame.loc[frame["attacked"] & frame["broken"], "index"].tolist())
+    return where(frame, frame["attacked"] & frame["broken"])
 
 
 def attacked(frame: pd.DataFrame) -> set[int]:
     """The examples that a cell attacked."""
-    return set(frame.loc[frame["attacked"], "index"].tolist())
+    return where(frame, frame["attacked"])
 
 
 def marked(frame: pd.DataFrame, column: str) -> set[int]:
@@ -109,7 +114,7 @@ def marked(frame: pd.DataFrame, column: str) -> set[int]:
     name = f"extra_{column}"
     if name not in frame:
         return set()
-    return set(frame.loc[frame["attacked"] & (frame[name] > 0), "index"].tolist())
+    return where(frame, frame["attacked"] & (frame[name] > 0))
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,7 +172,7 @@ class Case:
         frame = self.cells.get(CLEAN)
         if frame is None:
             return set()
-        return set(frame.loc[frame["broken"], "index"].tolist())
+        return where(frame, frame["broken"])
 
     def broken_at(self, epsilon: Epsilon) -> set[int]:
         """The worst case: clean errors, and every example broken at this norm or a smaller one."""
@@ -176,7 +181,7 @@ class Case:
         for (attack, *_), frame in self.cells.items():
             if attack != CLEAN[0] and approach(attack) != "probe":
                 near = frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
-                broken |= set(frame.loc[near, "index"].tolist())
+                broken |= where(frame, near)
         return broken
 
     @property

@@ -171,8 +171,15 @@ def _explained(item: Evidence, case: Case) -> bool:
 
 
 def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
-    """The strongest sentence of each family, faults first; then what else is strong."""
-    ordered = sorted(items, key=lambda item: (item.kind != "deterministic", -item.excess))
+    """The strongest sentence of each family, faults first, and randomness, which explains others.
+
+    What else is strong comes after those.
+    """
+
+    def rank(item: Evidence) -> tuple[bool, bool, float]:
+        return item.kind != "deterministic", item.id != "randomised", -item.excess
+
+    ordered = sorted(items, key=rank)
     first: dict[str, Evidence] = {}
     for item in ordered:
         first.setdefault(item.family, item)
