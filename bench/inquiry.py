@@ -75,10 +75,17 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
         if CLEAN not in case.cells:
             continue
         evidence = evidence_of(case)
-        comparison = compare(case)
+        comparison, ruling = compare(case), verdict(evidence, case)
         found[name] = {
             "evidence": [item.to_json() for item in evidence],
-            "verdict": verdict(evidence, case).to_json(),
+            "verdict": ruling.to_json(),
+            # Gathered at the headline epsilon; elsewhere only a figure at chance needs no doubt.
+            "verdicts": {
+                epsilon.text: "credible"
+                if replace(case, headline=epsilon).at_chance
+                else ruling.level
+                for epsilon in case.epsilons
+            },
             "marks": attack_marks(case, evidence),
             "comparison": comparison.to_json() if comparison else None,
         }

@@ -100,9 +100,8 @@ def build(
         results: its finished cells, by defense.
         examined: what `bench.trust` says of each defense, to be put beside its figures.
     """
-    examined = examined or {}
     parts = {
-        name: {**_defense(record, name, results[name]), **examined.get(name, {})}
+        name: _defense(record, name, results[name], (examined or {}).get(name, {}))
         for name in sorted(record.defenses)
     }
     return {
@@ -124,7 +123,9 @@ def build(
     }
 
 
-def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[str, Any]:
+def _defense(
+    record: RunRecord, name: str, results: list[CellResult], examined: dict[str, Any]
+) -> dict[str, Any]:
     import numpy as np
 
     entry = record.defenses[name]
@@ -148,7 +149,10 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
         "cost": _cost(totals),
         "worst_case": {
-            epsilon: _worst_case(record, results, critical, cells, epsilon)
+            epsilon: {
+                **_worst_case(record, results, critical, cells, epsilon),
+                "verdict": examined.get("verdicts", {}).get(epsilon),
+            }
             for epsilon in ([record.headline] if entry.control else record.epsilons)
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
@@ -157,6 +161,7 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "critical": None
         if critical is None
         else [float(d) if np.isfinite(d) else None for d in critical],
+        **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
             {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
             for c in cells

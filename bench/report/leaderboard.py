@@ -130,7 +130,7 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
     defense, summary = entry.defense, entry.summary
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
-    if len(group) > 1:
+    if "majority_accuracy" not in worst:  # of a randomised defense every run stands for itself
         worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
     complete = all(item.defense["worst_case"][headline]["complete"] for item in group)
     lowest = min(

@@ -12,7 +12,17 @@ from itertools import combinations
 from typing import TYPE_CHECKING
 
 from bench.threat import Epsilon, Norm
-from bench.trust.case import CLEAN, SINGLE_STEP, approach, attacked, bare, hits, parameters, spoken
+from bench.trust.case import (
+    CLEAN,
+    SINGLE_STEP,
+    STRONG,
+    approach,
+    attacked,
+    bare,
+    hits,
+    parameters,
+    spoken,
+)
 from bench.trust.comparisons import (
     CARLINI,
     FLAT,
@@ -177,7 +187,11 @@ def iterative_below_single_step(case: Case) -> Evidence:
 
 
 def more_breaks_more(case: Case, key: str) -> Evidence:
-    """Twice the steps or restarts of a gradient attack break no more: it has converged."""
+    """Twice the steps or restarts of a gradient attack break no more than all such attacks did.
+
+    Against the attack alone it would blame honest models: at a large epsilon, PGD of 40 steps on
+    an adversarially trained network leaves 6 of 100 that 80 steps break, and APGD all of them.
+    """
     check = Check(
         f"more-{key}-break-more", OPTIMISATION, f"More {key} break no more examples", CARLINI
     )
@@ -192,23 +206,27 @@ def more_breaks_more(case: Case, key: str) -> Evidence:
     if not usable:
         why = f"no gradient attack ran with two numbers of {key}"
         return check.not_run(FLAT if pairs else why)
-    pair = max(usable, key=lambda p: len(broken_by(case, [p[1]]) - broken_by(case, [p[0]])))
-    fewer, more = pair
+    challengers = {more for _, more in usable}
+    others = [attack for attack in white_box(case) if attack not in challengers]
+    known = broken_by(case, others)
+    pair = max(usable, key=lambda p: len(broken_by(case, [p[1]]) - known))
+    _, more = pair
+    strong = [attack for attack in others if bare(attack) in STRONG and attack not in pair]
     find = finder(
         case,
         lambda repeat: broken_by(case, [more], repeat),
-        lambda repeat: broken_by(case, [fewer], repeat),
-        pair,
+        lambda repeat: broken_by(case, others, repeat),
+        [*pair, *strong],
     )
     values = [parameters(attack)[key] for attack in pair]
     return check.recurring(
         find,
         case.n,
         lambda count: (
-            f"{spoken(more)} with {values[1]} {key} broke {count} examples that it could not "
-            f"break with {values[0]}: it has not converged."
+            f"{spoken(more)} with {values[1]} {key} broke {count} examples that neither it with "
+            f"{values[0]} nor another gradient attack could: they have not converged."
         ),
-        again(case, pair),
+        again(case, [*pair, *strong]),
     )
 
 

@@ -111,16 +111,16 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
     """A mark for every attack at the headline epsilon.
 
     `failed`: it raised, or followed a gradient that is zero or missing on as many examples as the
-    tolerance. `misled`: evidence speaks against the gradients, and attacks that do without the
-    model's own gradient break as many more. `credible`: neither.
+    tolerance. `misled`: evidence of two families, or a fault, speaks against the defense, and attacks
+    that do without the model's own gradient break as many more. `credible`: neither.
     """
     marks: dict[str, Mark] = {}
     for attack, epsilon, _ in case.failures:
         if epsilon == case.headline.text:
             marks[attack] = "failed"
-    doubted = any(
-        item.counts and item.family in ("gradients", "optimisation", "comparisons")
-        for item in evidence
+    counting = [item for item in evidence if item.counts]
+    doubted = len({item.family for item in counting}) >= FAMILIES or any(
+        item.kind == "deterministic" for item in counting
     )
     others: set[int] = set()
     for frame in case.at(
