@@ -111,8 +111,8 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
     """A mark for every attack at the headline epsilon.
 
     `failed`: it raised, or followed a gradient that is zero or missing on as many examples as the
-    tolerance. `misled`: evidence of two families, or a fault, speaks against the defense, and attacks
-    that do without the model's own gradient break as many more. `credible`: neither.
+    tolerance. `misled`: evidence of two families, or a fault, speaks against the defense, and
+    attacks that do without the model's own gradient break as many more. `credible`: neither.
     """
     marks: dict[str, Mark] = {}
     for attack, epsilon, _ in case.failures:
