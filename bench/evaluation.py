@@ -65,7 +65,7 @@ def evaluate(
 
         examine: whether to examine the model as well as attack it: evidence and verdict.
         escalate: whether failed evidence asks for stronger attacks.
-        budget: passes that escalation may spend; 10,000 per example where None.
+        budget: passes that escalation may spend; 15,000 per example where None.
 
     Returns:
         `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per

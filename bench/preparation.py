@@ -32,7 +32,7 @@ RunStatus = Literal["running", "complete", "interrupted", "failed"]
 DEFAULT_N = 100
 DEFAULT_SHARD_SIZE = 50
 #: Passes per example that escalation may spend on a defense where nothing is said.
-BUDGET = 10_000
+BUDGET = 15_000
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
 MAX_WORKERS = 8
 

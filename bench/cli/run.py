@@ -66,7 +66,7 @@ def run(
         bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
     ] = True,
     budget: Annotated[
-        int | None, typer.Option(help="Passes of escalation per defense (default 10,000 × n).")
+        int | None, typer.Option(help="Passes of escalation per defense (default 15,000 × n).")
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json instead of tables.")

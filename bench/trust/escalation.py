@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 WORTHWHILE = 0.01
 #: What each round tries, the cheapest first.
 ROUNDS = (
-    ("surrogate", "fd-pgd", "averaged-pgd", "margin-pgd[restarts=20]"),
+    ("surrogate", "fd-pgd", "averaged-pgd"),
     (
         "fd-pgd[preset=medium]",
+        "surrogate[preset=full]",
+        "margin-pgd[restarts=30]",
         "square[queries=20000,restarts=3]",
-        "apgd-ce[restarts=10]",
-        "surrogate[restarts=20]",
     ),
     (
         "fd-pgd[preset=medium,restarts=5]",
-        "square[queries=20000,restarts=10]",
         "averaged-pgd[preset=full]",
+        "square[queries=20000,restarts=10]",
     ),
 )
 #: Where the model is randomised, before the others of the first round.
