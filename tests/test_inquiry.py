@@ -116,11 +116,15 @@ def test_an_examined_run_continues_and_verifies(kwta: Result, out: Path) -> None
     assert verify_run(kwta.folder, device="cpu").faults == []
 
 
-@pytest.mark.parametrize("change", [{"escalate": False}, {"budget": 0}])
-def test_escalation_can_be_left_out(tmp_path: Path, change: dict[str, bool | int]) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [dataclasses.replace(CONFIG, escalate=False), dataclasses.replace(CONFIG, budget=0)],
+    ids=["switch", "budget"],
+)
+def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
     """By its switch, or by a budget that nothing fits in; the verdict stays."""
     config = dataclasses.replace(
-        CONFIG, out=tmp_path, epsilons=("0.1",), attacks="pgd", twins=False, **change
+        config, out=tmp_path, epsilons=("0.1",), attacks="pgd", twins=False
     )
     summary = run(prepare(config)).summary
     defense = summary["defenses"]["kwta"]
