@@ -109,16 +109,17 @@ class Transfer(Attack):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Passes of the source, and one query of the target for each of the three."""
-        return Cost(3 * STEPS + 7, 3 * STEPS + 1)
+        return Cost(3 * STEPS + 8, 3 * STEPS + 1)
 
     def run(self, problem: Problem) -> Proposal:
-        """Search on the source.
+        """Search on the source. `extra["source_broken"]` marks what fools the source (bool, N).
 
         Raises:
             AttackError: no source, or no epsilon.
         """
         import torch
 
+        from attacks.searching.ball import margins
         from attacks.searching.descent import Momentum, OwnGradient, Search, cosine
 
         if problem.source is None:
@@ -132,7 +133,9 @@ class Transfer(Attack):
             search.descend(problem.inputs, everything, sizes, look, leave=False)
             found.offer(everything, search.best)
         found.offer(everything, _lowered(problem, problem.source))
-        return Proposal(found.candidates)
+        with torch.no_grad():
+            fooled = margins(problem.source(found.candidates), problem.labels) < 0
+        return Proposal(found.candidates, extra={"source_broken": fooled.cpu().numpy()})
 
 
 class _Found:

@@ -158,6 +158,12 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
         f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
         f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
+    if prepared.config.examine:
+        more = f", escalation at most {prepared.budget:,} passes a defense"
+        console.print(
+            "the examination adds measurements at the headline epsilon"
+            + (more if prepared.config.escalate else "")
+        )
 
 
 def _print_result(console: Console, result: Result, *, as_json: bool) -> None:

@@ -28,11 +28,16 @@ def percent(fraction: float | None) -> str:
 
 
 def interval(entry: dict[str, Any]) -> str:
-    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`."""
+    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`.
+
+    Of a randomised defense it is the mean fraction of right draws, with the majority beside it.
+    """
     if entry["robust_accuracy"] is None:
         return "–"
     low, high = percent(entry["low"]), percent(entry["high"])
-    return f"{percent(entry['robust_accuracy'])} ({low}–{high})"
+    most = entry.get("majority_accuracy")
+    beside = "" if most is None else f", right in most draws {percent(most)}"
+    return f"{percent(entry['robust_accuracy'])} ({low}–{high}{beside})"
 
 
 def render_matrix(summary: Summary, name: str) -> str:

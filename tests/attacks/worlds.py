@@ -28,6 +28,11 @@ class Function(nn.Module):
         return self.function(x)
 
 
+def builtin_attacks() -> list[str]:
+    """The registered attacks that Winnow brings itself, whatever other tests registered."""
+    return [n for n in attacks.names() if attacks.get(n).__module__.startswith("attacks.")]
+
+
 def pose(
     module: nn.Module,
     inputs: Tensor,
