@@ -166,6 +166,11 @@ class Prepared:
         """`run.json`: these cells, and those that earlier commands added to the same run."""
         merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
         merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
+        own = {
+            c.target.name: c.record.model_copy(update={"control": c.control})
+            for c in self.contenders
+        }
+        budget = self.budget if self.config.examine and self.config.escalate else None
         stored = map(Epsilon.parse, previous.epsilons if previous else [])
         epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
         return RunRecord(
@@ -178,12 +183,9 @@ class Prepared:
             headline=headline(self.dataset.family, self.config.norm, epsilons).text,
             shard_size=self.config.shard_size,
             judging=self.setting.judging,
-            defenses={
-                c.target.name: c.record.model_copy(update={"control": c.control})
-                for c in self.contenders
-            },
-            examined=self.config.examine,
-            budget=self.budget if self.config.examine and self.config.escalate else None,
+            defenses=(previous.defenses if previous else {}) | own,
+            examined=self.config.examine or (previous is not None and previous.examined),
+            budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
             provenance=provenance(device=self.device, command=self.config.command),
         )

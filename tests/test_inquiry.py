@@ -116,6 +116,12 @@ def test_an_examined_run_continues_and_verifies(kwta: Result, out: Path) -> None
     assert verify_run(kwta.folder, device="cpu").faults == []
 
 
+def test_a_later_command_that_asks_for_less_loses_nothing(kwta: Result, out: Path) -> None:
+    """Without examination and twins: evidence, verdict and control stay as they were."""
+    less = run(prepare(dataclasses.replace(CONFIG, out=out, examine=False, attacks="pgd")))
+    assert figures(less.summary) == figures(kwta.summary)
+
+
 @pytest.mark.parametrize(
     "config",
     [dataclasses.replace(CONFIG, escalate=False), dataclasses.replace(CONFIG, budget=0)],
