@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.matrix.plan import Cell, estimate, plan_cell
+from bench.record.schema import CellRecord
 from bench.threat import Epsilon, Norm
 from bench.trust import (
     Case,
@@ -25,7 +26,7 @@ from bench.trust.case import CLEAN
 if TYPE_CHECKING:
     from bench.matrix.fill import Filler
     from bench.preparation import Prepared
-    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.schema import RunRecord
     from bench.record.summary import CellResult
 
 #: Rounds of escalation, at most.
@@ -93,14 +94,18 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
 
 
 class Inquiry:
-    """Examines the defenses of a run, asking for more cells where the evidence needs them."""
+    """Examines the defenses of a run, asking for more cells where the evidence needs them.
+
+    It decides by the cells of its own command alone, so that the same command asks for the same
+    cells again, whatever else the run's folder holds by then.
+    """
 
     def __init__(self, prepared: Prepared, filler: Filler) -> None:
         self.prepared = prepared
         self.filler = filler
         self.records: list[CellRecord] = []
 
-    def conduct(self, filled: list[CellRecord], previous: RunRecord | None) -> list[CellRecord]:
+    def conduct(self, filled: list[CellRecord]) -> list[CellRecord]:
         """Measure, recheck what failed with a fresh seed, and escalate while it pays.
 
         A twin gets every cell that its defense gets.
@@ -109,7 +114,6 @@ class Inquiry:
             The records of all cells, those of the inquiry included.
         """
         self.records = list(filled)
-        self._previous = previous
         self._ask({name: requests(case) for name, case in self._cases().items()})
         self._recheck()
         if self.prepared.config.escalate:
@@ -132,6 +136,8 @@ class Inquiry:
                     if spent.get(name, 0.0) + cost <= self.prepared.budget:
                         spent[name] = spent.get(name, 0.0) + cost
                         affordable.append(request)
+                    else:
+                        self._leave_out(name, request, number, cost)
                 if affordable:
                     wanted[name] = affordable
             if not wanted:
@@ -139,19 +145,32 @@ class Inquiry:
             self._ask(wanted, number)
             self._recheck()
 
+    def _leave_out(self, name: str, request: Request, number: int, cost: float) -> None:
+        """Record a stronger attack that the budget does not allow."""
+        self.records.append(
+            CellRecord(
+                defense=name,
+                attack=request.attack,
+                epsilon=request.epsilon,
+                key="",
+                scope=request.scope,
+                round=number,
+                status="skipped",
+                reason=f"escalation would need {cost:,.0f} passes beyond its budget of "
+                f"{self.prepared.budget:,} (--budget)",
+            )
+        )
+
     def _cases(self) -> dict[str, Case]:
         """The cases of the defenses that were asked for."""
-        record = self.prepared.record(self._previous, self.records, "running")
-        found = cases(record, self._results(record))
+        record = self.prepared.record(None, self.records, "running")
+        record = record.model_copy(update={"headline": self.prepared.headline.text})
+        found = cases(record, self.filler.read(record))
         return {
             name: case
             for name, case in found.items()
             if not record.defenses[name].control and CLEAN in case.cells
         }
-
-    def _results(self, record: RunRecord) -> dict[str, list[CellResult]]:
-        """The finished cells of this run, those of earlier commands included."""
-        return self.filler.read(record)
 
     def _cost(self, request: Request, case: Case) -> float:
         attack = registry.attacks.create(request.attack)

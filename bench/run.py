@@ -85,7 +85,7 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         filler = Filler(prepared.setting, prepared.headline, store, executor, observer)
         filled = filler.fill(cells)
         if prepared.config.examine:
-            filled = Inquiry(prepared, filler).conduct(filled, previous)
+            filled = Inquiry(prepared, filler).conduct(filled)
     except UsageError:
         store.put_back_record(previous)  # a mistake of the user's leaves no trace
         raise

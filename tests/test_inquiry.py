@@ -139,3 +139,5 @@ def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
     )
     assert defense["verdict"]["level"] != "credible"
     assert summary["controls"] == {}
+    left_out = [item["attack"] for item in defense["skipped"]]
+    assert ("fd-pgd" in left_out) == (config.budget == 0)
