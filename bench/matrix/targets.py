@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -114,7 +113,8 @@ def with_controls(
         The contenders, each knowing its sources, and then the controls.
 
     Raises:
-        CheckpointError: a defense that a transfer attack names has no weights.
+        CheckpointError: a defense that a transfer attack names has no weights, or a twin's
+            `--checkpoint` cannot be used.
     """
     known = {contender.target.name: contender for contender in contenders}
     for name in wanted:
@@ -123,10 +123,13 @@ def with_controls(
             known[canonical] = replace(_contender(canonical, source, examples, None), control=True)
     for twin in [c.record.twin for c in contenders if c.record.twin]:
         if twin not in known:
-            with contextlib.suppress(CheckpointError):
-                known[twin] = replace(
-                    _contender(twin, source, examples, given.get(twin)), control=True
-                )
+            try:
+                control = _contender(twin, source, examples, given.get(twin))
+            except CheckpointError:
+                if twin in given:
+                    raise
+                continue  # a twin without weights: the comparison says that there is none
+            known[twin] = replace(control, control=True)
     return [_with_sources(contender, known, wanted) for contender in known.values()]
 
 

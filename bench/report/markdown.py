@@ -6,6 +6,8 @@ import html
 from typing import Any
 
 Summary = dict[str, Any]
+#: How the reason begins for which a stronger attack was left out of an escalation.
+LEFT_OUT = "escalation would need"
 
 
 def escape(text: object) -> str:
@@ -167,6 +169,12 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
+    beyond = [i["attack"] for i in defense["skipped"] if i["reason"].startswith(LEFT_OUT)]
+    if beyond:
+        lines += [
+            "",
+            f"Left out by --budget {summary['budget']}: {', '.join(map(escape, beyond))}.",
+        ]
     comparison = defense.get("comparison")
     sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
     return [*lines, "", f"Credit: {escape(sentence)}"]
@@ -180,6 +188,7 @@ def _notes(defense: dict[str, Any]) -> list[str]:
     notes += [
         f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
         for item in defense["skipped"]
+        if not item["reason"].startswith(LEFT_OUT)
     ]
     flags: dict[tuple[str, str], list[str]] = {}
     for attack, cells in defense["attacks"].items():
