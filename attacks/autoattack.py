@@ -1,14 +1,14 @@
 """AutoAttack (Croce and Hein, ICML 2020), by pyautoattack: its four attacks as rows, and whole.
 
-Each row attacks all examples at AutoAttack's standard settings. `autoattack` is the standard
-cascade, each attack on what the ones before left; it adds to the worst case and is no row.
+Each row attacks all examples, by default at AutoAttack's standard settings. `autoattack` is the
+standard cascade, each attack on what the ones before left; it adds to the worst case and is no row.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attacks.bridging import radius
+from attacks.bridging import check_positive, radius
 from bench.api import Attack, Cost, Proposal
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -37,7 +37,11 @@ class AutoAttackRow(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        return _run(problem, [self.member])
+        return _run(problem, [self.member], **self.options())
+
+    def options(self) -> dict[str, int]:
+        """The budget of Square, where it is not AutoAttack's standard one."""
+        return {}
 
 
 @register_attack("apgd-ce")
@@ -99,11 +103,24 @@ class FABT(AutoAttackRow):
 
 @register_attack("square")
 class Square(AutoAttackRow):
-    """Square attack (Andriushchenko et al., ECCV 2020): random search with 5,000 queries."""
+    """Square attack (Andriushchenko et al., ECCV 2020): random search, by default 5,000 queries.
+
+    Args:
+        queries: of each restart; the squares shrink on a schedule that spans them.
+        restarts: searches, each from its own start and on what is not broken yet.
+    """
 
     summary = "Random search over square patches by scores (AutoAttack)"
     member = "square"
     access = "black-box"
+
+    def __init__(self, *, queries: int = QUERIES, restarts: int = 1) -> None:
+        check_positive(queries=queries, restarts=restarts)
+        self.queries, self.restarts = queries, restarts
+
+    def options(self) -> dict[str, int]:
+        """Its budget."""
+        return {"n_queries": self.queries, "n_restarts": self.restarts}
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
         """Outside Linf it starts from a grid of five by five patches."""
@@ -112,8 +129,8 @@ class Square(AutoAttackRow):
         return super().why_not(norm=norm, shape=shape, classes=classes)
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Every query."""
-        return Cost(QUERIES + AROUND)
+        """Every query of every restart, and its start."""
+        return Cost((self.queries + 2) * self.restarts + AROUND)
 
 
 @register_attack("autoattack")
@@ -171,8 +188,14 @@ def _apgd(norm: Norm) -> Cost:
     return Cost(STEPS + starts, STEPS + starts)
 
 
-def _run(problem: Problem, members: Sequence[str]) -> Proposal:
-    """Run these attacks of AutoAttack at standard settings, all examples in one batch."""
+def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
+    """Run these attacks of AutoAttack, all examples in one batch.
+
+    Args:
+        problem: with an epsilon.
+        members: names of the attacks, in their order.
+        options: attributes of Square; the other attacks run at standard settings.
+    """
     import pyautoattack
 
     from attacks.bridging.listening import listening
@@ -190,6 +213,8 @@ def _run(problem: Problem, members: Sequence[str]) -> Proposal:
         adversary.attacks_to_run = list(members)
         for targeted in (adversary.apgd_targeted, adversary.fab):
             targeted.n_target_classes = min(targeted.n_target_classes, problem.classes - 1)
+        for name, value in options.items():
+            setattr(adversary.square, name, value)
         candidates, predicted = adversary.run_standard_evaluation(
             inputs, labels, batch_size=len(inputs)
         )

@@ -228,6 +228,18 @@ class Defense(Plugin):
             into it by its `state_dict`, it is put in eval mode, and its parameters are frozen.
         """
 
+    def surrogates(
+        self, *, network: str, shape: tuple[int, int, int], classes: int
+    ) -> dict[str, nn.Module]:
+        """Modules that answer as `build`'s does and have kinder gradients (BPDA).
+
+        Backward-pass differentiable approximation (Athalye et al., ICML 2018): what makes a
+        defense's gradient useless is replaced in the backward pass alone. Each module, by a short
+        name, takes the same `state_dict`, and its logits have to equal those of `build`'s bit for
+        bit; attacks search with its gradients. None by default.
+        """
+        return {}
+
     def recipe(self, family: str) -> Recipe | None:
         """How to train it on a data set of this family (`digits`, `mnist`, `cifar10`, …).
 
@@ -275,6 +287,11 @@ class Problem:
     seed: int
     """Of this shard. torch, numpy and random are already seeded with it, and are put back
     afterwards; it is for libraries that seed themselves."""
+    surrogates: dict[str, nn.Module] = field(default_factory=dict)
+    """What the defense declares for its backward pass (`Defense.surrogates`), weights loaded, by
+    name; passes count as the model's own. Empty unless the attack `needs` them."""
+    source: nn.Module | None = None
+    """Another defense's model for a transfer attack, or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -304,9 +321,13 @@ class Attack(Plugin):
     """The norms it searches in. A minimum-norm attack can be read in another as well."""
     access: ClassVar[Literal["white-box", "black-box", "noise"]] = "white-box"
     """What it uses: gradients, outputs, or nothing but chance."""
-    scope: ClassVar[Literal["all", "remaining"]] = "all"
+    scope: ClassVar[Literal["all", "remaining", "evidence"]] = "all"
     """`remaining`: runs last, only on what no other attack of the run broke, and adds to the worst
-    case without being a row."""
+    case without being a row. `evidence`: measures the defense instead of attacking it, in columns
+    of `Proposal.extra`; neither a row nor part of the worst case."""
+    needs: ClassVar[Literal["nothing", "surrogates", "source"]] = "nothing"
+    """`surrogates`: runs only where the defense declares some. `source`: gets the model of the
+    defense that its parameter `source` names (`twin`: the defense's own)."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version can change its outcomes."""
 

@@ -39,6 +39,9 @@ def evaluate(
     batch_size: int | None = None,
     shard_size: int = 50,
     out: str | Path | None = None,
+    examine: bool = True,
+    escalate: bool = True,
+    budget: int | None = None,
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
 
@@ -59,6 +62,10 @@ def evaluate(
         shard_size: examples attacked together; part of what a result depends on.
         out: folder of runs to store this one in, so that it can be continued and verified; nothing
             is kept on the disk where None.
+
+        examine: whether to examine the model as well as attack it: evidence and verdict.
+        escalate: whether failed evidence asks for stronger attacks.
+        budget: passes that escalation may spend; 15,000 per example where None.
 
     Returns:
         `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per
@@ -95,6 +102,9 @@ def evaluate(
             shard_size=shard_size,
             workers=1,
             out=Path(out if out is not None else scratch),
+            examine=examine,
+            escalate=escalate,
+            budget=budget,
             command="bench.evaluate()",
         )
         prepared = assemble(

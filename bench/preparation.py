@@ -13,7 +13,7 @@ from bench import registry
 from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess, Workers
-from bench.matrix.plan import Cell, Setting, plan_cells, planned_cost
+from bench.matrix.plan import Cell, Setting, plan_cells, planned_cost, source_of
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
 from bench.record.provenance import provenance
@@ -31,6 +31,8 @@ RunStatus = Literal["running", "complete", "interrupted", "failed"]
 #: How many examples a run takes where nothing is said.
 DEFAULT_N = 100
 DEFAULT_SHARD_SIZE = 50
+#: Passes per example that escalation may spend on a defense where nothing is said.
+BUDGET = 15_000
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
 MAX_WORKERS = 8
 
@@ -58,6 +60,14 @@ class RunConfig:
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     out: Path = Path("results/runs")
     fresh: bool = False
+    twins: bool = True
+    """Whether each defense's twin is evaluated beside it, at the headline epsilon."""
+    examine: bool = True
+    """Whether each defense is examined as well as attacked."""
+    escalate: bool = True
+    """Whether failed evidence asks for stronger attacks."""
+    budget: int | None = None
+    """Passes that escalation may spend on each defense; `BUDGET` per example where None."""
     command: str = ""
 
 
@@ -82,7 +92,9 @@ class Prepared:
         """Digest of weights, data, norm and seed: the same command continues its run."""
         return digest_of(
             {
-                "defenses": {c.target.name: c.target.identity for c in self.contenders},
+                "defenses": {
+                    c.target.name: c.target.identity for c in self.contenders if not c.control
+                },
                 "data": self.setting.data_digest,
                 "norm": self.setting.norm.value,
                 "seed": self.setting.seed,
@@ -96,8 +108,22 @@ class Prepared:
 
     @property
     def cells(self) -> list[Cell]:
-        """All cells, those of scope `remaining` still without their key."""
-        return plan_cells([c.target for c in self.contenders], self.attacks, self.setting)
+        """All cells asked for, those of scope `remaining` still without their key.
+
+        A control is attacked at the headline epsilon alone.
+        """
+        asked = [c.target for c in self.contenders if not c.control]
+        controls = [c.target for c in self.contenders if c.control]
+        at_headline = dataclasses.replace(self.setting, epsilons=(self.headline,))
+        return plan_cells(asked, self.attacks, self.setting) + plan_cells(
+            controls, self.attacks, at_headline
+        )
+
+    @property
+    def budget(self) -> int:
+        """Passes that escalation may spend on each defense."""
+        given = self.config.budget
+        return BUDGET * self.setting.n if given is None else given
 
     @property
     def cost(self) -> Cost:
@@ -110,6 +136,9 @@ class Prepared:
         bench = Bench(
             examples=self.examples,
             loaders={c.target.name: c.loader for c in self.contenders},
+            surrogate_loaders={
+                c.target.name: c.surrogates for c in self.contenders if c.surrogates
+            },
             device=self.device,
             batch_size=config.batch_size,
         )
@@ -117,14 +146,18 @@ class Prepared:
         workers = config.workers or (min(cores, MAX_WORKERS) if self.device == "cpu" else 1)
         return InProcess(bench) if workers == 1 else Workers(bench, workers)
 
-    def spelled_like(self, previous: RunRecord | None) -> Prepared:
-        """The same run with its epsilons spelled as they are stored already."""
+    def continuing(self, previous: RunRecord | None) -> Prepared:
+        """The same run with the epsilons' spelling, and the headline, of what is stored already."""
         if previous is None:
             return self
-        stored = {epsilon: epsilon for epsilon in map(Epsilon.parse, previous.epsilons)}
-        epsilons = tuple(stored.get(epsilon, epsilon) for epsilon in self.setting.epsilons)
+        stored = Epsilon.parse_many(previous.epsilons)
+        spelled = {epsilon: epsilon for epsilon in stored}
+        epsilons = tuple(spelled.get(epsilon, epsilon) for epsilon in self.setting.epsilons)
+        together = Epsilon.parse_many([*stored, *epsilons])
         return dataclasses.replace(
-            self, setting=dataclasses.replace(self.setting, epsilons=epsilons)
+            self,
+            setting=dataclasses.replace(self.setting, epsilons=epsilons),
+            headline=headline(self.dataset.family, self.config.norm, together),
         )
 
     def record(
@@ -133,6 +166,11 @@ class Prepared:
         """`run.json`: these cells, and those that earlier commands added to the same run."""
         merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
         merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
+        own = {
+            c.target.name: c.record.model_copy(update={"control": c.control})
+            for c in self.contenders
+        }
+        budget = self.budget if self.config.examine and self.config.escalate else None
         stored = map(Epsilon.parse, previous.epsilons if previous else [])
         epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
         return RunRecord(
@@ -145,7 +183,9 @@ class Prepared:
             headline=headline(self.dataset.family, self.config.norm, epsilons).text,
             shard_size=self.config.shard_size,
             judging=self.setting.judging,
-            defenses={c.target.name: c.record for c in self.contenders},
+            defenses=(previous.defenses if previous else {}) | own,
+            examined=self.config.examine or (previous is not None and previous.examined),
+            budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
             provenance=provenance(device=self.device, command=self.config.command),
         )
@@ -183,7 +223,7 @@ def prepare(config: RunConfig) -> Prepared:
     Raises:
         UsageError: whatever in the configuration cannot be.
     """
-    from bench.matrix.targets import resolve
+    from bench.matrix.targets import resolve, with_controls
 
     for name, value in (
         ("n", config.n),
@@ -208,7 +248,18 @@ def prepare(config: RunConfig) -> Prepared:
     device = resolve_device(config.device)
     examples = dataset.load("test")
     examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
-    contenders = resolve(config.defenses, config.dataset, examples, config.checkpoints)
+    controls = _controls(config)
+    own = {name: path for name, path in config.checkpoints.items() if name not in controls}
+    contenders = resolve(config.defenses, config.dataset, examples, own)
+    sources = [source_of(attack) for attack in attacks if attack.needs == "source"]
+    if config.twins and config.examine:
+        contenders = with_controls(
+            contenders,
+            config.dataset,
+            examples,
+            config.checkpoints,
+            wanted=[source for source in sources if source != "twin"],
+        )
     return assemble(
         config,
         examples,
@@ -219,6 +270,12 @@ def prepare(config: RunConfig) -> Prepared:
         attacks=attacks,
         device=device,
     )
+
+
+def _controls(config: RunConfig) -> set[str]:
+    """The twins of the defenses of a run that were not asked for themselves."""
+    asked = [registry.defenses.create(name) for name in config.defenses]
+    return {d.twin for d in asked if d.twin} - {d.name for d in asked}
 
 
 def assemble(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
+from bench.inquiry import Inquiry, examined
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
 from bench.record.schema import CellRecord, RunRecord
@@ -63,7 +64,7 @@ def run(prepared: Prepared, observer: Observer | None = None) -> Result:
 
 def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     previous = store.read_record()
-    prepared = prepared.spelled_like(previous)
+    prepared = prepared.continuing(previous)
     cells = prepared.cells
     store.clear_errors()
     if not prepared.dataset.source:
@@ -83,6 +84,8 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     try:
         filler = Filler(prepared.setting, prepared.headline, store, executor, observer)
         filled = filler.fill(cells)
+        if prepared.config.examine:
+            filled = Inquiry(prepared, filler).conduct(filled)
     except UsageError:
         store.put_back_record(previous)  # a mistake of the user's leaves no trace
         raise
@@ -100,8 +103,15 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
 def summarise(store: RunStore, record: RunRecord) -> Result:
     """Write everything that follows from the outcomes: summary, leaderboard, manifest."""
     results = read_cells(store, record)
-    summary = build(record, results)
+    summary = build(record, results, examined(record, results))
     store.write_json("summary.json", summary)
+    evidence = {
+        name: part["evidence"]
+        for group in ("defenses", "controls")
+        for name, part in summary[group].items()
+        if "verdict" in part
+    }
+    store.write_json("evidence.json", evidence)
     store.write_text("leaderboard.md", render_leaderboard([summary]))
     store.write_manifest()
     return Result(summary, outcomes_frame(results), store.folder)
@@ -115,4 +125,5 @@ def load_results(folder: Path | str) -> Result:
     """
     store, record = open_run(Path(folder))
     results = read_cells(store, record)
-    return Result(build(record, results), outcomes_frame(results), store.folder)
+    summary = build(record, results, examined(record, results))
+    return Result(summary, outcomes_frame(results), store.folder)

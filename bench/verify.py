@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, StoreError, UsageError, WinnowError
+from bench.inquiry import examined
 from bench.preparation import resolve_device
 from bench.record.files import read_json
 from bench.record.store import open_run
@@ -102,7 +103,7 @@ def _check_summary(
     findings: Findings,
 ) -> None:
     """Recompute the summary from the outcomes, and the leaderboard from the summary."""
-    summary = build(record, results)
+    summary = build(record, results, examined(record, results))
     stored = read_json(store.folder / "summary.json")
     for path in _differences(summary, stored):
         findings.faults.append(f"summary.json: {path} does not follow from the outcomes")

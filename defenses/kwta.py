@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
 from bench.registry import register_defense
-from defenses.networks import NetworkDefense
+from defenses.networks import NetworkDefense, build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+
+#: Times gamma: the shares of winners whose gradient the surrogates pass.
+BACKWARD = (1.5, 2.0)
 
 
 @register_defense("kwta")
@@ -43,3 +46,29 @@ class KWTA(NetworkDefense):
         from defenses import activations
 
         return functools.partial(activations.KWTA, self.gamma, exact=self.exact)
+
+    def surrogates(
+        self, *, network: str, shape: tuple[int, int, int], classes: int
+    ) -> dict[str, nn.Module]:
+        """The same network whose gradient passes the winners of 1.5 and of 2 times gamma.
+
+        Which units win changes within small distances of an input, and the gradient of the winners
+        alone does not know of it. Nothing is kinder about them when all units win already.
+        """
+        from defenses import activations
+
+        return {
+            f"{factor:g}gamma": build_network(
+                network,
+                shape,
+                classes,
+                functools.partial(
+                    activations.KWTA,
+                    self.gamma,
+                    exact=self.exact,
+                    backward_gamma=min(1.0, factor * self.gamma),
+                ),
+            )
+            for factor in BACKWARD
+            if self.gamma < 1
+        }

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import nn
 
 from bench.api import Examples
+from bench.evaluation import evaluate
+
+#: `bench.evaluate` without the examination: what the attacks named find, and nothing else.
+attack_only = functools.partial(evaluate, examine=False)
 
 
 def linear_examples(n: int = 20, dim: int = 4, seed: int = 0) -> Examples:

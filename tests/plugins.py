@@ -71,6 +71,14 @@ class Best(Cheat):
         return Proposal((problem.inputs + problem.epsilon * sign).clamp(0, 1))
 
 
+@register_attack("test-copy")
+class Copy(Best):
+    """`Best` under as many names as wanted."""
+
+    def __init__(self, *, number: int = 0) -> None:
+        self.number = number
+
+
 @register_attack("test-minimum")
 class Minimum(Cheat):
     """The exact minimum-norm attack on `Sum`, a hair beyond the border."""

@@ -31,7 +31,12 @@ def measure(defense: str) -> Baseline:
     """The number of robust examples in every cell of a defense."""
     with tempfile.TemporaryDirectory() as out:
         config = RunConfig(
-            defenses=(defense,), attacks=ATTACKS, device="cpu", workers=1, out=Path(out)
+            defenses=(defense,),
+            attacks=ATTACKS,
+            examine=False,
+            device="cpu",
+            workers=1,
+            out=Path(out),
         )
         summary = run(prepare(config)).summary
     entry = summary["defenses"][defense]

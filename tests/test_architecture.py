@@ -23,8 +23,10 @@ LAYERS = [
     {"matrix", "trust", "train"},
     {"report"},
     {"preparation"},
+    {"inquiry"},
     {"run"},
-    {"evaluation", "publish", "verify", "testing"},
+    {"evaluation", "publish", "verify"},
+    {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API
 ]

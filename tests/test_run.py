@@ -14,13 +14,12 @@ from torch import nn
 import bench
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import DataError, ModelError, StoreError, UsageError
-from bench.evaluation import evaluate
 from bench.matrix.execute import InProcess
 from bench.preparation import RunConfig, prepare
 from bench.record.files import locked
 from bench.run import load_results, run
 from bench.threat import Epsilon
-from tests.models import Sum, linear_examples, linf_thresholds
+from tests.models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -45,7 +44,7 @@ def figures(summary: dict) -> str:  # type: ignore[type-arg]
 def evaluate_in(folder: Path | None, attacks: str = ATTACKS, epsilons: list[str] | None = None):  # type: ignore[no-untyped-def]
     """`Sum` on its examples, in shards of 6."""
     examples = linear_examples()
-    return evaluate(
+    return attack_only(
         Sum(),
         examples.inputs,
         examples.labels,
@@ -193,7 +192,7 @@ def test_the_passed_model_stays_as_it_was() -> None:
     """Training mode, gradients and global generators are the caller's own."""
     examples, model = linear_examples(), Sum().train()
     state, threads = torch.get_rng_state(), torch.get_num_threads()
-    evaluate(model, examples.inputs, examples.labels, epsilons=["0.02"], attacks="pgd,square")
+    attack_only(model, examples.inputs, examples.labels, epsilons=["0.02"], attacks="pgd,square")
     assert model.training
     assert all(p.requires_grad for p in model.parameters())
     assert torch.equal(torch.get_rng_state(), state)
@@ -223,7 +222,7 @@ def test_a_model_without_finite_logits_is_refused(logits: torch.Tensor, message:
     """On the clean inputs, before anything is attacked."""
     examples = linear_examples()
     with pytest.raises(ModelError, match=message):
-        evaluate(Constant(logits), examples.inputs, examples.labels, attacks="test-best")
+        attack_only(Constant(logits), examples.inputs, examples.labels, attacks="test-best")
 
 
 def test_nothing_is_left_behind_by_a_model_that_cannot_be_evaluated(tmp_path: Path) -> None:
@@ -231,7 +230,7 @@ def test_nothing_is_left_behind_by_a_model_that_cannot_be_evaluated(tmp_path: Pa
     examples = linear_examples()
     nan = Constant(torch.tensor([float("nan"), 0.0]))
     with pytest.raises(ModelError):
-        evaluate(nan, examples.inputs, examples.labels, attacks="test-best", out=tmp_path)
+        attack_only(nan, examples.inputs, examples.labels, attacks="test-best", out=tmp_path)
     assert not list(tmp_path.rglob("*.json"))
     assert not list(tmp_path.rglob("*.parquet"))
 
@@ -261,13 +260,19 @@ def test_bad_input_is_refused_in_one_sentence(change: dict, message: str) -> Non
         **change,
     }
     with pytest.raises((UsageError, DataError), match=message):
-        evaluate(Sum(), arguments.pop("inputs"), arguments.pop("labels"), **arguments)
+        attack_only(Sum(), arguments.pop("inputs"), arguments.pop("labels"), **arguments)
 
 
 def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
     """A defense on digits, in this process and in two workers, to the last digit."""
     config = RunConfig(
-        defenses=("kwta",), attacks="quick", n=20, shard_size=7, epsilons=("0.1",), workers=1
+        examine=False,
+        defenses=("kwta",),
+        attacks="quick",
+        n=20,
+        shard_size=7,
+        epsilons=("0.1",),
+        workers=1,
     )
     here = run(prepare(dataclasses.replace(config, out=tmp_path / "one")))
     there = run(prepare(dataclasses.replace(config, out=tmp_path / "two", workers=2)))
@@ -277,7 +282,9 @@ def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
 
 def test_the_size_of_forward_passes_leaves_outcomes_alone(tmp_path: Path) -> None:
     """Split inside the shard for lack of memory: every example is broken or not as before."""
-    config = RunConfig(defenses=("relu",), attacks="fgsm,pgd", n=20, epsilons=("0.1",), workers=1)
+    config = RunConfig(
+        examine=False, defenses=("relu",), attacks="fgsm,pgd", n=20, epsilons=("0.1",), workers=1
+    )
     whole = run(prepare(dataclasses.replace(config, out=tmp_path / "whole")))
     split = run(prepare(dataclasses.replace(config, out=tmp_path / "split", batch_size=3)))
     assert whole.outcomes["broken"].tolist() == split.outcomes["broken"].tolist()

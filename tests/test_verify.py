@@ -12,12 +12,11 @@ import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UsageError
-from bench.evaluation import evaluate
 from bench.record.adversarial import Found, Smallest
 from bench.record.outcomes import Outcomes
 from bench.record.store import RunStore
 from bench.verify import verify_run
-from tests.models import Sum, linear_examples
+from tests.models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,7 +28,7 @@ FACTORY = "{file}:Sum"
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of `Sum` that broke some examples and left others."""
     examples = linear_examples()
-    result = evaluate(
+    result = attack_only(
         Sum(),
         examples.inputs,
         examples.labels,
@@ -52,7 +51,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def factory(tmp_path: Path) -> str:
     """`--model` for `Sum`."""
     file = tmp_path / "my_model.py"
-    file.write_text("from tests.models import Sum\n")
+    file.write_text("from tests.models import attack_only, Sum\n")
     return f"{file}:Sum"
 
 
@@ -159,7 +158,7 @@ def test_other_weights_are_refused(run: Path, tmp_path: Path) -> None:
     """A model with another parameter is not the one that was evaluated."""
     file = tmp_path / "other.py"
     file.write_text(
-        "import torch\nfrom tests.models import Sum\n\n"
+        "import torch\nfrom tests.models import attack_only, Sum\n\n"
         "def load():\n    model = Sum()\n    model.scale.data *= 2\n    return model\n"
     )
     with pytest.raises(UsageError, match="other weights"):

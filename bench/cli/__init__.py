@@ -13,6 +13,7 @@ from rich.console import Console
 from bench.cli.list import list_plugins
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.selftest import selftest
 from bench.cli.train import train
 from bench.cli.verify import verify
 from bench.errors import UsageError, WinnowError
@@ -35,6 +36,7 @@ app.command("train")(train)
 app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
+app.command("selftest")(selftest)
 
 
 def main() -> None:

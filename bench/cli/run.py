@@ -56,6 +56,18 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its cost in passes; do nothing.")
     ] = False,
+    twins: Annotated[
+        bool, typer.Option("--twins/--no-twins", help="Evaluate each defense's ReLU twin as well.")
+    ] = True,
+    examine: Annotated[
+        bool, typer.Option("--examine/--no-examine", help="Gather evidence and give a verdict.")
+    ] = True,
+    escalate: Annotated[
+        bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
+    ] = True,
+    budget: Annotated[
+        int | None, typer.Option(help="Passes of escalation per defense (default 15,000 × n).")
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json instead of tables.")
     ] = False,
@@ -90,6 +102,10 @@ def run(
         checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
         out=out,
         fresh=fresh,
+        twins=twins,
+        examine=examine,
+        escalate=escalate,
+        budget=budget,
         command=command_line(),
     )
     console = Console(highlight=False)
@@ -142,6 +158,12 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
         f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
         f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
+    if prepared.config.examine:
+        more = f", escalation at most {prepared.budget:,} passes a defense"
+        console.print(
+            "the examination adds measurements at the headline epsilon"
+            + (more if prepared.config.escalate else "")
+        )
 
 
 def _print_result(console: Console, result: Result, *, as_json: bool) -> None:

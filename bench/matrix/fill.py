@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Setting, Task
     from bench.matrix.work import TaskResult
     from bench.record.adversarial import Found
+    from bench.record.schema import RunRecord
     from bench.record.store import RunStore
     from bench.threat import Epsilon
 
@@ -70,6 +71,8 @@ class Filler:
         self.store = store
         self.executor = executor
         self.observer = observer
+        self.results: dict[str, list[CellResult]] = defaultdict(list)
+        """The finished cells of each defense, as far as they were filled here."""
         self._clean: dict[str, Clean] = {}
         self._critical: dict[str, np.ndarray] = {}
         self._defense_keys: dict[str, str] = {}
@@ -81,56 +84,73 @@ class Filler:
             ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
             StoreError: a shard cannot be written or read.
         """
-        self._defense_keys = {cell.target.name: cell.target.key for cell in cells}
+        self._defense_keys |= {cell.target.name: cell.target.key for cell in cells}
         records = [_record(cell, "skipped", cell.skipped) for cell in cells if cell.skipped]
         runnable = [cell for cell in cells if not cell.skipped]
         clean = self._clean_phase([cell for cell in runnable if cell.attack is None])
         records += clean
-        broken_defenses = {r.defense: r.reason for r in clean if r.status == "failed"}
-        for cell in [c for c in runnable if c.attack and c.target.name in broken_defenses]:
+        reasons = {r.defense: r.reason for r in clean}
+        for cell in [c for c in runnable if c.attack and c.target.name not in self._clean]:
             runnable.remove(cell)
-            reason = f"no clean predictions: {broken_defenses[cell.target.name]}"
+            reason = f"no clean predictions: {reasons.get(cell.target.name, 'they failed')}"
             records.append(_record(cell, "failed", reason))
-        everywhere = [c for c in runnable if c.attack is not None and c.scope == "all"]
+        everywhere = [c for c in runnable if c.attack is not None and c.scope != "remaining"]
         active = {
             (cell.target.name, cell.epsilon.text): self._clean[cell.target.name].right
             for cell in everywhere
         }
-        found = self._phase(everywhere, active)
-        records += found
+        records += self._phase(everywhere, active)
         remaining = [c for c in runnable if c.scope == "remaining"]
-        return records + self._remaining_phase(remaining, found)
+        return records + self._remaining_phase(remaining)
+
+    def read(self, record: RunRecord) -> dict[str, list[CellResult]]:
+        """The finished cells of a run by defense; what was read here before is not read again."""
+        known = {r.cell.key: r for results in self.results.values() for r in results}
+        return {
+            name: [
+                known.get(cell.key) or self._read(cell)
+                for cell in record.cells
+                if cell.defense == name and cell.status == "ok"
+            ]
+            for name in record.defenses
+        }
 
     def _clean_phase(self, cells: list[Cell]) -> list[CellRecord]:
         records = self._phase(cells, {})
         for record in records:
             if record.status != "ok":
                 continue
-            result, name = self._read(record), record.defense
+            name = record.defense
+            (result,) = self.results[name]
             frame = result.frame
-            self._clean[name] = Clean(frame["clean_prediction"].tolist(), frame["broken"].tolist())
+            self._clean[name] = Clean(
+                frame["clean_prediction"].tolist(),
+                frame["broken"].tolist(),
+                int(frame["draws"].max()),
+                frame["wrong_draws"].tolist(),
+            )
             self._critical[name] = critical_distances([result], self.setting.norm)
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
 
-    def _remaining_phase(self, cells: list[Cell], found: list[CellRecord]) -> list[CellRecord]:
-        """Cells that attack only what no cell of scope `all` broke at their epsilon or below."""
-        if not cells:
-            return []
-        results: dict[str, list[CellResult]] = defaultdict(list)
-        for record in found:
-            if record.status == "ok":
-                results[record.defense].append(self._read(record))
+    def _remaining_phase(self, cells: list[Cell]) -> list[CellRecord]:
+        """Cells that attack only what none before them broke at their epsilon or below."""
         keyed, active = [], {}
         for cell in cells:
             name = cell.target.name
-            left = self._clean[name].right
-            if results[name]:
-                critical = critical_distances(results[name], self.setting.norm)
-                broken = broken_within(critical, cell.epsilon)
-                left = [i for i in left if not broken[i]]
+            broken = broken_within(
+                critical_distances(self.results[name], self.setting.norm), cell.epsilon
+            )
+            left = [i for i in self._clean[name].right if not broken[i]]
             active[name, cell.epsilon.text] = left
-            key = cell_key(cell.target, cell.attack, cell.epsilon, self.setting, remaining=left)
+            key = cell_key(
+                cell.target,
+                cell.attack,
+                cell.epsilon,
+                self.setting,
+                remaining=left,
+                repeat=cell.repeat,
+            )
             keyed.append(dataclasses.replace(cell, key=key))
         return self._phase(keyed, active)
 
@@ -146,10 +166,14 @@ class Filler:
             for key, _ in result.task.cells:
                 if result.error:
                     errors.setdefault(key, result.error)
-        return [
+        records = [
             _record(cell, "failed", errors[cell.key]) if cell.key in errors else _record(cell, "ok")
             for cell in cells
         ]
+        for record in records:
+            if record.status == "ok":
+                self.results[record.defense].append(self._read(record))
+        return records
 
     def _results(self, tasks: list[Task]) -> Iterator[TaskResult]:
         for result in self.executor.run(tasks, self.observer.busy):
@@ -200,6 +224,7 @@ def _record(cell: Cell, status: str, reason: str = "") -> CellRecord:
             "epsilon": cell.epsilon.text,
             "key": cell.key,
             "scope": cell.scope,
+            "round": cell.round,
             "status": status,
             "reason": reason,
         }

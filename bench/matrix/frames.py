@@ -23,7 +23,9 @@ def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFr
 
     classes, wrong = prediction.classes.cpu().numpy(), prediction.wrong.cpu().numpy()
     columns = _columns(task, labels, classes, wrong)
-    return _frame(columns | {"prediction": classes, "margin": _array(prediction.margins)}, np)
+    columns |= {"prediction": classes, "margin": _array(prediction.margins)}
+    columns |= _draw_columns(prediction)
+    return _frame(columns | {"draws": np.full(len(labels), prediction.draws)})
 
 
 def attack_frame(
@@ -54,16 +56,22 @@ def attack_frame(
         columns["attacked"][rows] = True
         columns["prediction"][rows] = _array(judgement.prediction.classes)
         columns["margin"][rows] = _array(judgement.prediction.margins)
+        columns["draws"][rows] = judgement.prediction.draws
+        counted = _array(judgement.broken) if judgement.prediction.draws == 1 else 1
+        for name, count in _draw_columns(judgement.prediction).items():
+            columns[name][rows] = count * counted
         columns["broken"][rows] = hit
         columns["projected"][rows] = _array(judgement.projected)
         columns["fault"][rows] = judgement.faults
         for norm in Norm:
             distance = _array(norm.distance(inputs[rows], judgement.judged))
-            columns[f"distance_{norm.value.lower()}"][rows] = np.where(hit, distance, np.nan)
+            columns[f"distance_{norm.value.lower()}"][rows] = np.where(
+                hit | (columns["choice_wrong_draws"][rows] > 0), distance, np.nan
+            )
     for name, values in (proposal.extra if proposal else {}).items():
         columns[f"extra_{name}"] = np.full(len(inputs), np.nan)
         columns[f"extra_{name}"][rows] = np.asarray(values, dtype=float)
-    return _frame(columns, np)
+    return _frame(columns)
 
 
 def found_in(
@@ -100,17 +108,30 @@ def _columns(
         **{f"distance_{norm.value.lower()}": np.where(wrong, 0.0, np.nan) for norm in Norm},
         "margin": np.full(n, np.nan),
         "fault": np.full(n, "", dtype=object),
+        "draws": np.full(n, max(task.clean_draws, 1)),
+        "wrong_draws": _clean_draws(task.clean_wrong_draws, wrong),
+        "choice_wrong_draws": _clean_draws(task.clean_wrong_draws, wrong),
     }
 
 
-def _frame(columns: dict[str, Any], np: Any) -> pd.DataFrame:
+def _clean_draws(counts: tuple[int, ...], wrong: np.ndarray) -> np.ndarray:
+    """The wrong draws of examples that are not attacked: those of the clean ones that are wrong."""
+    import numpy as np
+
+    return np.where(wrong, np.array(counts), 0) if counts else wrong.astype(np.int64)
+
+
+def _draw_columns(prediction: Prediction) -> dict[str, np.ndarray]:
+    return {
+        "wrong_draws": _array(prediction.wrong_draws),
+        "choice_wrong_draws": _array(prediction.choice),
+    }
+
+
+def _frame(columns: dict[str, Any]) -> pd.DataFrame:
     import pandas as pd
 
-    frame = pd.DataFrame(columns | {"fault": [str(fault) for fault in columns["fault"]]})
-    # Deterministic defenses are asked once; a fresh draw would say the same.
-    frame["draws"] = np.ones(len(frame), dtype=np.int64)
-    frame["wrong_draws"] = frame["broken"].astype(np.int64)
-    return frame
+    return pd.DataFrame(columns | {"fault": [str(fault) for fault in columns["fault"]]})
 
 
 def _array(tensor: Tensor) -> np.ndarray:

@@ -18,7 +18,15 @@ if TYPE_CHECKING:
     from bench.threat import ThreatModel
 
 #: Raise it when what counts as adversarial changes: figures of other versions do not compare.
-JUDGING_VERSION = 1
+JUDGING_VERSION = 2
+
+#: How often a defense that answers differently to the same input is asked about a candidate: once
+#: over to choose the worst candidate, and as often again, fresh, to report what it is worth.
+#: Choosing and reporting on the same draws would make the defense look weaker than it is.
+DRAWS = 100
+#: Repeated calls that detect such a defense, and by how much normalised logits may differ
+#: (AutoAttack's own check).
+REPEATS, SAME = 5, 1e-4
 
 NOT_FINITE = "not finite"
 OUTSIDE = "outside the ball or box"
@@ -33,7 +41,13 @@ class Prediction:
     margins: Tensor
     """float64, (N,): logit of the label minus the best other."""
     wrong: Tensor
-    """bool, (N,): wrong in the batch and wrong alone."""
+    """bool, (N,): wrong in the batch and wrong alone; of a randomised defense, in most draws."""
+    draws: int
+    """How often each input was asked about for the report: 1, or `DRAWS`."""
+    wrong_draws: Tensor
+    """int64, (N,): how often it was wrong then."""
+    choice: Tensor
+    """int64, (N,): how often it was wrong in the draws before, by which a worst case is chosen."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,21 +81,61 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     return own - others
 
 
-def predict(model: nn.Module, inputs: Tensor, labels: Tensor) -> Prediction:
-    """Ask the model in one batch, and again alone about each input it got wrong."""
+def is_randomised(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether the model answers differently when it is asked again in the same words."""
     import torch
 
+    with torch.no_grad():
+        answers = [model(inputs) for _ in range(REPEATS)]
+    scaled = [a / (a.norm(dim=1, keepdim=True) + 1e-10) for a in answers]
+    return any(
+        bool((a.argmax(dim=1) != answers[0].argmax(dim=1)).any())
+        or float((s - scaled[0]).norm(dim=1).max()) > SAME
+        for a, s in zip(answers[1:], scaled[1:], strict=True)
+    )
+
+
+def predict(model: nn.Module, inputs: Tensor, labels: Tensor, *, draws: int = 1) -> Prediction:
+    """Ask the model in one batch, and again alone about each input it got wrong.
+
+    A randomised defense is asked `draws` times to choose and as often to report instead.
+    """
+    import torch
+
+    if draws > 1:
+        return _predict_draws(model, inputs, labels, draws)
     with torch.no_grad():
         logits = model(inputs)
         classes = logits.argmax(dim=1)
         wrong = classes != labels
         for i in wrong.nonzero().flatten().tolist():
             wrong[i] = model(inputs[i : i + 1]).argmax(dim=1)[0] != labels[i]
-    return Prediction(classes, margins(logits, labels), wrong)
+    count = wrong.long()
+    return Prediction(classes, margins(logits, labels), wrong, 1, count, count)
+
+
+def _predict_draws(model: nn.Module, inputs: Tensor, labels: Tensor, draws: int) -> Prediction:
+    import torch
+
+    with torch.no_grad():
+        choice = sum((model(inputs).argmax(dim=1) != labels).long() for _ in range(draws))
+        answers = [model(inputs) for _ in range(draws)]
+    wrong_draws = sum((logits.argmax(dim=1) != labels).long() for logits in answers)
+    assert isinstance(choice, torch.Tensor)
+    assert isinstance(wrong_draws, torch.Tensor)
+    classes = torch.stack([logits.argmax(dim=1) for logits in answers]).mode(dim=0).values
+    margin = torch.stack([margins(logits, labels) for logits in answers]).mean(dim=0)
+    return Prediction(classes, margin, 2 * wrong_draws > draws, draws, wrong_draws, choice)
 
 
 def judge(
-    model: nn.Module, inputs: Tensor, labels: Tensor, candidates: Tensor, threat: ThreatModel
+    model: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    candidates: Tensor,
+    threat: ThreatModel,
+    *,
+    draws: int = 1,
 ) -> Judgement:
     """Judge one candidate per example.
 
@@ -91,6 +145,7 @@ def judge(
         labels: int64, (N,).
         candidates: what an attack proposes.
         threat: the ball they have to lie in.
+        draws: how often to ask a randomised defense.
 
     Raises:
         AttackError: the candidates are not one tensor of the inputs' shape.
@@ -108,7 +163,7 @@ def judge(
         inside.reshape(-1, *([1] * (inputs.ndim - 1))), candidates, projected
     ).contiguous()
     member = threat.contains(inputs, judged)
-    prediction = predict(model, judged, labels)
+    prediction = predict(model, judged, labels, draws=draws)
     faults = [
         NOT_FINITE if not fine else OUTSIDE if not held else ""
         for fine, held in zip(finite.tolist(), member.tolist(), strict=True)

@@ -8,7 +8,7 @@ attack's task serves all its epsilons.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +37,11 @@ class Target:
     """Canonical."""
     identity: dict[str, Any]
     """Network, weights digest, plugin version: what its outcomes depend on."""
+    surrogates: bool = False
+    """Whether the defense declares surrogates."""
+    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """The models a transfer attack may start from: what its parameter `source` says, to the name
+    of a defense and the digest of its weights. `twin` is among them where the twin has weights."""
 
     @property
     def key(self) -> str:
@@ -84,11 +89,17 @@ class Cell:
     scope: Scope = "all"
     skipped: str = ""
     """Why it cannot run."""
+    round: int = 0
+    """Of the escalation that asked for it."""
+    repeat: int = 0
+    """Another number is another seed: whether a finding recurs."""
 
     @property
     def attack_name(self) -> str:
-        """The attack's canonical name, or `clean`."""
-        return self.attack.name if self.attack else CLEAN
+        """The attack's canonical name, with `#1` for its first repetition; or `clean`."""
+        if self.attack is None:
+            return CLEAN
+        return f"{self.attack.name}#{self.repeat}" if self.repeat else self.attack.name
 
 
 @dataclass(frozen=True)
@@ -97,6 +108,9 @@ class Clean:
 
     predictions: list[int]
     wrong: list[bool]
+    draws: int = 1
+    """More than 1 for a randomised defense."""
+    wrong_draws: list[int] = field(default_factory=list)
 
     @property
     def right(self) -> list[int]:
@@ -128,6 +142,14 @@ class Task:
     """The examples to attack, counted from the start of the run's data."""
     clean_predictions: tuple[int, ...] = field(default=(), repr=False)
     """One per example of the shard; empty for the clean task itself."""
+    clean_draws: int = 1
+    """How often the judge asks: more than once where the defense is randomised."""
+    clean_wrong_draws: tuple[int, ...] = field(default=(), repr=False)
+    """One per example of the shard, of so many draws."""
+    source: str = ""
+    """The defense that a transfer attack starts from."""
+    surrogates: bool = False
+    """Whether the attack gets the defense's surrogates."""
     clean_errors: tuple[int, ...] = field(default=(), repr=False)
     """The examples of the shard that are wrong unperturbed, counted as `active`."""
 
@@ -155,13 +177,47 @@ def plan_cells(
     cells = [Cell(target, None, ZERO, cell_key(target, None, ZERO, setting)) for target in targets]
     for target in targets:
         for attack in attacks:
-            reason = attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
-            for epsilon in setting.epsilons:
-                key = ""
-                if reason is None and attack.scope == "all":
-                    key = cell_key(target, attack, epsilon, setting)
-                cells.append(Cell(target, attack, epsilon, key, attack.scope, reason or ""))
+            cells += [plan_cell(target, attack, epsilon, setting) for epsilon in setting.epsilons]
     return cells
+
+
+def plan_cell(
+    target: Target,
+    attack: Attack,
+    epsilon: Epsilon,
+    setting: Setting,
+    *,
+    scope: Scope | None = None,
+    round: int = 0,  # noqa: A002 - the word for it
+    repeat: int = 0,
+) -> Cell:
+    """One cell; with its key, but for scope `remaining`, whose key follows from what is left."""
+    cell = Cell(
+        target,
+        attack,
+        epsilon,
+        scope=scope or attack.scope,
+        skipped=why_not(target, attack, setting) or "",
+        round=round,
+        repeat=repeat,
+    )
+    if cell.skipped or cell.scope == "remaining":
+        return cell
+    return replace(cell, key=cell_key(target, attack, epsilon, setting, repeat=repeat))
+
+
+def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:
+    """Why an attack cannot run on a defense here, or None."""
+    if attack.needs == "surrogates" and not target.surrogates:
+        return "the defense declares no surrogates"
+    if attack.needs == "source" and source_of(attack) not in target.sources:
+        return f"there are no weights of the defense to transfer from ({source_of(attack)})"
+    return attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
+
+
+def source_of(attack: Attack) -> str:
+    """What a transfer attack starts from, as its parameter says it."""
+    return str(attack.parameters.get("source", "twin"))
 
 
 def cell_key(
@@ -170,6 +226,7 @@ def cell_key(
     epsilon: Epsilon,
     setting: Setting,
     remaining: Iterable[int] | None = None,
+    repeat: int = 0,
 ) -> str:
     """Digest of all that could change the outcomes of a cell."""
     content: dict[str, Any] = {
@@ -189,8 +246,12 @@ def cell_key(
             "version": attack.version,
         }
         content["versions"] |= {library: version_of(library) for library in attack.libraries}
+        if attack.needs == "source":
+            content["source"] = target.sources[source_of(attack)]
     if remaining is not None:
         content["remaining"] = list(remaining)
+    if repeat:
+        content["repeat"] = repeat
     return digest_of(content)[:32]
 
 
@@ -242,6 +303,10 @@ def tasks_for(
                     cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(missing)),
                     active=mine,
                     norm=setting.norm,
+                    clean_draws=known.draws if known else 1,
+                    clean_wrong_draws=tuple(known.wrong_draws[start:stop]) if known else (),
+                    source=_source_name(first),
+                    surrogates=attack is not None and attack.needs == "surrogates",
                     clean_predictions=tuple(known.predictions[start:stop]) if known else (),
                     clean_errors=tuple(known.errors_in(start, stop)) if known else (),
                 )
@@ -260,10 +325,18 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     """Cells that one computation fills: all epsilons of a minimum-norm attack, else one each."""
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
-        shared = cell.attack is not None and cell.attack.kind == "minimum" and cell.scope == "all"
+        shared = (
+            cell.attack is not None and cell.attack.kind == "minimum" and cell.scope != "remaining"
+        )
         key = (cell.target.name, cell.attack_name, "" if shared else cell.epsilon.text)
         groups.setdefault(key, []).append(cell)
     return list(groups.values())
+
+
+def _source_name(cell: Cell) -> str:
+    if cell.attack is None or cell.attack.needs != "source":
+        return ""
+    return cell.target.sources[source_of(cell.attack)][0]
 
 
 def planned_cost(cells: Sequence[Cell], setting: Setting) -> Cost:

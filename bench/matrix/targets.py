@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from bench import registry
@@ -13,7 +13,7 @@ from bench.matrix.plan import Target
 from bench.record import checkpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -30,6 +30,10 @@ class Contender:
     target: Target
     loader: Loader
     record: DefenseRecord
+    surrogates: Callable[[], dict[str, nn.Module]] | None = None
+    """Makes the surrogates that the defense declares, weights loaded."""
+    control: bool = False
+    """Here as somebody's twin, without being asked for."""
 
 
 def resolve(
@@ -67,17 +71,17 @@ def _contender(name: str, source: str, examples: Examples, path: Path | None) ->
         path = checkpoints.find_checkpoint(name, network, open_dataset(source).digest("train"))
     if path is None:
         raise checkpoints.missing_checkpoint_error(name, network, source)
-    loader = functools.partial(load, name, network, examples.shape, examples.classes, path)
+    place = (name, network, examples.shape, examples.classes, path)
+    loader = functools.partial(load, *place)
     digest = checkpoints.weights_digest(loader())
-    target = Target(
-        name,
-        {
-            "network": network,
-            "weights": digest,
-            "version": defense.version,
-            "parameters": defense.parameters,
-        },
-    )
+    identity = {
+        "network": network,
+        "weights": digest,
+        "version": defense.version,
+        "parameters": defense.parameters,
+    }
+    declared = defense.surrogates(network=network, shape=examples.shape, classes=examples.classes)
+    target = Target(name, identity, surrogates=bool(declared))
     record = DefenseRecord(
         key=target.key,
         network=network,
@@ -85,7 +89,78 @@ def _contender(name: str, source: str, examples: Examples, path: Path | None) ->
         checkpoint=path.name,
         twin=defense.twin,
     )
-    return Contender(target, loader, record)
+    surrogates = functools.partial(load_surrogates, *place) if declared else None
+    return Contender(target, loader, record, surrogates)
+
+
+def with_controls(
+    contenders: list[Contender],
+    source: str,
+    examples: Examples,
+    given: Mapping[str, Path],
+    wanted: Iterable[str] = (),
+) -> list[Contender]:
+    """Add the twins, and what else transfer attacks start from, where there are weights.
+
+    Args:
+        contenders: the defenses that were asked for.
+        source: the data set as written.
+        examples: what is evaluated.
+        given: `--checkpoint`, by name as written.
+        wanted: defenses that transfer attacks name.
+
+    Returns:
+        The contenders, each knowing its sources, and then the controls.
+
+    Raises:
+        CheckpointError: a defense that a transfer attack names has no weights, or a twin's
+            `--checkpoint` cannot be used.
+    """
+    known = {contender.target.name: contender for contender in contenders}
+    for name in wanted:
+        canonical = registry.defenses.create(name).name
+        if canonical not in known:
+            known[canonical] = replace(_contender(canonical, source, examples, None), control=True)
+    for twin in [c.record.twin for c in contenders if c.record.twin]:
+        if twin not in known:
+            try:
+                control = _contender(twin, source, examples, given.get(twin))
+            except CheckpointError:
+                if twin in given:
+                    raise
+                continue  # a twin without weights: the comparison says that there is none
+            known[twin] = replace(control, control=True)
+    return [_with_sources(contender, known, wanted) for contender in known.values()]
+
+
+def _with_sources(
+    contender: Contender, known: Mapping[str, Contender], wanted: Iterable[str]
+) -> Contender:
+    names = {name: registry.defenses.create(name).name for name in wanted}
+    if contender.record.twin in known:
+        names["twin"] = str(contender.record.twin)
+    sources = {
+        written: (name, known[name].record.weights_digest)
+        for written, name in names.items()
+        if name != contender.target.name
+    }
+    return replace(contender, target=replace(contender.target, sources=sources))
+
+
+def load_surrogates(
+    name: str, network: str, shape: tuple[int, int, int], classes: int, path: Path
+) -> dict[str, nn.Module]:
+    """A defense's surrogates with its weights, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: the weights do not fit a surrogate.
+    """
+    defense = registry.defenses.create(name)
+    modules = defense.surrogates(network=network, shape=shape, classes=classes)
+    for module in modules.values():
+        checkpoints.load_weights(path, module)
+        module.eval()
+    return modules
 
 
 def load(

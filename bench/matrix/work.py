@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Task
     from bench.record.adversarial import Found
 
+#: Sets the judge's random numbers apart from the attack's.
+JUDGE = 0x5EED5EED
 #: Makes the module of a defense, weights loaded; called once in each worker.
 Loader = Callable[[], "nn.Module"]
 
@@ -59,9 +61,11 @@ class Bench:
 
     examples: Examples
     loaders: dict[str, Loader]
+    surrogate_loaders: dict[str, Callable[[], dict[str, nn.Module]]]
     device: str
     batch_size: int | None
     _models: dict[str, CountedModel] = field(default_factory=dict, repr=False)
+    _surrogates: dict[str, dict[str, CountedModel]] = field(default_factory=dict, repr=False)
 
     def model(self, name: str) -> CountedModel:
         """A defense's model, built on first use."""
@@ -72,6 +76,17 @@ class Bench:
                 self.loaders[name](), self.examples.classes, self.batch_size, self.device
             )
         return self._models[name]
+
+    def surrogates(self, name: str) -> dict[str, CountedModel]:
+        """The surrogates of a defense, built on first use; their passes are counted as its own."""
+        from bench.matrix.model import CountedModel
+
+        if name not in self._surrogates:
+            self._surrogates[name] = {
+                key: CountedModel(module, self.examples.classes, self.batch_size, self.device)
+                for key, module in self.surrogate_loaders[name]().items()
+            }
+        return self._surrogates[name]
 
     def run(self, task: Task) -> TaskResult:
         """Do a task. Whatever a plugin raises becomes part of the result."""
@@ -100,6 +115,8 @@ class Bench:
                 self._restore_after(task, model, weights)
                 if not _is_out_of_memory(error):
                     raise
+                for surrogate in self._surrogates.get(task.target, {}).values():
+                    surrogate.halve()
                 if not model.halve():
                     raise AttackError("out of memory, one example at a time") from error
                 continue  # the same shard from the same seed, in smaller forward passes
@@ -115,19 +132,25 @@ class Bench:
         return changed
 
     def _clean(self, task: Task, model: CountedModel) -> TaskResult:
-        from bench.matrix.judge import predict
+        from bench.matrix.judge import DRAWS, is_randomised, predict
         from bench.matrix.model import full_precision
 
         inputs, labels = self._shard(task)
         model.reset_counts()
         started = time.perf_counter()
         with full_precision():
-            prediction = predict(model, inputs, labels)
+            draws = DRAWS if is_randomised(model, inputs) else 1
+            prediction = predict(model, inputs, labels, draws=draws)
         totals = _totals(model, started, attack_forwards=0)
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
-        attack = registry.attacks.create(task.attack)
+        attack = registry.attacks.create(task.attack.partition("#")[0])
+        surrogates = self.surrogates(task.target) if task.surrogates else {}
+        source = self.model(task.source) if task.source else None
+        helpers = [*surrogates.values(), *([source] if source else [])]
+        for helper in helpers:
+            helper.reset_counts()
         inputs, labels = self._shard(task)
         rows = [index - task.start for index in task.active]
         model.reset_counts()
@@ -142,6 +165,8 @@ class Bench:
                 epsilon=float(task.cells[0][1]) if attack.kind == "fixed" else None,
                 classes=self.examples.classes,
                 seed=task.seed,
+                surrogates=dict(surrogates),
+                source=source,
             )
             proposal = attack.run(problem)
             if not isinstance(proposal, Proposal):
@@ -149,10 +174,13 @@ class Bench:
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
                 )
         result = TaskResult(task)
+        for helper in helpers:
+            model.forwards += helper.forwards
+            model.backwards += helper.backwards
         spent = model.forwards
         for position, (_, epsilon) in enumerate(task.cells):
             threat = ThreatModel(task.norm, epsilon)
-            judgement = self._judge(model, inputs[rows], labels[rows], proposal, threat)
+            judgement = self._judge(task, model, inputs[rows], labels[rows], proposal, threat)
             frame = attack_frame(task, inputs, labels, rows, judgement, proposal)
             flags = proposal.flags if proposal else ()
             result.outcomes.append(Outcomes(frame, flags=flags))
@@ -163,19 +191,22 @@ class Bench:
 
     def _judge(
         self,
+        task: Task,
         model: CountedModel,
         inputs: Tensor,
         labels: Tensor,
         proposal: Proposal | None,
         threat: ThreatModel,
     ) -> Judgement | None:
+        from bench.matrix.isolation import isolated_generators
         from bench.matrix.judge import judge
         from bench.matrix.model import full_precision
 
         if proposal is None:
             return None
-        with full_precision():
-            return judge(model, inputs, labels, proposal.candidates, threat)
+        # Draws that no attack has seen: whatever it did with the generators is undone here.
+        with full_precision(), isolated_generators(task.seed ^ JUDGE):
+            return judge(model, inputs, labels, proposal.candidates, threat, draws=task.clean_draws)
 
     def _shard(self, task: Task) -> tuple[Tensor, Tensor]:
         span = slice(task.start, task.stop)

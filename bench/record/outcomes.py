@@ -24,12 +24,13 @@ COLUMNS: dict[str, str] = {
     "attacked": "bool",  # False: a clean error, or broken before (scope `remaining`)
     "broken": "bool",  # an adversarial example was found; a clean error counts
     "projected": "bool",  # the candidate lay outside the ball or box and was brought back
-    "distance_linf": "float64",  # of the adversarial example, NaN where not broken
+    "distance_linf": "float64",  # of the adversarial example, NaN where no draw was wrong
     "distance_l2": "float64",
     "distance_l1": "float64",
     "margin": "float64",  # logit of the label minus the best other, at the judged candidate
     "draws": "int64",  # how often the judge asked
     "wrong_draws": "int64",
+    "choice_wrong_draws": "int64",  # of as many draws before, by which a worst case is chosen
     "fault": "str",  # why a candidate was refused; empty where it was judged
 }
 

@@ -14,7 +14,7 @@ from bench.errors import StoreError
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "failed", "skipped", "incomplete"]
-Scope = Literal["all", "remaining"]
+Scope = Literal["all", "remaining", "evidence"]
 
 
 class Record(BaseModel):
@@ -33,6 +33,8 @@ class CellRecord(Record):
     key: str
     """Its folder under `cells/`; empty where it was skipped."""
     scope: Scope = "all"
+    round: int = 0
+    """Of the escalation that asked for it; 0 where the user or the examination did."""
     status: Status = "incomplete"
     reason: str = ""
     """Why it failed or was skipped."""
@@ -48,6 +50,8 @@ class DefenseRecord(Record):
     checkpoint: str
     """The file's name, or a sentence on where the weights came from."""
     twin: str | None = None
+    control: bool = False
+    """Here as somebody's twin, at the headline epsilon alone, without being asked for."""
 
 
 class DatasetRecord(Record):
@@ -82,6 +86,10 @@ class RunRecord(Record):
     defenses: dict[str, DefenseRecord]
     cells: list[CellRecord]
     provenance: dict[str, Any]
+    examined: bool = False
+    """Whether the defenses were examined as well as attacked."""
+    budget: int | None = None
+    """Passes that escalation may spend on each defense; None where it was left out."""
 
     @classmethod
     def read(cls, content: Any, where: str) -> RunRecord:

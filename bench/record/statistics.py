@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 
 
-def wilson(successes: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
+def wilson(successes: float, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
     """The Wilson score interval of a proportion (Wilson 1927), 95 % by default.
 
     Args:
-        successes: how many of n.
+        successes: how many of n; fractions of draws add up.
         n: at least 1.
         z: the standard normal quantile.
 

@@ -88,8 +88,22 @@ def critical_distances(results: list[CellResult], norm: str) -> np.ndarray:
     return smallest
 
 
-def build(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Any]:
-    """The dictionary of `summary.json` (its schema: DESIGN.md, `results/README.md`)."""
+def build(
+    record: RunRecord,
+    results: dict[str, list[CellResult]],
+    examined: dict[str, dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """The dictionary of `summary.json` (its schema: DESIGN.md, `results/README.md`).
+
+    Args:
+        record: the run's.
+        results: its finished cells, by defense.
+        examined: what `bench.trust` says of each defense, to be put beside its figures.
+    """
+    parts = {
+        name: _defense(record, name, results[name], (examined or {}).get(name, {}))
+        for name in sorted(record.defenses)
+    }
     return {
         "schema": SCHEMA_VERSION,
         "run": record.id,
@@ -101,14 +115,17 @@ def build(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, 
         "epsilons": record.epsilons,
         "headline": record.headline,
         "judging": record.judging,
-        "defenses": {
-            name: _defense(record, name, results[name]) for name in sorted(record.defenses)
-        },
+        "budget": record.budget,
+        "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
+        # Twins that were not asked for themselves: attacked at the headline epsilon alone.
+        "controls": {n: part for n, part in parts.items() if record.defenses[n].control},
         "provenance": record.provenance,
     }
 
 
-def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[str, Any]:
+def _defense(
+    record: RunRecord, name: str, results: list[CellResult], examined: dict[str, Any]
+) -> dict[str, Any]:
     import numpy as np
 
     entry = record.defenses[name]
@@ -118,7 +135,7 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:
-        if cell.attack != CLEAN:
+        if cell.attack != CLEAN and cell.scope != "evidence":
             found = by_cell.get((cell.attack, cell.epsilon))
             attacks[cell.attack][cell.epsilon] = _attack(cell, found, n)
     totals = sum((r.totals for r in results), start=Totals())
@@ -128,11 +145,15 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "weights_digest": entry.weights_digest,
         "checkpoint": entry.checkpoint,
         "twin": entry.twin,
-        "clean_accuracy": None if clean is None else float(1 - clean.frame["broken"].mean()),
+        "clean_accuracy": None if clean is None else _clean_accuracy(clean),
         "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
         "cost": _cost(totals),
         "worst_case": {
-            epsilon: _worst_case(critical, cells, epsilon, n) for epsilon in record.epsilons
+            epsilon: {
+                **_worst_case(record, results, critical, cells, epsilon),
+                "verdict": examined.get("verdicts", {}).get(epsilon),
+            }
+            for epsilon in ([record.headline] if entry.control else record.epsilons)
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
         # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
@@ -140,7 +161,7 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
         "critical": None
         if critical is None
         else [float(d) if np.isfinite(d) else None for d in critical],
-        "evidence": [],
+        **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
             {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
             for c in cells
@@ -155,11 +176,25 @@ def _defense(record: RunRecord, name: str, results: list[CellResult]) -> dict[st
     }
 
 
+def _clean_accuracy(clean: CellResult) -> float:
+    return float(1 - (clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
+
+
 def _worst_case(
-    critical: np.ndarray | None, cells: list[CellRecord], epsilon: str, n: int
+    record: RunRecord,
+    results: list[CellResult],
+    critical: np.ndarray | None,
+    cells: list[CellRecord],
+    epsilon: str,
 ) -> dict[str, Any]:
-    here = [c for c in cells if c.epsilon == epsilon and c.status != "skipped"]
-    attacked = {c.attack for c in cells if c.attack != CLEAN and c.status != "skipped"}
+    n = record.dataset.n
+    asked = [
+        c
+        for c in cells
+        if c.attack != CLEAN and c.scope != "evidence" and c.round == 0 and c.status != "skipped"
+    ]
+    here = [c for c in asked if c.epsilon == epsilon]
+    attacked = {c.attack for c in asked}
     complete = (
         critical is not None
         and {c.attack for c in here} == attacked
@@ -167,9 +202,42 @@ def _worst_case(
     )
     if critical is None:
         nothing = {"robust_accuracy": None, "low": None, "high": None, "n": n}
-        return {**nothing, "complete": False, "verdict": None}
-    robust = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
-    return {**proportion(robust, n), "n": n, "complete": complete, "verdict": None}
+        return {**nothing, "complete": False}
+    correct = correct_within(results, record.norm, Epsilon.parse(epsilon))
+    majority = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
+    beside = {"majority_accuracy": majority / n} if is_randomised(results) else {}
+    return {**proportion(float(correct.sum()), n), **beside, "n": n, "complete": complete}
+
+
+def is_randomised(results: list[CellResult]) -> bool:
+    """Whether the judge had to ask more than once."""
+    return any(int(result.frame["draws"].max()) > 1 for result in results)
+
+
+def correct_within(results: list[CellResult], norm: str, epsilon: Epsilon) -> np.ndarray:
+    """The fraction of draws in which each example is right at its worst within epsilon.
+
+    The worst of all candidates within epsilon is chosen by one set of draws and reported by
+    another, so that choosing among many does not lower the figure by chance. Of a deterministic
+    defense this is 0 or 1, the per-example AND.
+
+    Returns:
+        float64, (n,).
+    """
+    import numpy as np
+
+    column = f"distance_{norm.lower()}"
+    worst, correct = np.full(len(results[0].frame), -1.0), np.ones(len(results[0].frame))
+    for result in results:
+        frame = result.frame
+        clean = result.cell.attack == CLEAN
+        distance = np.zeros(len(frame)) if clean else frame[column].to_numpy()
+        within = broken_within(distance, epsilon)
+        chance = np.where(within, frame["choice_wrong_draws"] / frame["draws"], -1.0)
+        better = chance > worst
+        correct = np.where(better, 1 - frame["wrong_draws"] / frame["draws"], correct)
+        worst = np.where(better, chance, worst)
+    return correct
 
 
 def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
@@ -177,7 +245,7 @@ def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
     return critical <= float(epsilon) + TOLERANCE
 
 
-def proportion(robust: int, n: int) -> dict[str, Any]:
+def proportion(robust: float, n: int) -> dict[str, Any]:
     """A robust accuracy with its 95 % Wilson interval."""
     low, high = wilson(robust, n)
     return {"robust_accuracy": robust / n, "low": low, "high": high}
@@ -189,7 +257,7 @@ def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, An
         "reason": cell.reason,
         "scope": cell.scope,
         "source": "attacked",
-        "escalated": False,
+        "escalated": cell.round > 0,
         "robust_accuracy": None,
         "low": None,
         "high": None,
@@ -210,7 +278,7 @@ def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, An
         **_cost(result.totals),
     }
     if cell.scope == "all":
-        entry |= proportion(int(n - frame["broken"].sum()), n)
+        entry |= proportion(float(n - (frame["wrong_draws"] / frame["draws"]).sum()), n)
     return entry
 
 

@@ -34,12 +34,13 @@ HEADER = [
     "architecture",
     "clean %",
     "robust % (95 %)",
+    "verdict",
     "lowest row",
     "n",
     "checkpoint",
     "run",
 ]
-TEXT = frozenset({"defense", "architecture", "lowest row", "checkpoint", "run"})
+TEXT = frozenset({"verdict", "defense", "architecture", "lowest row", "checkpoint", "run"})
 
 
 class Entry(NamedTuple):
@@ -61,7 +62,9 @@ class Entry(NamedTuple):
         return sorted(
             attack
             for attack, cells in self.defense["attacks"].items()
-            if headline in cells and cells[headline]["status"] != "skipped"
+            if headline in cells
+            and cells[headline]["status"] != "skipped"
+            and not cells[headline]["escalated"]
         )
 
 
@@ -126,7 +129,9 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
     entry = group[0]
     defense, summary = entry.defense, entry.summary
     headline = summary["headline"]
-    worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
+    worst = defense["worst_case"][headline]
+    if "majority_accuracy" not in worst:  # of a randomised defense every run stands for itself
+        worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
     complete = all(item.defense["worst_case"][headline]["complete"] for item in group)
     lowest = min(
         (
@@ -141,6 +146,7 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
         escape(defense["network"]),
         percent(defense["clean_accuracy"]),
         f"**{interval(worst)}**" + ("" if complete else " †"),
+        escape((defense.get("verdict") or {}).get("level", "–")),
         escape(lowest),
         str(summary["n"]),
         defense["weights_digest"][:8],

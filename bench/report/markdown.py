@@ -6,6 +6,8 @@ import html
 from typing import Any
 
 Summary = dict[str, Any]
+#: How the reason begins for which a stronger attack was left out of an escalation.
+LEFT_OUT = "escalation would need"
 
 
 def escape(text: object) -> str:
@@ -28,11 +30,16 @@ def percent(fraction: float | None) -> str:
 
 
 def interval(entry: dict[str, Any]) -> str:
-    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`."""
+    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`.
+
+    Of a randomised defense it is the mean fraction of right draws, with the majority beside it.
+    """
     if entry["robust_accuracy"] is None:
         return "–"
     low, high = percent(entry["low"]), percent(entry["high"])
-    return f"{percent(entry['robust_accuracy'])} ({low}–{high})"
+    most = entry.get("majority_accuracy")
+    beside = "" if most is None else f", right in most draws {percent(most)}"
+    return f"{percent(entry['robust_accuracy'])} ({low}–{high}{beside})"
 
 
 def render_matrix(summary: Summary, name: str) -> str:
@@ -48,7 +55,7 @@ def render_matrix(summary: Summary, name: str) -> str:
     order = sorted(shown, key=lambda attack: (_strength(shown[attack], summary), attack))
     rows = [
         [
-            escape(attack),
+            escape(attack) + _mark(defense.get("marks", {}).get(attack)),
             *(_cell(shown[attack].get(epsilon)) for epsilon in epsilons),
             _passes(shown[attack].values()),
         ]
@@ -62,6 +69,11 @@ def render_matrix(summary: Summary, name: str) -> str:
     cost = defense["cost"]
     rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
     return table(header, rows, text=frozenset({"attack"}))
+
+
+def _mark(mark: str | None) -> str:
+    """What an attack's figure is worth, where it is not simply to be believed."""
+    return f" ({mark})" if mark in ("misled", "failed") else ""
 
 
 def _strength(cells: dict[str, Any], summary: Summary) -> float:
@@ -101,6 +113,7 @@ def render_defense(summary: Summary, name: str) -> str:
     defense = summary["defenses"][name]
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
+    verdict = defense.get("verdict")
     lines = [
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
@@ -108,6 +121,7 @@ def render_defense(summary: Summary, name: str) -> str:
         f"**worst case {interval(worst)} %** at ε = {escape(headline)} "
         f"(lowest row: {escape(strongest(defense, headline))}).",
         "",
+        *([_ruling(verdict), ""] if verdict else []),
         render_matrix(summary, name),
         "",
         "Rows are each attack's own robust accuracy in percent over all "
@@ -115,8 +129,55 @@ def render_defense(summary: Summary, name: str) -> str:
     ]
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
-    lines += _notes(defense)
+    lines += _notes(defense) + _examination(summary, defense)
     return "\n".join(lines)
+
+
+def _ruling(verdict: dict[str, Any]) -> str:
+    reasons = " ".join(escape(reason) for reason in verdict["reasons"])
+    return f"**Verdict: {escape(verdict['level'])}.** {reasons}".rstrip()
+
+
+def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
+    """What the evidence says, what escalation did, and how the twin fares."""
+    evidence = defense.get("evidence")
+    if not evidence:
+        return []
+    counts = {
+        status: sum(item["status"] == status for item in evidence)
+        for status in ("pass", "fail", "not run")
+    }
+    lines = [
+        "",
+        f"Evidence at ε = {escape(summary['headline'])}: {counts['pass']} tests passed, "
+        f"{counts['fail']} failed, {counts['not run']} not run.",
+    ]
+    failed = [item for item in evidence if item["status"] == "fail"]
+    if failed:
+        lines += [
+            "",
+            *(
+                f"- {escape(item['id'])} ({item['kind']}): {escape(item['sentence'])}"
+                for item in failed
+            ),
+        ]
+    lowered = [
+        f"{escape(attack)} broke {cells[epsilon]['broken']} more at ε = {escape(epsilon)}"
+        for attack, cells in defense["attacks"].items()
+        for epsilon in cells
+        if cells[epsilon]["escalated"] and cells[epsilon]["status"] == "ok"
+    ]
+    if lowered:
+        lines += ["", f"Escalation: {'; '.join(lowered)}."]
+    beyond = [i["attack"] for i in defense["skipped"] if i["reason"].startswith(LEFT_OUT)]
+    if beyond:
+        lines += [
+            "",
+            f"Left out by --budget {summary['budget']}: {', '.join(map(escape, beyond))}.",
+        ]
+    comparison = defense.get("comparison")
+    sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
+    return [*lines, "", f"Credit: {escape(sentence)}"]
 
 
 def _notes(defense: dict[str, Any]) -> list[str]:
@@ -127,6 +188,7 @@ def _notes(defense: dict[str, Any]) -> list[str]:
     notes += [
         f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
         for item in defense["skipped"]
+        if not item["reason"].startswith(LEFT_OUT)
     ]
     flags: dict[tuple[str, str], list[str]] = {}
     for attack, cells in defense["attacks"].items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -20,25 +22,33 @@ class KWTA(nn.Module):
         gamma: the share of units that win, in (0, 1]; k = max(1, int(gamma · N)).
         exact: keep exactly k. Units tied at the k-th largest value then stay in the order of
             their index (C, H, W), lowest first; otherwise, as in the paper's code, all of them do.
+        backward_gamma: in (0, 1]; if given, the gradient passes the winners for this share
+            instead, while the values stay those of `gamma`. With a larger share the gradient also
+            sees the units that would win after a small change (BPDA, Athalye et al., ICML 2018).
 
     Raises:
-        UsageError: gamma is not in (0, 1].
+        UsageError: gamma or backward_gamma is not in (0, 1].
     """
 
-    def __init__(self, gamma: float = 0.1, *, exact: bool = False) -> None:
+    def __init__(
+        self, gamma: float = 0.1, *, exact: bool = False, backward_gamma: float | None = None
+    ) -> None:
         super().__init__()
-        if not 0 < gamma <= 1:
-            raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
+        for name, share in (("gamma", gamma), ("backward_gamma", backward_gamma)):
+            if share is not None and not 0 < share <= 1:
+                raise UsageError(f"{name} has to be greater than 0 and at most 1 (got {share})")
         self.gamma = gamma
         self.exact = exact
+        self.backward_gamma = backward_gamma
 
     def extra_repr(self) -> str:
         """The parameters, as torch prints them."""
-        return f"gamma={self.gamma}, exact={self.exact}"
+        own = f"gamma={self.gamma}, exact={self.exact}"
+        return own if self.backward_gamma is None else f"{own}, backward={self.backward_gamma}"
 
     def winners(self, units: int) -> int:
         """How many of so many units win: k."""
-        return max(1, int(self.gamma * units))
+        return _winners(self.gamma, units)
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to each example on its own.
@@ -55,25 +65,58 @@ class KWTA(nn.Module):
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
         with torch.no_grad():
-            mask = self._exact_mask(x) if self.exact else self._threshold_mask(x)
+            mask = self._mask(x, self.gamma)
+        if self.backward_gamma is None or not (torch.is_grad_enabled() and x.requires_grad):
+            return torch.where(mask, x, 0)
+        with torch.no_grad():
+            passing = self._mask(x, self.backward_gamma)
+        out: Tensor = _ValuesOfOne.apply(x, mask, passing)
+        return out
+
+    def _mask(self, x: Tensor, gamma: float) -> Tensor:
+        """True where a unit wins when this share of its example's units does."""
+        k = _winners(gamma, x.shape[1:].numel())
+        return _exact_mask(x, k) if self.exact else _threshold_mask(x, k)
+
+
+class _ValuesOfOne(torch.autograd.Function):
+    """The values of one mask, the gradient of another.
+
+    Not `soft + (hard - soft).detach()`, whose sum rounds: the values have to be exact.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, mask: Tensor, passing: Tensor) -> Tensor:
+        ctx.save_for_backward(passing)
         return torch.where(mask, x, 0)
 
-    def _threshold_mask(self, x: Tensor) -> Tensor:
-        """True where a unit is at least the k-th largest of its example."""
-        units = x.flatten(1)
-        top = units.topk(self.winners(units.shape[1]), dim=1, sorted=False).values
-        threshold = top.amin(dim=1)
-        _refuse_nan(threshold)  # topk takes NaN for the largest value, and amin passes it on
-        return x >= threshold.reshape(-1, *[1] * (x.ndim - 1))
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
+        (gradient,) = gradients
+        (passing,) = ctx.saved_tensors
+        return torch.where(passing, gradient, 0), None, None
 
-    def _exact_mask(self, x: Tensor) -> Tensor:
-        """True for exactly k units of each example."""
-        units = x.flatten(1)
-        order = units.sort(dim=1, descending=True, stable=True)
-        _refuse_nan(order.values[:, 0])  # sorting takes NaN for the largest value
-        chosen = order.indices[:, : self.winners(units.shape[1])]
-        mask = torch.zeros_like(units, dtype=torch.bool).scatter_(1, chosen, True)
-        return torch.empty_like(x, dtype=torch.bool).copy_(mask.view(x.shape))
+
+def _winners(gamma: float, units: int) -> int:
+    """How many of so many units win: k."""
+    return max(1, int(gamma * units))
+
+
+def _threshold_mask(x: Tensor, k: int) -> Tensor:
+    """True where a unit is at least the k-th largest of its example."""
+    top = x.flatten(1).topk(k, dim=1, sorted=False).values
+    threshold = top.amin(dim=1)
+    _refuse_nan(threshold)  # topk takes NaN for the largest value, and amin passes it on
+    return x >= threshold.reshape(-1, *[1] * (x.ndim - 1))
+
+
+def _exact_mask(x: Tensor, k: int) -> Tensor:
+    """True for exactly k units of each example."""
+    units = x.flatten(1)
+    order = units.sort(dim=1, descending=True, stable=True)
+    _refuse_nan(order.values[:, 0])  # sorting takes NaN for the largest value
+    mask = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order.indices[:, :k], True)
+    return torch.empty_like(x, dtype=torch.bool).copy_(mask.view(x.shape))
 
 
 def _refuse_nan(values: Tensor) -> None:

@@ -10,9 +10,19 @@ import torch
 from torch import Tensor, nn
 
 from attacks.autoattack import QUERIES
+from bench.errors import UsageError
+from bench.matrix.model import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
-from tests.attacks.worlds import Function, broken, linear_problem, network_problem, pose, solve
+from tests.attacks.worlds import (
+    Function,
+    broken,
+    linear_problem,
+    network_problem,
+    pose,
+    solve,
+    unbreakable_problem,
+)
 
 SHAPE = (1, 8, 8)
 
@@ -188,3 +198,21 @@ def test_layout_and_types_that_it_chokes_on_are_mended() -> None:
         labels=labels.int(),
     )
     assert solve("apgd-t", odd).candidates.equal(expected.candidates)
+
+
+def test_square_has_a_budget_of_its_own() -> None:
+    """Queries and restarts bound its forwards, and its defaults are AutoAttack's."""
+    problem = unbreakable_problem(Norm.LINF)
+    assert isinstance(problem.model, CountedModel)
+    taken = {}
+    for name in ("square[queries=30]", "square[queries=30,restarts=3]"):
+        problem.model.reset_counts()
+        solve(name, problem)
+        attack = attacks.create(name)
+        cost = attack.cost(norm=Norm.LINF, shape=SHAPE, classes=problem.classes)
+        taken[name] = problem.model.forwards / len(problem.inputs)
+        assert 0.7 * cost.forwards <= taken[name] <= cost.forwards
+    assert taken["square[queries=30,restarts=3]"] > 2 * taken["square[queries=30]"]
+    assert attacks.create("square").parameters == {"queries": 5_000, "restarts": 1}
+    with pytest.raises(UsageError, match="queries has to be greater than 0"):
+        attacks.create("square[queries=0]")

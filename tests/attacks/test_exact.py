@@ -5,7 +5,7 @@ import pytest
 
 from bench.registry import attacks
 from bench.threat import Norm
-from tests.attacks.worlds import SHAPE, broken, distances, linear_problem, solve
+from tests.attacks.worlds import SHAPE, broken, builtin_attacks, distances, linear_problem, solve
 
 
 @pytest.mark.parametrize(
@@ -31,7 +31,7 @@ def test_strong_attacks_reach_the_exact_robust_accuracy(
 
 NATIVE = [
     (name, norm)
-    for name in attacks.names()
+    for name in builtin_attacks()
     for norm in sorted(attacks.get(name).norms)
     if name != "autoattack"  # its attacks are rows
     and attacks.create(name).why_not(norm=norm, shape=SHAPE, classes=4) is None

@@ -20,9 +20,12 @@ def test_every_member_exists_and_can_run_in_the_norm(suite: str, norm: Norm) -> 
 
 @pytest.mark.parametrize("norm", list(Norm))
 def test_all_holds_every_native_row_and_the_papers_attacks(norm: Norm) -> None:
-    """The cascade stays out, because its attacks are rows; the paper's attacks come along."""
+    """Not the cascade, whose attacks are rows, nor EOT; the paper's attacks come along."""
     names = suites["all"].members(norm)
     assert "autoattack" not in names
+    assert "eot-pgd" not in names
+    own = {"fd-pgd", "margin-pgd", "averaged-pgd", "surrogate", "transfer"}
+    assert (own <= set(names)) == (norm is not Norm.L1)
     assert set(suites["standard"].members(norm)) <= set(names)
     assert set(suites["paper"].members(norm)) <= set(names)
     assert ("sparse-l1-descent" in names) == (norm is Norm.L1)

@@ -7,7 +7,14 @@ from bench.api import Cost, Problem
 from bench.matrix.model import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
-from tests.attacks.worlds import SHAPE, broken, network_problem, solve, unbreakable_problem
+from tests.attacks.worlds import (
+    SHAPE,
+    broken,
+    builtin_attacks,
+    network_problem,
+    solve,
+    unbreakable_problem,
+)
 
 EPSILON = {Norm.LINF: 0.15, Norm.L2: 0.8, Norm.L1: 3.0}
 #: They stop early when nothing improves, or begin where something is broken already.
@@ -20,7 +27,7 @@ ONE_NORM = {"sparse-l1-descent", "gaussian-noise"}
 def rows() -> list[tuple[str, Norm]]:
     """Each attack in each norm that it searches in, and minimum-norm ones in Linf as well."""
     table = []
-    for name in attacks.names():
+    for name in builtin_attacks():
         attack = attacks.create(name)
         read = {Norm.LINF} if attack.kind == "minimum" else set()
         for norm in sorted(attack.norms | read):

@@ -28,6 +28,11 @@ class Function(nn.Module):
         return self.function(x)
 
 
+def builtin_attacks() -> list[str]:
+    """The registered attacks that Winnow brings itself, whatever other tests registered."""
+    return [n for n in attacks.names() if attacks.get(n).__module__.startswith("attacks.")]
+
+
 def pose(
     module: nn.Module,
     inputs: Tensor,
@@ -37,9 +42,19 @@ def pose(
     epsilon: float | None = 0.1,
     classes: int,
 ) -> Problem:
-    """A problem as the matrix poses it."""
+    """A problem as the matrix poses it; the model is its own surrogates and source."""
     model = CountedModel(module, classes, None, "cpu")
-    return Problem(model, inputs, labels, norm, epsilon, classes, seed=7)
+    return Problem(
+        model,
+        inputs,
+        labels,
+        norm,
+        epsilon,
+        classes,
+        seed=7,
+        surrogates={"first": model, "second": model},
+        source=model,
+    )
 
 
 def solve(name: str, problem: Problem, seed: int = 7) -> Proposal:

@@ -9,10 +9,9 @@ import torch
 from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.evaluation import evaluate
 from bench.matrix.judge import judge, margins
 from bench.threat import Epsilon, Norm, ThreatModel
-from tests.models import Sum, linear_examples, linf_thresholds
+from tests.models import Sum, attack_only, linear_examples, linf_thresholds
 
 EPSILON = "0.03"
 
@@ -28,7 +27,7 @@ def exact_robust_accuracy(epsilon: str = EPSILON) -> float:
 def evaluate_with(attack: str, epsilons: list[str] | None = None):  # type: ignore[no-untyped-def]
     """The result of one attack on `Sum`."""
     examples = linear_examples()
-    return evaluate(
+    return attack_only(
         Sum(), examples.inputs, examples.labels, epsilons=epsilons or [EPSILON], attacks=attack
     )
 

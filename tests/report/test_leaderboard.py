@@ -10,9 +10,8 @@ import pytest
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError
-from bench.evaluation import evaluate
 from bench.report import render_leaderboard, write_leaderboard
-from tests.models import Sum, linear_examples, linf_thresholds
+from tests.models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def summary() -> dict[str, Any]:
     """Of a run of `Sum`."""
     examples = linear_examples()
-    return evaluate(
+    return attack_only(
         Sum(),
         examples.inputs,
         examples.labels,
@@ -53,7 +52,7 @@ def test_the_same_runs_give_the_same_bytes_in_any_order(summary: dict[str, Any])
     [
         {"data_digest": "other"},
         {"norm": "L2"},
-        {"headline": "0.02", "judging": {"version": 2, "precision": "fp32", "device": "cpu"}},
+        {"headline": "0.02", "judging": {"version": 99, "precision": "fp32", "device": "cpu"}},
         {"budget": 7},
         {"dataset": "other"},
     ],

@@ -1,0 +1,208 @@
+"""Joining the matrix and the examination: what the evidence asks for is run, and weighed again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from bench import registry
+from bench.matrix.plan import Cell, estimate, plan_cell
+from bench.record.schema import CellRecord
+from bench.threat import Epsilon, Norm
+from bench.trust import (
+    Case,
+    Request,
+    attack_marks,
+    compare,
+    escalate,
+    evidence_of,
+    pending,
+    requests,
+    verdict,
+)
+from bench.trust.case import CLEAN
+
+if TYPE_CHECKING:
+    from bench.matrix.fill import Filler
+    from bench.preparation import Prepared
+    from bench.record.schema import RunRecord
+    from bench.record.summary import CellResult
+
+#: Rounds of escalation, at most.
+ROUNDS = 3
+
+
+def cases(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Case]:
+    """What the examination has to know of each defense of a run, its twin's included."""
+    alone = {name: _case(record, name, results[name]) for name in record.defenses}
+    return {
+        name: replace(case, twin=alone.get(record.defenses[name].twin or ""))
+        for name, case in alone.items()
+    }
+
+
+def _case(record: RunRecord, name: str, results: list[CellResult]) -> Case:
+    cells = {}
+    broken: dict[int, set[int]] = defaultdict(set)
+    for result in results:
+        attack, _, repeat = result.cell.attack.partition("#")
+        cells[attack, result.cell.epsilon, int(repeat or 0)] = result.frame
+        if result.cell.round:
+            broken[result.cell.round] |= set(result.frame.index[result.frame["broken"]])
+    mine = [cell for cell in record.cells if cell.defense == name]
+    wrong = set(cells[CLEAN].index[cells[CLEAN]["broken"]]) if CLEAN in cells else set()
+    return Case(
+        name=name,
+        norm=Norm(record.norm),
+        n=record.dataset.n,
+        classes=len(record.dataset.class_names),
+        headline=Epsilon.parse(record.headline),
+        epsilons=tuple(map(Epsilon.parse, record.epsilons)),
+        cells=cells,
+        failures=[(c.attack, c.epsilon, c.reason) for c in mine if c.status == "failed"],
+        flags={result.cell.attack: result.flags for result in results},
+        rounds=tuple(len(broken[number] - wrong) for number in sorted(broken)),
+        shape=record.dataset.shape,
+    )
+
+
+def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, dict[str, Any]]:
+    """Evidence, verdict, marks and comparison with the twin, of each defense, ready for JSON."""
+    found: dict[str, dict[str, Any]] = {}
+    if not record.examined:
+        return found
+    for name, case in cases(record, results).items():
+        if CLEAN not in case.cells:
+            continue
+        evidence = evidence_of(case)
+        comparison, ruling = compare(case), verdict(evidence, case)
+        found[name] = {
+            "evidence": [item.to_json() for item in evidence],
+            "verdict": ruling.to_json(),
+            # Gathered at the headline epsilon; elsewhere only a figure at chance needs no doubt.
+            "verdicts": {
+                epsilon.text: "credible"
+                if replace(case, headline=epsilon).at_chance
+                else ruling.level
+                for epsilon in case.epsilons
+            },
+            "marks": attack_marks(case, evidence),
+            "comparison": comparison.to_json() if comparison else None,
+        }
+    return found
+
+
+class Inquiry:
+    """Examines the defenses of a run, asking for more cells where the evidence needs them.
+
+    It decides by the cells of its own command alone, so that the same command asks for the same
+    cells again, whatever else the run's folder holds by then.
+    """
+
+    def __init__(self, prepared: Prepared, filler: Filler) -> None:
+        self.prepared = prepared
+        self.filler = filler
+        self.records: list[CellRecord] = []
+
+    def conduct(self, filled: list[CellRecord]) -> list[CellRecord]:
+        """Measure, recheck what failed with a fresh seed, and escalate while it pays.
+
+        A twin gets every cell that its defense gets.
+
+        Returns:
+            The records of all cells, those of the inquiry included.
+        """
+        self.records = list(filled)
+        self._ask({name: requests(case) for name, case in self._cases().items()})
+        self._recheck()
+        if self.prepared.config.escalate:
+            self._escalate()
+        return self.records
+
+    def _recheck(self) -> None:
+        """Repeat with a fresh seed what a failure was found by."""
+        self._ask({name: pending(evidence_of(case)) for name, case in self._cases().items()})
+
+    def _escalate(self) -> None:
+        spent: dict[str, float] = {}
+        for number in range(1, ROUNDS + 1):
+            wanted = {}
+            for name, case in self._cases().items():
+                stronger = escalate(evidence_of(case), case, number)
+                affordable = []
+                for request in stronger:
+                    cost = self._cost(request, case)
+                    if spent.get(name, 0.0) + cost <= self.prepared.budget:
+                        spent[name] = spent.get(name, 0.0) + cost
+                        affordable.append(request)
+                    else:
+                        self._leave_out(name, request, number, cost)
+                if affordable:
+                    wanted[name] = affordable
+            if not wanted:
+                return
+            self._ask(wanted, number)
+            self._recheck()
+
+    def _leave_out(self, name: str, request: Request, number: int, cost: float) -> None:
+        """Record a stronger attack that the budget does not allow."""
+        self.records.append(
+            CellRecord(
+                defense=name,
+                attack=request.attack,
+                epsilon=request.epsilon,
+                key="",
+                scope=request.scope,
+                round=number,
+                status="skipped",
+                reason=f"escalation would need {cost:,.0f} passes beyond its budget of "
+                f"{self.prepared.budget:,} (--budget)",
+            )
+        )
+
+    def _cases(self) -> dict[str, Case]:
+        """The cases of the defenses that were asked for."""
+        record = self.prepared.record(None, self.records, "running")
+        record = record.model_copy(update={"headline": self.prepared.headline.text})
+        found = cases(record, self.filler.read(record))
+        return {
+            name: case
+            for name, case in found.items()
+            if not record.defenses[name].control and CLEAN in case.cells
+        }
+
+    def _cost(self, request: Request, case: Case) -> float:
+        attack = registry.attacks.create(request.attack)
+        return estimate(attack, self.prepared.setting).total * case.robust
+
+    def _ask(self, wanted: dict[str, list[Request]], number: int = 0) -> None:
+        """Fill the cells of some requests, for each defense and its twin."""
+        known = {c.target.name: c for c in self.prepared.contenders}
+        together: dict[tuple[str, str, str, int], Cell] = {}
+        for name, asked in wanted.items():
+            twin = known[name].record.twin
+            for contender in [known[name], *([known[twin]] if twin in known else [])]:
+                for request in asked:
+                    cell = self._cell(contender.target, request, number)
+                    place = (contender.target.name, request.attack, request.epsilon, request.repeat)
+                    together.setdefault(place, cell)
+        have = {(r.defense, r.attack, r.epsilon) for r in self.records}
+        cells = [
+            cell
+            for cell in together.values()
+            if (cell.target.name, cell.attack_name, cell.epsilon.text) not in have
+        ]
+        if cells:
+            self.records += self.filler.fill(cells)
+
+    def _cell(self, target: Any, request: Request, number: int) -> Cell:
+        return plan_cell(
+            target,
+            registry.attacks.create(request.attack),
+            Epsilon.parse(request.epsilon),
+            self.prepared.setting,
+            scope=request.scope,
+            round=number,
+            repeat=request.repeat,
+        )

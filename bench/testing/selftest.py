@@ -1,0 +1,265 @@
+"""Does Winnow break what is broken, and trust what is honest? The canaries and honest models, run.
+
+A canary passes when it is broken down to its twin's robust accuracy or not called credible, and
+one of its pieces of evidence was raised. An honest model passes when it is called credible.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import multiprocessing
+import os
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from bench.errors import UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.testing.canaries import Canary
+
+CREDIBLE = "credible"
+#: Models evaluated at a time, each on one thread.
+WORKERS = 2
+_MODEL = "model"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One model to evaluate at one epsilon."""
+
+    name: str
+    """Of a canary or an honest model."""
+    seed: int
+    """Of its training, of the examples, and of the attacks."""
+    epsilon: str
+    """Of the Linf ball, as written."""
+    n: int
+    """Examples of digits' test split."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What Winnow said of one model."""
+
+    clean_accuracy: float | None = None
+    robust_accuracy: float | None = None
+    """The worst case; it and its interval are None where it is not known."""
+    low: float | None = None
+    high: float | None = None
+    verdict: str = ""
+    """credible, suspect or unreliable; empty where there is none."""
+    evidence: tuple[str, ...] = ()
+    """Identifiers of what was raised, in the order of the summary."""
+    seconds: float = 0.0
+    error: str = ""
+    """Why there is no finding; empty where there is one."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One model at one epsilon, judged."""
+
+    name: str
+    kind: Literal["canary", "honest"]
+    seed: int
+    epsilon: str
+    finding: Finding
+    twin: Finding | None
+    """Of the twin, for canaries."""
+    passed: bool
+    reason: str
+    """Why it passed or not, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a self-test stands."""
+
+    job: Job
+    """The one that ended last."""
+    finding: Finding
+    done: int
+    total: int
+
+
+def selftest(
+    *,
+    seeds: Sequence[int] = (0,),
+    n: int = 50,
+    epsilons: Sequence[str] = ("0.1",),
+    names: Sequence[str] | None = None,
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> list[Row]:
+    """Train, evaluate and judge canaries and honest models, in processes of their own.
+
+    Args:
+        seeds: each trains its own models, and draws their examples and attacks.
+        n: examples of digits' test split per model.
+        epsilons: radii of the Linf ball, as written; each is evaluated on its own.
+        names: of canaries and honest models; all of them where None.
+        workers: processes at a time; by default two, or one where there is one core.
+        on_progress: called whenever a model's evaluation ended.
+
+    Returns:
+        A row for each name, epsilon and seed, in this order from the inside out. The twins of
+        the canaries among `names` are evaluated too, but have rows only if they are named.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        UsageError: an epsilon, a seed or a number of examples that is not allowed.
+    """
+    from bench.data import subset
+    from bench.testing.canaries import CANARIES
+    from bench.testing.honest import HONEST, digits
+    from bench.threat import Epsilon, Norm, ThreatModel
+
+    for seed in seeds:
+        subset(digits()[1], n, seed)
+    for epsilon in Epsilon.parse_many(epsilons):
+        ThreatModel(Norm.LINF, epsilon)
+    known = [*CANARIES, *HONEST]
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError("canary or honest model", name, known)
+    chosen = [name for name in known if names is None or name in names]
+    twins = [CANARIES[name].twin for name in chosen if name in CANARIES]
+    jobs = [
+        Job(name, seed, epsilon, n)
+        for seed in seeds
+        for epsilon in epsilons
+        for name in dict.fromkeys([*twins, *chosen])
+    ]
+    jobs = list(dict.fromkeys(jobs))  # a seed or an epsilon may be given twice
+    workers = workers or min(WORKERS, os.cpu_count() or 1)
+    findings: dict[Job, Finding] = {}
+    for job, finding in _evaluate_all(jobs, workers):
+        findings[job] = finding
+        on_progress(Progress(job, finding, len(findings), len(jobs)))
+    rows = []
+    for job in jobs:
+        if job.name in CANARIES:
+            canary = CANARIES[job.name]
+            rows.append(_judge_canary(job, canary, findings[job], findings[_twin(job, canary)]))
+        elif job.name in chosen:
+            rows.append(_judge_honest(job, findings[job]))
+    return rows
+
+
+def _twin(job: Job, canary: Canary) -> Job:
+    return replace(job, name=canary.twin)
+
+
+def _judge_canary(job: Job, canary: Canary, finding: Finding, twin: Finding) -> Row:
+    raised = [item for item in canary.evidence if item in finding.evidence]
+    robust, limit = finding.robust_accuracy, twin.high
+    broken = robust is not None and limit is not None and robust <= limit
+    doubted = finding.verdict not in ("", CREDIBLE)
+    faults = [finding.error] if finding.error else []
+    if not (faults or broken or doubted):
+        figure = "unknown" if robust is None else f"{robust:.2f}"
+        bound = "unknown" if limit is None else f"at most {limit:.2f}"
+        faults.append(
+            f"its robust accuracy is {figure} (its twin's: {bound}) and its verdict is "
+            f"{finding.verdict or 'missing'}"
+        )
+    if not (finding.error or raised):
+        faults.append(
+            f"of the evidence {', '.join(canary.evidence)} nothing was raised (but: "
+            f"{', '.join(finding.evidence) or 'nothing'})"
+        )
+    if faults:
+        reason = "; ".join(faults)
+    else:
+        outcomes = ["broken as far as its twin"] * broken
+        outcomes += [f"called {finding.verdict}"] * doubted
+        reason = f"{' and '.join(outcomes)}: {', '.join(raised)}"
+    return Row(job.name, "canary", job.seed, job.epsilon, finding, twin, not faults, reason)
+
+
+def _judge_honest(job: Job, finding: Finding) -> Row:
+    passed = finding.verdict == CREDIBLE and not finding.error
+    if passed:
+        reason = f"called {CREDIBLE}"
+    elif finding.error:
+        reason = finding.error
+    elif not finding.verdict:
+        reason = "there is no verdict"
+    else:
+        reason = f"false alarm: called {finding.verdict} ({', '.join(finding.evidence)})"
+    return Row(job.name, "honest", job.seed, job.epsilon, finding, None, passed, reason)
+
+
+def _evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Finding]]:
+    """Each job's finding as it ends; what raises, or ends its process, is a finding too."""
+    pool = concurrent.futures.ProcessPoolExecutor(
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
+    )
+    try:
+        futures = {pool.submit(_attempt, job): job for job in jobs}
+        for future in concurrent.futures.as_completed(futures):
+            error = future.exception()
+            yield futures[future], _failure(error) if error else future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _attempt(job: Job) -> Finding:
+    try:
+        return evaluate_job(job)
+    except Exception as error:  # noqa: BLE001 - a failure is a result; not every error can be sent
+        return _failure(error)
+
+
+def _failure(error: BaseException) -> Finding:
+    return Finding(error=" ".join(f"{type(error).__name__}: {error}".split()))
+
+
+def _start_worker() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def evaluate_job(job: Job) -> Finding:
+    """Train a model, or take it from this process's cache, and evaluate it.
+
+    Raises:
+        UnknownNameError: there is no such model.
+        UsageError: an epsilon or a number of examples that is not allowed.
+    """
+    from bench.data import subset
+    from bench.evaluation import evaluate
+    from bench.testing import honest
+    from bench.testing.canaries import CANARIES
+
+    started = time.monotonic()
+    canary = CANARIES.get(job.name)
+    module = canary.build(job.seed) if canary else honest.build(job.name, job.seed)
+    examples = subset(honest.digits()[1], job.n, job.seed)
+    summary = evaluate(
+        module,
+        examples.inputs,
+        examples.labels,
+        epsilons=[job.epsilon],
+        attacks="quick",
+        name=_MODEL,
+        seed=job.seed,
+        device="cpu",
+    ).summary
+    defense = summary["defenses"][_MODEL]
+    worst = defense["worst_case"][summary["headline"]]
+    return Finding(
+        clean_accuracy=defense["clean_accuracy"],
+        robust_accuracy=worst["robust_accuracy"],
+        low=worst["low"],
+        high=worst["high"],
+        verdict=worst.get("verdict") or "",
+        evidence=tuple(
+            item["id"] for item in defense.get("evidence", ()) if item["status"] == "fail"
+        ),
+        seconds=time.monotonic() - started,
+    )

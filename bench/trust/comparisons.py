@@ -1,0 +1,114 @@
+"""What one attack broke and others did not, at the headline epsilon, and again with a fresh seed.
+
+Every comparison is on the attacks' own outcomes, example by example.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from bench.trust.case import CROSS_ENTROPY, STRONG, approach, bare, hits, spoken
+from bench.trust.evidence import Check, Request, allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from bench.trust.case import Case
+    from bench.trust.evidence import Evidence
+
+CARLINI = "Carlini et al., On Evaluating Adversarial Robustness (2019)"
+FLAT = (
+    "the cross-entropy has no gradient here, so that attacks on it fail by themselves; those on "
+    "the margin are compared instead"
+)
+
+
+def white_box(case: Case) -> list[str]:
+    """The attacks on the model's own gradient that have outcomes at the headline epsilon."""
+    return sorted(case.at(case.headline, approaches=["gradient"]))
+
+
+def broken_by(case: Case, attacks: Iterable[str], repeat: int = 0) -> set[int]:
+    """The union of what attacks broke; those without this repeat count with the run's own seed."""
+    found: set[int] = set()
+    for attack in attacks:
+        frame = case.here(attack, repeat)
+        frame = case.here(attack) if frame is None else frame
+        if frame is not None:
+            found |= hits(frame)
+    return found
+
+
+def again(case: Case, attacks: Iterable[str]) -> list[Request]:
+    """These attacks at the headline epsilon with a fresh seed."""
+    return [Request(attack, case.headline.text, 1) for attack in attacks]
+
+
+def finder(
+    case: Case,
+    stronger: Callable[[int], set[int]],
+    baseline: Callable[[int], set[int]],
+    fresh: Sequence[str],
+) -> Callable[[int], set[int] | None]:
+    """What `stronger` broke and `baseline` did not; None where no fresh cell has this repeat."""
+
+    def find(repeat: int) -> set[int] | None:
+        if repeat and all(case.here(attack, repeat) is None for attack in fresh):
+            return None
+        return stronger(repeat) - baseline(repeat)
+
+    return find
+
+
+def flat(case: Case, attacks: Iterable[str]) -> bool:
+    """Whether these attacks all lower a cross-entropy that has no gradient on this model."""
+    only = all(bare(attack) in CROSS_ENTROPY for attack in attacks)
+    return only and len(case.flat_cross_entropy) >= allowed(case.n)
+
+
+def beyond_white_box(case: Case, check: Check, challengers: Sequence[str], what: str) -> Evidence:
+    """The challenger that broke most of what no attack on the model's own gradient could.
+
+    With a fresh seed it is the white-box attacks that run again: that the challenger's examples
+    are adversarial is certain, and what a rerun of gradient attacks finds was missed by chance.
+
+    Args:
+        case: the defense.
+        check: the test that it is.
+        challengers: attacks with outcomes at the headline epsilon.
+        what: what is missing where there are none.
+    """
+    union = white_box(case)
+    if not challengers:
+        return check.not_run(f"no {what} ran at epsilon {case.headline}")
+    if not any(bare(attack) in STRONG for attack in union):
+        return check.not_run("no strong white-box attack ran that it could be measured against")
+    if flat(case, union):
+        return check.not_run(FLAT)
+    known = broken_by(case, union)
+    best = max(challengers, key=lambda attack: len(broken_by(case, [attack]) - known))
+    fresh = [a for a in union if bare(a) in STRONG | {"pgd"} and case.here(a) is not None]
+    find = finder(
+        case,
+        lambda _: broken_by(case, [best]),
+        lambda repeat: broken_by(case, union, repeat),
+        fresh,
+    )
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: (
+            f"{spoken(best)} broke {count} examples that no attack on the model's own gradient "
+            "could: gradients mislead."
+        ),
+        again(case, fresh),
+    )
+
+
+def of_approach(case: Case, *approaches: str, name: str = "") -> list[str]:
+    """Attacks with outcomes at the headline epsilon by what they go by, or by their bare name."""
+    return sorted(
+        attack
+        for attack in case.at(case.headline)
+        if approach(attack) in approaches and (not name or bare(attack) == name)
+    )

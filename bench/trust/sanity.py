@@ -1,0 +1,296 @@
+"""Sanity tests: what has to hold of any evaluation whose attacks worked.
+
+Carlini et al., "On Evaluating Adversarial Robustness" (2019); Athalye et al., "Obfuscated
+Gradients Give a False Sense of Security" (ICML 2018). Each test is held to the tolerance of
+`Check.recurring`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from itertools import combinations
+from typing import TYPE_CHECKING
+
+from bench.threat import Epsilon, Norm
+from bench.trust.case import (
+    CLEAN,
+    SINGLE_STEP,
+    STRONG,
+    approach,
+    attacked,
+    bare,
+    hits,
+    parameters,
+    spoken,
+)
+from bench.trust.comparisons import (
+    CARLINI,
+    FLAT,
+    again,
+    beyond_white_box,
+    broken_by,
+    finder,
+    flat,
+    of_approach,
+    white_box,
+)
+from bench.trust.evidence import Check, Request, allowed
+
+if TYPE_CHECKING:
+    from bench.trust.case import Case
+    from bench.trust.evidence import Evidence
+
+COMPARISONS, OPTIMISATION, BOUNDS = "comparisons", "optimisation", "bounds"
+ATHALYE = "Athalye et al., Obfuscated Gradients (ICML 2018)"
+#: (identifier, title, what the challenger goes by, its name, what is missing without it)
+CHALLENGES = (
+    ("black-box-beyond-white-box", "Black-box attacks break", ("scores",), "", "black-box"),
+    ("square-beyond-white-box", "Square breaks", ("scores",), "square", "Square"),
+    ("finite-differences-beyond-white-box", "Finite differences break", ("scores",), "fd-pgd",
+     "finite-difference"),
+    ("transfer-beyond-white-box", "Transfer breaks", ("transfer",), "", "transfer"),
+    ("surrogate-beyond-own-gradient", "Surrogate gradients break", ("surrogate", "smoothed"), "",
+     "surrogate"),
+)  # fmt: skip
+
+
+def sanity(case: Case) -> list[Evidence]:
+    """Every sanity test."""
+    return [
+        epsilon_zero(case),
+        unbounded_attack(case),
+        half_box(case),
+        iterative_below_single_step(case),
+        *(
+            beyond_white_box(
+                case,
+                Check(identifier, COMPARISONS, f"{title} no more than white-box attacks", CARLINI),
+                of_approach(case, *ways, name=name),
+                f"{what} attack",
+            )
+            for identifier, title, ways, name, what in CHALLENGES
+        ),
+        more_breaks_more(case, "steps"),
+        more_breaks_more(case, "restarts"),
+        curve_rises(case),
+        noise_beyond_single_step(case),
+    ]
+
+
+def epsilon_zero(case: Case) -> Evidence:
+    """Asked again, the model is right on every input that it was right on: epsilon 0 is clean."""
+    check = Check("epsilon-zero", "answers", "Epsilon 0 gives the clean accuracy", CARLINI)
+    probes = [f for (a, _, r), f in case.cells.items() if approach(a) == "probe" and r == 0]
+    probes = [frame for frame in probes if frame is not case.cells.get(CLEAN)]
+    column = f"distance_{case.norm.value.lower()}"
+    found: set[int] = set()
+    for frame in case.cells.values():
+        at_zero = frame["attacked"] & frame["broken"] & (frame[column] == 0)
+        found |= set(frame.loc[at_zero, "index"].tolist())
+    if not probes and not found:
+        return check.not_run("no probe asked about the inputs again")
+    return check.counted(
+        found,
+        case.n,
+        f"{len(found)} inputs that the model got right it got wrong when asked again.",
+    )
+
+
+def unbounded_attack(case: Case) -> Evidence:
+    """With the whole box to move in, attacks break everything."""
+    check = Check("unbounded-attack", BOUNDS, "An unbounded attack breaks everything", ATHALYE)
+    whole = case.unbounded
+    cells = {} if whole is None else case.at(whole, approaches=["gradient", "scores"])
+    if whole is None or not cells:
+        return check.not_run("no attack ran with the whole box to move in")
+    return _survivors(case, check, whole, 0, "survive an attack with the whole box to move in")
+
+
+def half_box(case: Case) -> Evidence:
+    """At Linf 0.5 every image can be made grey, and a model can only guess."""
+    check = Check("half-box", BOUNDS, "Linf 0.5 leaves no more than chance", CARLINI)
+    half = Epsilon.parse("0.5")
+    if case.norm is not Norm.LINF:
+        return check.not_run(f"it is about Linf (the run is in {case.norm})")
+    if not case.at(half, approaches=["gradient", "scores"]):
+        return check.not_run("no attack ran at Linf 0.5")
+    guessed = case.n // case.classes
+    return _survivors(case, check, half, guessed, "survive at Linf 0.5, where one can only guess")
+
+
+def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: str) -> Evidence:
+    """Examples that nothing broke at an epsilon, beyond a number that may survive."""
+    cells = case.at(epsilon, approaches=["gradient", "scores"])
+    if flat(case, cells):
+        return check.not_run(FLAT)
+
+    def find(repeat: int) -> set[int] | None:
+        frames = case.at(epsilon, repeat, approaches=["gradient", "scores"])
+        if not frames:
+            return None
+        broken = set.union(*map(hits, frames.values()))
+        return set.union(*map(attacked, frames.values())) - broken
+
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: f"{count} examples {words}: the attack fails to optimise.",
+        [
+            Request(attack, written, 1)
+            for attack, written, repeat in sorted(case.cells)
+            if attack in cells and repeat == 0 and Epsilon.parse(written) == epsilon
+        ],
+        spare=spare,
+    )
+
+
+def iterative_below_single_step(case: Case) -> Evidence:
+    """Iterative attacks break at least what one step breaks."""
+    check = Check(
+        "iterative-below-single-step",
+        COMPARISONS,
+        "Iterative attacks are at least as strong as a single step",
+        ATHALYE,
+    )
+    union = white_box(case)
+    single = [attack for attack in union if bare(attack) in SINGLE_STEP]
+    iterative = [attack for attack in union if attack not in single]
+    if not single or not iterative:
+        return check.not_run(f"it needs FGSM and an iterative attack at epsilon {case.headline}")
+    if flat(case, iterative):
+        return check.not_run(FLAT)
+    find = finder(
+        case,
+        lambda _: broken_by(case, single),
+        lambda repeat: broken_by(case, iterative, repeat),
+        iterative,
+    )
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: (
+            f"One gradient step broke {count} examples that iterative attacks could not: "
+            "they fail to optimise."
+        ),
+        again(case, iterative),
+    )
+
+
+def more_breaks_more(case: Case, key: str) -> Evidence:
+    """Twice the steps or restarts of a gradient attack break no more than all such attacks did.
+
+    Against the attack alone it would blame honest models: at a large epsilon, PGD of 40 steps on
+    an adversarially trained network leaves 6 of 100 that 80 steps break, and APGD all of them.
+    """
+    check = Check(
+        f"more-{key}-break-more", OPTIMISATION, f"More {key} break no more examples", CARLINI
+    )
+    pairs = []
+    for one, other in combinations(white_box(case), 2):
+        fewer, more = sorted((one, other), key=lambda a: float(parameters(a).get(key, 0)))
+        rest = [{k: v for k, v in parameters(a).items() if k != key} for a in (fewer, more)]
+        counts = [parameters(a).get(key) for a in (fewer, more)]
+        if bare(one) == bare(other) and rest[0] == rest[1] and None not in counts:
+            pairs.append((fewer, more))
+    usable = [pair for pair in pairs if not flat(case, pair)]
+    if not usable:
+        why = f"no gradient attack ran with two numbers of {key}"
+        return check.not_run(FLAT if pairs else why)
+    challengers = {more for _, more in usable}
+    others = [attack for attack in white_box(case) if attack not in challengers]
+    known = broken_by(case, others)
+    pair = max(usable, key=lambda p: len(broken_by(case, [p[1]]) - known))
+    _, more = pair
+    strong = [attack for attack in others if bare(attack) in STRONG and attack not in pair]
+    find = finder(
+        case,
+        lambda repeat: broken_by(case, [more], repeat),
+        lambda repeat: broken_by(case, others, repeat),
+        [*pair, *strong],
+    )
+    values = [parameters(attack)[key] for attack in pair]
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: (
+            f"{spoken(more)} with {values[1]} {key} broke {count} examples that neither it with "
+            f"{values[0]} nor another gradient attack could: they have not converged."
+        ),
+        again(case, [*pair, *strong]),
+    )
+
+
+def curve_rises(case: Case) -> Evidence:
+    """No attack breaks fewer examples at a larger epsilon; a single step may, by overshooting."""
+    check = Check("curve-rises", BOUNDS, "Robust accuracy falls as epsilon grows", CARLINI)
+    cells: dict[str, dict[Epsilon, str]] = defaultdict(dict)
+    for attack, written, repeat in case.cells:
+        if repeat == 0 and attack != CLEAN[0] and approach(attack) not in ("probe", "mixed"):
+            frame = case.cells[attack, written, 0]
+            whole = len(attacked(frame)) == case.n - len(case.clean_errors)
+            if bare(attack) not in SINGLE_STEP and whole and not flat(case, [attack]):
+                cells[attack][Epsilon.parse(written)] = written
+    worst: tuple[int, str, tuple[str, str]] | None = None
+    for attack, curve in sorted(cells.items()):
+        for small, large in combinations(sorted(curve, key=float), 2):
+            ends = curve[small], curve[large]
+            fewer = _lost(case, attack, ends, 0)
+            if worst is None or fewer > worst[0]:
+                worst = fewer, attack, ends
+    if worst is None:
+        return check.not_run("no attack ran on all examples at two epsilons")
+    _, attack, ends = worst
+
+    def find(repeat: int) -> set[int] | None:
+        if any((attack, end, repeat) not in case.cells for end in ends):
+            return None
+        if _lost(case, attack, ends, repeat) < allowed(case.n):
+            return set()
+        small, large = (hits(case.cells[attack, end, repeat]) for end in ends)
+        return small - large
+
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: (
+            f"{spoken(attack)} broke {count} examples at {ends[0]} that it could not break at "
+            f"{ends[1]}, and fewer in all: it fails to optimise."
+        ),
+        [Request(attack, end, 1) for end in ends],
+    )
+
+
+def _lost(case: Case, attack: str, ends: tuple[str, str], repeat: int) -> int:
+    small, large = (len(hits(case.cells[attack, end, repeat])) for end in ends)
+    return small - large
+
+
+def noise_beyond_single_step(case: Case) -> Evidence:
+    """Random noise breaks nothing that a gradient step of the same size does not."""
+    check = Check(
+        "noise-beyond-single-step",
+        COMPARISONS,
+        "Random noise is no stronger than a single gradient step",
+        ATHALYE,
+    )
+    noise = of_approach(case, "noise")
+    single = [attack for attack in white_box(case) if bare(attack) in SINGLE_STEP]
+    if not noise or not single:
+        return check.not_run(f"it needs noise and FGSM at epsilon {case.headline}")
+    if flat(case, single):
+        return check.not_run(FLAT)
+    find = finder(
+        case,
+        lambda repeat: broken_by(case, noise, repeat),
+        lambda _: broken_by(case, single),
+        noise,
+    )
+    return check.recurring(
+        find,
+        case.n,
+        lambda count: (
+            f"Random noise broke {count} examples that a gradient step could not: "
+            "the gradient does not point uphill."
+        ),
+        again(case, noise),
+    )

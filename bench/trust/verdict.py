@@ -1,0 +1,194 @@
+"""The rule: from evidence to a verdict on the worst case, and to a mark for each attack.
+
+It is written out in `docs/verdict.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench.trust.case import (
+    CROSS_ENTROPY,
+    approach,
+    attacked,
+    bare,
+    hits,
+    marked,
+)
+from bench.trust.escalation import worthwhile
+from bench.trust.evidence import allowed
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.trust.case import Case
+    from bench.trust.evidence import Evidence
+
+Level = Literal["credible", "suspect", "unreliable"]
+Mark = Literal["credible", "misled", "failed"]
+
+#: Independent families of soft evidence that set a verdict.
+FAMILIES = 2
+#: Sentences given with a verdict, at most.
+REASONS = 3
+#: Fresh draws on which a randomised defense has to be judged.
+DRAWS = 100
+#: Families about gradients, which say little of a randomised model whose single draws they read.
+_OF_ONE_DRAW = frozenset({"gradients", "optimisation"})
+_RANDOM = frozenset({"randomised", "prediction-stability", "epsilon-zero"})
+#: Faults that a defense's own surrogates get around.
+_NO_GRADIENT = frozenset({"zero-margin-gradient", "unavailable-gradients"})
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether a worst-case figure can be believed."""
+
+    level: Level
+    reasons: tuple[str, ...]
+    """The strongest, a sentence each."""
+    families: tuple[str, ...] = ()
+    """Of the evidence that set it."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `summary.json`."""
+        return {
+            "level": self.level,
+            "reasons": list(self.reasons),
+            "families": list(self.families),
+        }
+
+
+def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
+    """Judge the worst case at the headline epsilon.
+
+    Args:
+        evidence: of the final outcomes, after escalation.
+        case: the final outcomes.
+    """
+    if case.at_chance:
+        return Verdict("credible", (_broken(case),))
+    counting = [item for item in evidence if item.counts]
+    by_chance = any(item.id == "randomised" for item in counting)
+    settled = by_chance and evaluated_over_draws(case)
+    if settled:
+        counting = [item for item in counting if not _explained(item, case)]
+    faults = [item for item in counting if item.kind == "deterministic"]
+    soft = [item for item in counting if item.kind == "soft"]
+    families = tuple(sorted({item.family for item in (*faults, *soft)}))
+    reasons = _reasons([*faults, *soft])
+    rising = bool(case.rounds) and worthwhile(case.rounds[-1], case.n)
+    if rising:
+        share = case.rounds[-1] / case.n
+        more = f"The last round of stronger attacks still broke {share:.0%} of the examples: "
+        return Verdict("unreliable", (more + "no bottom is reached.", *reasons[:2]), families)
+    if any(_grave(item, case) for item in faults):
+        return Verdict("unreliable", reasons, families)
+    if faults or len({item.family for item in soft}) >= FAMILIES:
+        return Verdict("suspect", reasons, families)
+    if by_chance and not settled:
+        missing = f"It was not attacked over its draws and judged on {DRAWS} fresh ones."
+        return Verdict("suspect", (*reasons[:2], missing), families)
+    calm = "Attacks on the model's gradient, and those without it, agree."
+    if soft:
+        alone = "A single family of evidence speaks against it: " + reasons[0]
+        return Verdict("credible", (alone,), families)
+    return Verdict("credible", (calm,))
+
+
+def evaluated_over_draws(case: Case) -> bool:
+    """Whether a randomised defense was attacked by EOT and judged on enough fresh draws."""
+    frames = [f for a, f in case.at(case.headline).items() if bare(a) == "eot-pgd"]
+    return any(
+        frame.loc[frame["attacked"], "draws"].min() >= DRAWS
+        for frame in frames
+        if frame["attacked"].any()
+    )
+
+
+def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
+    """A mark for every attack at the headline epsilon.
+
+    `failed`: it raised, or followed a gradient that is zero or missing on as many examples as the
+    tolerance. `misled`: evidence of two families, or a fault, speaks against the defense, and
+    attacks that do without the model's own gradient break as many more. `credible`: neither.
+    """
+    marks: dict[str, Mark] = {}
+    for attack, epsilon, _ in case.failures:
+        if epsilon == case.headline.text:
+            marks[attack] = "failed"
+    counting = [item for item in evidence if item.counts]
+    doubted = len({item.family for item in counting}) >= FAMILIES or any(
+        item.kind == "deterministic" for item in counting
+    )
+    others: set[int] = set()
+    for frame in case.at(
+        case.headline, approaches=["smoothed", "surrogate", "transfer", "scores", "noise"]
+    ).values():
+        others |= hits(frame)
+    for attack, frame in case.at(case.headline).items():
+        mark: Mark = "credible"
+        if approach(attack) == "gradient":
+            left = attacked(frame) - hits(frame)
+            if len(left & _flat(case, attack)) >= allowed(case.n):
+                mark = "failed"
+            elif doubted and len(left & others) >= allowed(case.n):
+                mark = "misled"
+        marks.setdefault(attack, mark)
+    return dict(sorted(marks.items()))
+
+
+def _flat(case: Case, attack: str) -> set[int]:
+    """The examples at which the loss that an attack lowers has no gradient."""
+    frame = case.probe("probe-gradients")
+    if frame is None:
+        return set()
+    found = marked(frame, "zero_margin_gradient") | marked(frame, "no_gradient")
+    if bare(attack) in CROSS_ENTROPY:
+        found |= marked(frame, "zero_ce_gradient")
+    return found
+
+
+def _grave(item: Evidence, case: Case) -> bool:
+    """Whether a fault reaches more examples than the tolerance, and nothing got around it."""
+    if item.id in _NO_GRADIENT and case.at(case.headline, approaches=["surrogate"]):
+        return False
+    if not item.threshold:  # it is not about single examples
+        return True
+    return (item.measured or 0) >= min(allowed(case.n), item.n)
+
+
+def _explained(item: Evidence, case: Case) -> bool:
+    """Whether randomness that changes classes accounts for a soft item."""
+    if item.kind != "soft":
+        return False
+    if item.id in _RANDOM:
+        return True
+    probe = case.probe("probe-behaviour")
+    flips = set() if probe is None else marked(probe, "prediction_flips_repeat")
+    return item.family in _OF_ONE_DRAW and len(flips) >= allowed(case.n)
+
+
+def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
+    """The strongest sentence of each family, faults first, and randomness, which explains others.
+
+    What else is strong comes after those.
+    """
+
+    def rank(item: Evidence) -> tuple[bool, bool, float]:
+        return item.kind != "deterministic", item.id != "randomised", -item.excess
+
+    ordered = sorted(items, key=rank)
+    first: dict[str, Evidence] = {}
+    for item in ordered:
+        first.setdefault(item.family, item)
+    chosen = [*first.values(), *(item for item in ordered if item not in first.values())]
+    return tuple(dict.fromkeys(item.sentence for item in chosen))[:REASONS]
+
+
+def _broken(case: Case) -> str:
+    return (
+        f"{case.robust} of {case.n} examples survive, no more than by guessing among "
+        f"{case.classes} classes: it is broken."
+    )

@@ -1,0 +1,143 @@
+"""The examination of a run: what it asks for, what it says, and that it is a run like any other."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench import registry
+from bench.preparation import RunConfig, prepare
+from bench.run import run
+from bench.trust.escalation import RANDOMISED, ROUNDS
+from bench.trust.requests import CHEAPER, MEASURED
+from bench.verify import verify_run
+from tests.test_run import figures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.run import Result
+
+CONFIG = RunConfig(
+    defenses=("kwta",), attacks="pgd,apgd-ce", n=30, epsilons=("0.05", "0.1"), workers=1
+)
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the run of k-WTA is stored."""
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def kwta(out: Path) -> Result:
+    """k-WTA attacked by gradients alone, and examined."""
+    return run(prepare(dataclasses.replace(CONFIG, out=out)))
+
+
+def test_what_evidence_asks_for_is_registered_under_its_canonical_name() -> None:
+    """A name that nobody knows would be skipped in silence."""
+    for name in [*MEASURED, *CHEAPER.values(), *RANDOMISED, *(n for r in ROUNDS for n in r)]:
+        assert registry.attacks.create(name).name == name
+
+
+def test_k_wta_is_exposed_though_only_gradient_attacks_were_asked_for(kwta: Result) -> None:
+    """Escalation lowers the worst case below every row asked for, and the verdict says why."""
+    defense = kwta.summary["defenses"]["kwta"]
+    worst = defense["worst_case"]["0.1"]
+    rows = [defense["attacks"][name]["0.1"]["robust_accuracy"] for name in ("pgd", "apgd-ce")]
+    assert worst["robust_accuracy"] < min(rows) - 0.1
+    assert worst["verdict"] in ("suspect", "unreliable")
+    assert 1 <= len(defense["verdict"]["reasons"]) <= 3
+    failed = {item["id"] for item in defense["evidence"] if item["status"] == "fail"}
+    assert "gradient-fidelity" in failed
+    assert defense["marks"]["pgd"] == "misled"
+
+
+def test_escalation_attacks_what_is_left_and_is_no_row(kwta: Result) -> None:
+    """Its cells say so, and together with the rows they make the worst case."""
+    defense = kwta.summary["defenses"]["kwta"]
+    escalated = {
+        name: cells["0.1"]
+        for name, cells in defense["attacks"].items()
+        if "0.1" in cells and cells["0.1"]["escalated"]
+    }
+    assert {"surrogate", "fd-pgd"} <= escalated.keys()
+    for cell in escalated.values():
+        assert cell["scope"] == "remaining"
+        assert cell["robust_accuracy"] is None
+        assert cell["attacked"] < 30
+    assert sum(cell["broken"] for cell in escalated.values()) >= 3
+
+
+def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
+    """At the headline epsilon: attacks, measurements, repetitions and escalation."""
+    assert kwta.folder is not None
+    from bench.record.store import open_run
+
+    _, record = open_run(kwta.folder)
+    got = {
+        name: {c.attack for c in record.cells if c.defense == name and c.epsilon in ("0", "0.1")}
+        for name in ("kwta", "relu")
+    }
+    assert got["kwta"] == got["relu"]
+    assert record.defenses["relu"].control
+    assert list(kwta.summary["defenses"]) == ["kwta"]
+    twin = kwta.summary["controls"]["relu"]
+    assert list(twin["worst_case"]) == ["0.1"]
+    sentence = kwta.summary["defenses"]["kwta"]["comparison"]["sentence"]
+    assert "relu" in sentence
+    assert "checkpoint" in sentence
+
+
+def test_an_honest_defense_is_credible(kwta: Result) -> None:
+    """The twin, examined by the same tests."""
+    twin = kwta.summary["controls"]["relu"]
+    assert twin["verdict"]["level"] == "credible", twin["verdict"]
+
+
+def test_the_report_says_it(kwta: Result) -> None:
+    """Verdict and reasons, marks, failed evidence, what escalation did, and the credit."""
+    text = kwta.to_markdown()
+    for part in ("**Verdict: ", "| pgd (misled) |", "- gradient-fidelity (soft)", "Escalation: "):
+        assert part in text
+    assert "Credit: kwta" in text
+
+
+def test_an_examined_run_continues_and_verifies(kwta: Result, out: Path) -> None:
+    """Run again, it computes nothing and says the same; from its files it holds."""
+    stored = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
+    again = run(prepare(dataclasses.replace(CONFIG, out=out)))
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == stored
+    assert figures(again.summary) == figures(kwta.summary)
+    assert kwta.folder is not None
+    assert verify_run(kwta.folder, device="cpu").faults == []
+
+
+def test_a_later_command_that_asks_for_less_loses_nothing(kwta: Result, out: Path) -> None:
+    """Without examination and twins: evidence, verdict and control stay as they were."""
+    less = run(prepare(dataclasses.replace(CONFIG, out=out, examine=False, attacks="pgd")))
+    assert figures(less.summary) == figures(kwta.summary)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [dataclasses.replace(CONFIG, escalate=False), dataclasses.replace(CONFIG, budget=0)],
+    ids=["switch", "budget"],
+)
+def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
+    """By its switch, or by a budget that nothing fits in; the verdict stays."""
+    config = dataclasses.replace(
+        config, out=tmp_path, epsilons=("0.1",), attacks="pgd", twins=False
+    )
+    summary = run(prepare(config)).summary
+    defense = summary["defenses"]["kwta"]
+    assert not any(
+        cell["escalated"] for cells in defense["attacks"].values() for cell in cells.values()
+    )
+    assert defense["verdict"]["level"] != "credible"
+    assert summary["controls"] == {}
+    left_out = [item["attack"] for item in defense["skipped"]]
+    assert ("fd-pgd" in left_out) == (config.budget == 0)

@@ -1,0 +1,131 @@
+"""Cases made by hand: which attack broke which examples, and what probes measured."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from bench.threat import Epsilon, Norm
+from bench.trust import Case
+from bench.trust.case import CLEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+N = 200
+HEADLINE = "0.1"
+#: Attacks that agree: what a gradient attack of each kind broke on an honest model.
+HONEST = range(100)
+#: Probes of a model without a fault.
+GRADIENTS: dict[str, Any] = {
+    "fidelity": 0.999,
+    "no_gradient": 0,
+    "zero_margin_gradient": 0,
+    "zero_ce_gradient": 0,
+    "unmeasured": 0,
+}
+BEHAVIOUR: dict[str, Any] = dict.fromkeys(
+    (
+        "prediction_flips_repeat",
+        "logits_differ_repeat",
+        "state_differs",
+        "prediction_differs_alone",
+        "prediction_differs_shuffled",
+        "mutates_input",
+        "optimises_in_forward",
+        "probability_output",
+        "one_hot_output",
+        "nonfinite_near",
+        "unstable",
+        "unmeasured",
+    ),
+    0,
+)
+TRACE: dict[str, Any] = {"silent_success": 0, "incomplete": 0, "worsened": 0.03}
+
+
+def frame(
+    broken: Iterable[int] = (),
+    *,
+    n: int = N,
+    distance: float = 0.1,
+    wrong: Iterable[int] = (),
+    attacked: Iterable[int] | None = None,
+    **extra: Any,
+) -> pd.DataFrame:
+    """The outcomes of a cell.
+
+    Args:
+        broken: the examples that the attack broke.
+        n: all examples.
+        distance: of its adversarial examples.
+        wrong: clean errors.
+        attacked: those tried; all that are right where None.
+        extra: columns of `Proposal.extra`: one value for all, or {example: value} over 0.
+    """
+    errors = np.isin(np.arange(n), list(wrong))
+    tried = ~errors if attacked is None else np.isin(np.arange(n), list(attacked))
+    hit = np.isin(np.arange(n), list(broken)) & tried
+    columns: dict[str, Any] = {
+        "index": np.arange(n),
+        "label": np.zeros(n, dtype=int),
+        "attacked": tried,
+        "broken": hit | errors,
+        "distance_linf": np.where(errors, 0.0, np.where(hit, distance, np.nan)),
+        "draws": np.ones(n, dtype=int),
+    }
+    for name, value in extra.items():
+        values = np.full(n, 0.0)
+        if isinstance(value, dict):
+            for example, number in value.items():
+                values[example] = number
+        else:
+            values[:] = value
+        columns[f"extra_{name}"] = np.where(tried, values, np.nan)
+    return pd.DataFrame(columns)
+
+
+def at(examples: Iterable[int], value: float = 1.0) -> dict[int, float]:
+    """The same value at these examples."""
+    return dict.fromkeys(examples, value)
+
+
+def case(
+    cells: Mapping[Any, pd.DataFrame] | None = None, *, n: int = N, classes: int = 10, **more: Any
+) -> Case:
+    """A case; a cell is keyed by attack, or by (attack, epsilon) or (attack, epsilon, repeat)."""
+    found = {CLEAN: frame(n=n)}
+    for key, table in (cells or {}).items():
+        place = key if isinstance(key, tuple) else (key,)
+        attack, epsilon, repeat = place + ("", HEADLINE, 0)[len(place) :]
+        found[attack, epsilon, repeat] = table
+    at_headline = Epsilon.parse(HEADLINE)
+    settings: dict[str, Any] = {
+        "name": "mine",
+        "norm": Norm.LINF,
+        "headline": at_headline,
+        "epsilons": (at_headline,),
+    }
+    return Case(**{**settings, "n": n, "classes": classes, "cells": found, **more})
+
+
+def honest(**changed: pd.DataFrame) -> dict[Any, pd.DataFrame]:
+    """All that a run of an honest model has at the headline epsilon."""
+    return {
+        "probe-gradients": frame(**GRADIENTS),
+        "probe-behaviour": frame(**BEHAVIOUR),
+        "fgsm": frame(range(80)),
+        "pgd": frame(range(98)),
+        "pgd[steps=80]": frame(range(99)),
+        "uniform-noise[draws=100]": frame(range(20)),
+        "apgd-ce": frame(HONEST),
+        "apgd-t": frame(HONEST),
+        "margin-pgd": frame(HONEST, **TRACE),
+        "square": frame(range(90)),
+        "fd-pgd": frame(range(95)),
+        ("margin-pgd", "0.5"): frame(range(195), distance=0.5),
+        ("margin-pgd", "1"): frame(range(N), distance=0.7),
+        **changed,
+    }

@@ -1,0 +1,224 @@
+"""The rule, situation by situation; marks; what is asked for first, and next."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from bench.threat import Norm
+from bench.trust import (
+    Request,
+    attack_marks,
+    escalate,
+    evidence_of,
+    requests,
+    verdict,
+)
+from bench.trust.case import approach
+from tests.trust.frames import BEHAVIOUR, GRADIENTS, TRACE, N, at, case, frame, honest
+
+LOST = range(70)
+#: k-WTA: gradients that mislead, a path that loses what it found, finite differences that win.
+MASKED = {
+    "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.3}),
+    "margin-pgd": frame(LOST, **{**TRACE, "worsened": 0.4, "silent_success": at(range(20))}),
+    "apgd-ce": frame(LOST),
+    "apgd-t": frame(range(80)),
+    "pgd": frame(range(50)),
+    "pgd[steps=80]": frame(range(55)),
+    "fd-pgd": frame(range(100)),
+    "square": frame(range(90)),
+}
+RANDOM = {**BEHAVIOUR, "logits_differ_repeat": 1, "prediction_flips_repeat": at(range(50))}
+EOT = frame(range(120))
+EOT["draws"] = 100
+FLAT = {**GRADIENTS, "fidelity": 0.0, "zero_margin_gradient": 1, "zero_ce_gradient": 1}
+DETACHED = {**GRADIENTS, "fidelity": float("nan"), "no_gradient": 1}
+NAN = "the model answered 3 of 50 finite inputs with NaN or infinity"
+
+#: Situation: changed cells, more of the case, and the verdict.
+TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
+    "honest": ({}, {}, "credible"),
+    "one soft test": ({"square": frame(range(110))}, {}, "credible"),
+    "one family": ({"square": frame(range(110)), "fd-pgd": frame(range(110))}, {}, "credible"),
+    "masked": (MASKED, {}, "suspect"),
+    "masked, lowered by a surrogate": (
+        {**MASKED, "surrogate": frame(range(170))}, {}, "suspect",
+    ),
+    "masked, lowered to chance": ({**MASKED, "surrogate": frame(range(180))}, {}, "credible"),
+    "masked, still falling": (MASKED, {"rounds": (9, 2)}, "unreliable"),
+    "masked, at the bottom": (MASKED, {"rounds": (9, 1)}, "suspect"),
+    "large logits": (
+        {
+            "probe-gradients": frame(**{**GRADIENTS, "zero_ce_gradient": 1}),
+            "fgsm": frame(), "pgd": frame(range(10)), "pgd[steps=80]": frame(range(16)),
+            "apgd-ce": frame(range(40)),
+        },
+        {}, "credible",
+    ),
+    "detached": ({"probe-gradients": frame(**DETACHED)}, {}, "unreliable"),
+    "zero gradient": ({"probe-gradients": frame(**FLAT)}, {}, "unreliable"),
+    "zero gradient at chance": (
+        {"probe-gradients": frame(**FLAT), "square": frame(range(190))}, {}, "credible",
+    ),
+    "zero gradient on one example": (
+        {"probe-gradients": frame(**{**GRADIENTS, "zero_margin_gradient": at([0])})}, {}, "suspect",
+    ),
+    "zero gradient, surrogates declared": (
+        {"probe-gradients": frame(**FLAT), "surrogate": frame(range(100))}, {}, "suspect",
+    ),
+    "randomised": ({"probe-behaviour": frame(**RANDOM)}, {}, "suspect"),
+    "randomised, by EOT": (
+        {
+            "probe-behaviour": frame(**RANDOM), "eot-pgd": EOT,
+            "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.1}),
+        },
+        {}, "credible",
+    ),
+    "masked under harmless noise": (
+        {
+            **MASKED, "eot-pgd": EOT,
+            "probe-behaviour": frame(**{**BEHAVIOUR, "logits_differ_repeat": 1}),
+        },
+        {}, "suspect",
+    ),
+    "batch-dependent": (
+        {"probe-behaviour": frame(**{**BEHAVIOUR, "prediction_differs_alone": 1})}, {},
+        "unreliable",
+    ),
+    "optimiser": (
+        {"probe-behaviour": frame(**{**BEHAVIOUR, "optimises_in_forward": 1})}, {}, "unreliable",
+    ),
+    "NaN off the data": (
+        {"probe-behaviour": frame(**{**BEHAVIOUR, "nonfinite_near": 1})},
+        {"failures": [("pgd", "0.1", NAN)]}, "unreliable",
+    ),
+    "NaN stopped an attack": ({}, {"failures": [("pgd", "0.1", NAN)]}, "unreliable"),
+    "an attack of its own fault": ({}, {"failures": [("ead", "0.1", "ValueError: x")]}, "credible"),
+    "softmax": (
+        {"probe-behaviour": frame(**{**BEHAVIOUR, "probability_output": 1})}, {}, "credible",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", TABLE)
+def test_verdict(situation: str) -> None:
+    """The rule of docs/verdict.md; at most three reasons, at least one, each a sentence."""
+    cells, more, expected = TABLE[situation]
+    this = case({**honest(), **cells}, **more)
+    found = verdict(evidence_of(this), this)
+    assert found.level == expected
+    assert 1 <= len(found.reasons) <= 3
+    assert all(reason.rstrip().endswith(".") for reason in found.reasons)
+    assert found.to_json()["level"] == expected
+
+
+def test_reasons_are_the_strongest_of_each_family() -> None:
+    """In the words of a researcher."""
+    this = case({**honest(), **MASKED})
+    found = verdict(evidence_of(this), this)
+    assert found.families == ("comparisons", "gradients", "optimisation")
+    assert any(
+        "Finite differences broke 20 examples that no attack on the model's own gradient could"
+        in reason for reason in found.reasons
+    )  # fmt: skip
+
+
+def test_marks() -> None:
+    """Gradient attacks are misled where others broke what they left; on honest models none is."""
+    this = case({**honest(), **MASKED}, failures=[("ead", "0.1", "ValueError")])
+    marks = attack_marks(this, evidence_of(this))
+    assert {marks[name] for name in ("pgd", "apgd-ce", "apgd-t", "margin-pgd")} == {"misled"}
+    assert (marks["fd-pgd"], marks["square"], marks["ead"]) == ("credible", "credible", "failed")
+    assert "clean" not in marks
+    assert "probe-gradients" not in marks
+    calm = case(honest())
+    assert set(attack_marks(calm, evidence_of(calm)).values()) == {"credible"}
+
+
+def test_attacks_on_a_flat_loss_are_marked_failed() -> None:
+    """Large logits: those on the cross-entropy alone. A flat margin: all that follow gradients."""
+    this = case({**honest(), **TABLE["large logits"][0]})
+    marks = attack_marks(this, evidence_of(this))
+    assert (marks["apgd-ce"], marks["pgd"], marks["fgsm"]) == ("failed",) * 3
+    assert (marks["apgd-t"], marks["margin-pgd"]) == ("credible",) * 2
+    flat = case({**honest(), "probe-gradients": frame(**FLAT)})
+    marks = attack_marks(flat, evidence_of(flat))
+    assert (marks["apgd-t"], marks["square"]) == ("failed", "credible")
+
+
+def test_escalation_is_asked_for_by_evidence_and_ends() -> None:
+    """Nothing for an honest model, at chance, or after a round that broke less than 1 %."""
+    for cells, rounds, wanted in (
+        ({}, (), False),
+        (MASKED, (), True),
+        ({**MASKED, "surrogate": frame(range(190))}, (), False),
+        (MASKED, (2,), True),
+        (MASKED, (1,), False),
+    ):
+        this = case({**honest(), **cells}, rounds=rounds)
+        assert bool(escalate(evidence_of(this), this, len(rounds) + 1)) == wanted
+
+
+def test_escalation_grows_and_repeats_nothing() -> None:
+    """What ran at the headline is not asked again; after the last round there is no more."""
+    cells: dict[Any, Any] = {**honest(), **MASKED}
+    asked: list[str] = []
+    for number in range(1, 9):
+        this = case(cells)
+        wanted = escalate(evidence_of(this), this, number)
+        assert all(r.scope == "remaining" and r.epsilon == "0.1" for r in wanted)
+        asked += [r.attack for r in wanted]
+        cells |= {r.attack: frame(attacked=range(150, N)) for r in wanted}
+    assert len(asked) == len(set(asked))
+    assert "fd-pgd" not in asked
+    assert {"fd-pgd[preset=medium]", "margin-pgd[restarts=20]"} <= set(asked)
+
+
+def test_randomised_defenses_are_escalated_by_eot() -> None:
+    """Before anything else."""
+    this = case({**honest(), "probe-behaviour": frame(**RANDOM)})
+    assert escalate(evidence_of(this), this, 1)[0].attack == "eot-pgd"
+
+
+def test_requests_leave_out_what_ran() -> None:
+    """And ask for the half box and the whole box with an attack on the margin."""
+    new = requests(case(shape=(1, 8, 8)))
+    assert {"probe-gradients", "probe-behaviour", "apgd-t"} <= {r.attack for r in new}
+    assert {Request("margin-pgd", "0.5"), Request("margin-pgd", "1")} <= set(new)
+    assert requests(case(honest(), shape=(1, 8, 8))) == []
+
+
+def test_requests_fit_the_threat_model() -> None:
+    """L2 has no half box, and its whole box is as wide as its diagonal; DLR needs classes."""
+    new = requests(case(shape=(1, 8, 8), norm=Norm.L2, classes=2))
+    assert Request("margin-pgd", "8") in new
+    assert not {"0.5", "1"} & {r.epsilon for r in new}
+    assert "apgd-t" not in {r.attack for r in new}
+
+
+def test_worst_case_credits_smaller_norms() -> None:
+    """Found at 0.05 it is broken at 0.1; found at 0.5 it is not; probes break nothing."""
+    this = case({
+        ("apgd-ce", "0.05"): frame([1], distance=0.05),
+        ("margin-pgd", "0.5"): frame([2], distance=0.5),
+        "probe-behaviour": frame([3], distance=0.0),
+        "clean": frame(),
+    })  # fmt: skip
+    assert this.broken_at(this.headline) == {1}
+
+
+@pytest.mark.parametrize(
+    ("attack", "expected"),
+    [
+        ("pgd[steps=80]", "gradient"), ("fmn", "gradient"), ("margin-pgd", "gradient"),
+        ("fd-pgd", "scores"), ("square", "scores"), ("hop-skip-jump", "scores"),
+        ("uniform-noise", "noise"), ("averaged-pgd", "smoothed"), ("surrogate", "surrogate"),
+        ("transfer", "transfer"), ("autoattack", "mixed"), ("probe-gradients", "probe"),
+        ("unheard-of", "mixed"),
+    ],
+)  # fmt: skip
+def test_what_attacks_go_by(attack: str, expected: str) -> None:
+    """Only attacks on the model's own gradient are the union that others are measured by."""
+    assert approach(attack) == expected
