@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.matrix.plan import Cell, estimate, plan_cell
+from bench.matrix.plan import Cell, plan_cell
+from bench.matrix.tasks import estimate
 from bench.record.schema import CellRecord
 from bench.threat import Epsilon, Norm
 from bench.trust import (
@@ -26,8 +27,8 @@ from bench.trust.case import CLEAN
 if TYPE_CHECKING:
     from bench.matrix.fill import Filler
     from bench.preparation import Prepared
+    from bench.record.results import CellResult
     from bench.record.schema import RunRecord
-    from bench.record.summary import CellResult
 
 #: Rounds of escalation, at most.
 ROUNDS = 3

@@ -13,7 +13,8 @@ from bench import registry
 from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess, Workers
-from bench.matrix.plan import Cell, Setting, plan_cells, planned_cost, source_of
+from bench.matrix.plan import Cell, Setting, plan_cells, source_of
+from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
 from bench.record.provenance import provenance

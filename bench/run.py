@@ -10,9 +10,10 @@ from bench.errors import UsageError
 from bench.inquiry import Inquiry, examined
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
+from bench.record.results import outcomes_frame, read_cells
 from bench.record.schema import CellRecord, RunRecord
 from bench.record.store import RunStore, open_run
-from bench.record.summary import build, outcomes_frame, read_cells
+from bench.record.summary import build
 from bench.report import render_leaderboard, write_leaderboard
 
 if TYPE_CHECKING:

@@ -17,8 +17,9 @@ from bench.errors import CheckpointError, StoreError, UsageError, WinnowError
 from bench.inquiry import examined
 from bench.preparation import resolve_device
 from bench.record.files import read_json
+from bench.record.results import critical_distances, read_cells
 from bench.record.store import open_run
-from bench.record.summary import build, critical_distances, read_cells
+from bench.record.summary import build
 from bench.report import render_leaderboard
 from bench.threat import Norm
 
@@ -30,9 +31,9 @@ if TYPE_CHECKING:
     from bench.api import Examples
     from bench.matrix.judge import Prediction
     from bench.record.adversarial import Found
+    from bench.record.results import CellResult
     from bench.record.schema import RunRecord
     from bench.record.store import RunStore
-    from bench.record.summary import CellResult
 
 #: A prediction that flips at a smaller margin on another kind of device is no fault.
 FLIP_MARGIN = 1e-4

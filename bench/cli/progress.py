@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.matrix.plan import Task
+    from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
 
 #: Seconds between two lines where there is no terminal.

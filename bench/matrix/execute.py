@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
     from multiprocessing.process import BaseProcess
 
-    from bench.matrix.plan import Task
+    from bench.matrix.tasks import Task
     from bench.matrix.work import Bench
 
 

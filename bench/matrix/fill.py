@@ -7,9 +7,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
-from bench.matrix.plan import CLEAN, Cell, Clean, cell_key, tasks_for
+from bench.matrix.plan import CLEAN, Cell, cell_key
+from bench.matrix.tasks import Clean, tasks_for
+from bench.record.results import CellResult, broken_within, critical_distances
 from bench.record.schema import CellRecord
-from bench.record.summary import CellResult, broken_within, critical_distances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bench.matrix.execute import InProcess, Workers
-    from bench.matrix.plan import Setting, Task
+    from bench.matrix.plan import Setting
+    from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
     from bench.record.adversarial import Found
     from bench.record.schema import RunRecord

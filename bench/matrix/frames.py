@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.api import Proposal
     from bench.matrix.judge import Judgement, Prediction
-    from bench.matrix.plan import Task
+    from bench.matrix.tasks import Task
 
 
 def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFrame:

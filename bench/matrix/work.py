@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from bench.api import Examples
     from bench.matrix.judge import Judgement
     from bench.matrix.model import CountedModel
-    from bench.matrix.plan import Task
+    from bench.matrix.tasks import Task
     from bench.record.adversarial import Found
 
 #: Sets the judge's random numbers apart from the attack's.
