@@ -79,10 +79,17 @@ def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
 
     _, record = open_run(kwta.folder)
     got = {
-        name: {c.attack for c in record.cells if c.defense == name and c.epsilon in ("0", "0.1")}
+        name: {
+            c.attack
+            for c in record.cells
+            # What the budget left out, or needs surrogates that ReLU has not, is no cell filled.
+            if c.defense == name and c.epsilon in ("0", "0.1") and c.status == "ok"
+        }
         for name in ("kwta", "relu")
     }
-    assert got["kwta"] == got["relu"]
+    needs_surrogates = {a for a in got["kwta"] if a.startswith("surrogate")}
+    assert got["kwta"] - needs_surrogates == got["relu"]
+    assert needs_surrogates
     assert record.defenses["relu"].control
     assert list(kwta.summary["defenses"]) == ["kwta"]
     twin = kwta.summary["controls"]["relu"]
@@ -135,7 +142,9 @@ def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
     summary = run(prepare(config)).summary
     defense = summary["defenses"]["kwta"]
     assert not any(
-        cell["escalated"] for cells in defense["attacks"].values() for cell in cells.values()
+        cell["escalated"] and cell["status"] == "ok"
+        for cells in defense["attacks"].values()
+        for cell in cells.values()
     )
     assert defense["verdict"]["level"] != "credible"
     assert summary["controls"] == {}

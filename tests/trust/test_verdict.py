@@ -173,7 +173,7 @@ def test_escalation_grows_and_repeats_nothing() -> None:
         cells |= {r.attack: frame(attacked=range(150, N)) for r in wanted}
     assert len(asked) == len(set(asked))
     assert "fd-pgd" not in asked
-    assert {"fd-pgd[preset=medium]", "margin-pgd[restarts=20]"} <= set(asked)
+    assert {"fd-pgd[preset=medium]", "margin-pgd[restarts=30]"} <= set(asked)
 
 
 def test_randomised_defenses_are_escalated_by_eot() -> None:
