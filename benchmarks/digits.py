@@ -24,7 +24,7 @@ from bench.train import train
 if TYPE_CHECKING:
     from bench.run import Result
 
-DEFENSES = ("relu", "kwta", "kwta[gamma=0.05]", "relu-at", "kwta-at", "kwta-at[gamma=0.05]")
+DEFENSES = ("relu", "kwta", "kwta[gamma=0.05]", "relu-at", "kwta-at")
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 ATTACKS = "pgd,standard,fd-pgd,surrogate"
 EPSILON = "0.1"
