@@ -141,7 +141,7 @@ def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:
     if attack.needs == "surrogates" and not target.surrogates:
         return "the defense declares no surrogates"
     if attack.needs == "source" and source_of(attack) not in target.sources:
-        return f"there are no weights of the defense to transfer from ({source_of(attack)})"
+        return f"the defense has nothing to transfer from: no weights of its {source_of(attack)}"
     return attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
 
 

@@ -40,6 +40,8 @@ HEADER = [
     "checkpoint",
     "run",
 ]
+#: How the reason begins for which an attack was skipped that another defense may have had.
+INAPPLICABLE = "the defense "
 TEXT = frozenset({"verdict", "defense", "architecture", "lowest row", "checkpoint", "run"})
 
 
@@ -57,14 +59,20 @@ class Entry(NamedTuple):
 
     @property
     def attack_set(self) -> list[str]:
-        """The attacks that were asked for at the headline epsilon and could run."""
+        """The attacks that were asked for at the headline epsilon and could run.
+
+        One that needs what a defense has not, such as surrogates, leaves it comparable.
+        """
         headline = self.summary["headline"]
         return sorted(
             attack
             for attack, cells in self.defense["attacks"].items()
             if headline in cells
-            and cells[headline]["status"] != "skipped"
             and not cells[headline]["escalated"]
+            and (
+                cells[headline]["status"] != "skipped"
+                or cells[headline]["reason"].startswith(INAPPLICABLE)
+            )
         )
 
 
