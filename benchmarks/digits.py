@@ -52,7 +52,7 @@ def evaluate(name: str, seed: int, n: int) -> Result:
 
 def together(result: Result, name: str, attacks: tuple[str, ...]) -> float:
     """Robust accuracy by the per-example AND over some rows, in percent."""
-    frame = result.outcomes.query("defense == @name and attack in @attacks")
+    frame = result.outcomes.query("defense == @name and attack in @attacks and epsilon == @EPSILON")
     broken = frame.groupby("index")["broken"].any()
     return 100 * float(1 - broken.mean())
 

@@ -41,7 +41,9 @@ def figures(
         command="python benchmarks/tramer.py",
     )
     result = run(prepare(config))
-    frame = result.outcomes.query("defense == @defense and attack in @attacks")
+    # The examination attacks at wider epsilons too.
+    here = "defense == @defense and attack in @attacks and epsilon == @EPSILON"
+    frame = result.outcomes.query(here)
     robust = float(1 - frame.groupby("index")["broken"].any().mean())
     cells = result.summary["defenses"][defense]["attacks"]
     spent = [cells[a][EPSILON]["forwards"] + cells[a][EPSILON]["backwards"] for a in attacks]
