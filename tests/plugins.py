@@ -79,6 +79,16 @@ class Copy(Best):
         self.number = number
 
 
+@register_attack("test-small-only")
+class SmallOnly(Best):
+    """`Best` below epsilon 0.03; finds nothing at larger ones."""
+
+    def run(self, problem: Problem) -> Proposal:
+        """Step, or give up."""
+        assert problem.epsilon is not None
+        return super().run(problem) if problem.epsilon < 0.03 else Proposal(problem.inputs)
+
+
 @register_attack("test-minimum")
 class Minimum(Cheat):
     """The exact minimum-norm attack on `Sum`, a hair beyond the border."""

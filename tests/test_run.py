@@ -66,16 +66,15 @@ def test_the_worst_case_is_the_closed_form_and_never_rises() -> None:
 
 
 def test_an_adversarial_example_breaks_its_example_at_every_larger_epsilon() -> None:
-    """An attack that only works at the smallest epsilon lowers the worst case at all of them."""
-    small, large = evaluate_in(None, "test-best", ["0.02"]), None
-    assert large is None
-    result = evaluate_in(None, "test-best,test-lies", ["0.02", "0.05"])
-    rows = result.summary["defenses"]["model"]["attacks"]
-    worst = result.summary["defenses"]["model"]["worst_case"]
-    assert rows["test-lies"]["0.05"]["robust_accuracy"] == 1.0
-    assert worst["0.05"]["robust_accuracy"] <= worst["0.02"]["robust_accuracy"]
-    alone = small.summary["defenses"]["model"]["worst_case"]["0.02"]["robust_accuracy"]
-    assert worst["0.02"]["robust_accuracy"] == alone
+    """An attack that works only at the smallest epsilon lowers the worst case at every one."""
+    thresholds = linf_thresholds(linear_examples())
+    defense = evaluate_in(None, "test-small-only", ["0.02", "0.05"]).summary["defenses"]["model"]
+    row, worst = defense["attacks"]["test-small-only"], defense["worst_case"]
+    exact = float((thresholds > 0.02).double().mean())
+    assert exact < 1.0
+    assert row["0.02"]["robust_accuracy"] == exact
+    assert row["0.05"]["robust_accuracy"] == 1.0
+    assert worst["0.02"]["robust_accuracy"] == worst["0.05"]["robust_accuracy"] == exact
 
 
 def test_rows_use_an_attacks_own_outcomes() -> None:
