@@ -33,7 +33,7 @@ from bench.errors import DataError
 from bench.threat import TOLERANCE, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Generator, Tensor, nn
 
@@ -239,6 +239,13 @@ class Defense(Plugin):
         bit; attacks search with its gradients. None by default.
         """
         return {}
+
+    def activation(self) -> Callable[[], nn.Module] | None:
+        """What makes the activation function that the defense lies in; None where there is none.
+
+        Only figures ask for it, to draw the activation by itself.
+        """
+        return None
 
     def recipe(self, family: str) -> Recipe | None:
         """How to train it on a data set of this family (`digits`, `mnist`, `cifar10`, …).
