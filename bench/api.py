@@ -26,14 +26,14 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from bench.errors import DataError
 from bench.threat import TOLERANCE, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from torch import Generator, Tensor, nn
 
@@ -155,12 +155,18 @@ class Plugin(ABC):
 
 
 class Recipe(ABC):
-    """How a defense is trained: a loss, and the schedule that goes with a data set."""
+    """How a defense is trained: a loss, and the schedule that goes with a data set.
+
+    Most recipes write `loss` alone. One instance serves one training, whose epochs may be spread
+    over several calls: what it keeps between batches has to be made anew by `begin_epoch`.
+    """
 
     name: ClassVar[str]
     """As in checkpoints' records, such as `pgd-at`."""
 
     schedule: Schedule
+    start: str | None = None
+    """The defense, as written, whose weights the training starts from; None for fresh ones."""
 
     @abstractmethod
     def loss(
@@ -175,14 +181,36 @@ class Recipe(ABC):
             generator: on the CPU; the only source of randomness, so that a seed fixes a training.
         """
 
+    def losses(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
+    ) -> Iterator[Tensor]:
+        """The losses of one batch, one for each step of descent; `loss` alone by default.
+
+        After each, its gradient is computed and a step is taken before the next one is asked for.
+        """
+        yield self.loss(model, inputs, labels, generator)
+
+    def begin_epoch(self, model: nn.Module, epoch: int) -> None:
+        """Called before each epoch (counted from 0), the first one after a resume included."""
+
+    def attack(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
+    ) -> Tensor:
+        """What the robust accuracy on validation examples is measured on, with shape of the inputs.
+
+        The inputs themselves by default: then the clean accuracy chooses the best epoch.
+        """
+        return inputs
+
     def describe(self) -> dict[str, Any]:
         """Every setting, ready for JSON; kept in the checkpoint's record."""
-        return {"recipe": self.name, **vars(self.schedule)}
+        start = {"start": self.start} if self.start else {}
+        return {"recipe": self.name, **vars(self.schedule), **start}
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Stochastic gradient descent with momentum, and a learning rate that falls in steps."""
+    """Stochastic gradient descent with momentum, and a learning rate that changes with time."""
 
     epochs: int
     batch_size: int
@@ -194,6 +222,24 @@ class Schedule:
     weight_decay: float = 0.0
     augment: bool = False
     """Random crop with 4 pixels of padding, and horizontal flip."""
+    cyclic: bool = False
+    """Instead of milestones: the rate rises from 0 to `learning_rate` over the first 2/5 of the
+    training and falls to 0 again, a little with every batch (Wong et al., ICLR 2020)."""
+    validation: int = 0
+    """Training examples held out to choose the best epoch by; 0 for none."""
+
+    def rate(self, done: float) -> float:
+        """The learning rate after so many epochs, the running one in part."""
+        if self.cyclic:
+            part = done / self.epochs
+            return self.learning_rate * min(part / 0.4, (1 - part) / 0.6)
+        passed = sum(int(done) >= milestone for milestone in self.milestones)
+        return self.learning_rate * self.factor**passed
+
+    def with_epochs(self, epochs: int) -> Schedule:
+        """The same schedule, longer or shorter: its milestones move in proportion."""
+        milestones = tuple(round(m * epochs / self.epochs) for m in self.milestones)
+        return replace(self, epochs=epochs, milestones=milestones)
 
 
 class Defense(Plugin):
@@ -203,8 +249,9 @@ class Defense(Plugin):
     part of the module that `build` returns, so that epsilon means the same for every defense.
     """
 
-    twin: ClassVar[str | None] = None
-    """The name of the same architecture and training with ReLU: the control it is compared with."""
+    twin: str | None = None
+    """The same architecture and training with ReLU, the control it is compared with: a canonical
+    name."""
 
     @abstractmethod
     def network(self, *, shape: tuple[int, int, int]) -> str:

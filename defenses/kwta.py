@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
 from bench.registry import register_defense
+from defenses.activations.kinds import Kind  # noqa: TC001 - the registry reads the annotation
 from defenses.networks import NetworkDefense, build_network
+from defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import nn
+
+    from bench.api import Recipe
 
 #: Times gamma: the shares of winners whose gradient the surrogates pass.
 BACKWARD = (1.5, 2.0)
@@ -26,26 +30,53 @@ class KWTA(NetworkDefense):
 
     Args:
         gamma: the share of units that win, in (0, 1].
+        kind: which units compete, and by what: see `defenses.activations.KWTA`.
+        k: so many units win in place of a share; 0 for the share.
         exact: break ties by index, so that exactly k win.
+        network: such as `resnet34`; the default for the data's size where it is empty.
 
     Raises:
-        UsageError: gamma is not in (0, 1].
+        UnknownNameError: there is no such network.
+        UsageError: gamma is not in (0, 1], or k is negative.
     """
 
     summary = "k-Winners-Take-All activations (Xiao et al. 2020)"
     twin = "relu"
 
-    def __init__(self, *, gamma: float = 0.1, exact: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.1,
+        kind: Kind = "layer",
+        k: int = 0,
+        exact: bool = False,
+        network: str = "",
+    ) -> None:
+        self.use(network)
         if not 0 < gamma <= 1:
             raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
+        if k < 0:
+            raise UsageError(f"k has to be at least 1, or 0 for the share gamma (got {k})")
         self.gamma = gamma
+        self.kind = kind
+        self.k = k
         self.exact = exact
 
     def activation(self) -> Callable[[], nn.Module]:
         """k-WTA."""
+        return self._activation()
+
+    def _activation(self, **options: float) -> Callable[[], nn.Module]:
         from defenses import activations
 
-        return functools.partial(activations.KWTA, self.gamma, exact=self.exact)
+        return functools.partial(
+            activations.KWTA,
+            self.gamma,
+            kind=self.kind,
+            k=self.k or None,
+            exact=self.exact,
+            **options,
+        )
 
     def surrogates(
         self, *, network: str, shape: tuple[int, int, int], classes: int
@@ -55,20 +86,69 @@ class KWTA(NetworkDefense):
         Which units win changes within small distances of an input, and the gradient of the winners
         alone does not know of it. Nothing is kinder about them when all units win already.
         """
-        from defenses import activations
-
+        if self.gamma >= 1 and not self.k:
+            return {}
         return {
             f"{factor:g}gamma": build_network(
-                network,
-                shape,
-                classes,
-                functools.partial(
-                    activations.KWTA,
-                    self.gamma,
-                    exact=self.exact,
-                    backward_gamma=min(1.0, factor * self.gamma),
-                ),
+                network, shape, classes, self._activation(backward_factor=factor)
             )
             for factor in BACKWARD
-            if self.gamma < 1
         }
+
+
+class _Annealed(KWTA):
+    """k-WTA with few winners: gamma falls from that of a trained checkpoint to its own.
+
+    Trained from the same defense with the first gamma, which has to be there already: 0.2 on
+    CIFAR-10 and SVHN, 0.1 on MNIST. Parameters are those of `kwta`.
+
+    Args:
+        gamma: the last share of units that win.
+        kind: which units compete, and by what: see `defenses.activations.KWTA`.
+        exact: break ties by index, so that exactly k win.
+        network: such as `resnet34`; the default for the data's size where it is empty.
+    """
+
+    begins_as = "kwta"
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 0.08,
+        kind: Kind = "layer",
+        exact: bool = False,
+        network: str = "",
+    ) -> None:
+        super().__init__(gamma=gamma, kind=kind, exact=exact, network=network)
+
+    def recipe(self, family: str) -> Recipe:
+        """Annealing with the loss of `training`.
+
+        Raises:
+            UsageError: no settings for this family, or gamma is not below the first one.
+        """
+        written = f"gamma={settings(family).annealing.gamma},kind={self.kind},exact={self.exact}"
+        if self._network:
+            written += f",network={self._network}"
+        base = self.training(family)  # type: ignore[call-arg]
+        return GammaAnnealing(
+            family, gamma=self.gamma, base=base, start=f"{self.begins_as}[{written}]"
+        )
+
+
+@register_defense("kwta-annealed")
+class AnnealedKWTA(_Annealed):
+    """As described in `_Annealed`, naturally trained."""
+
+    summary = "k-Winners-Take-All with few winners, gamma annealed (Xiao et al. 2020)"
+    training = Natural
+
+
+@register_defense("kwta-at-annealed")
+class AdversariallyAnnealedKWTA(_Annealed):
+    """As described in `_Annealed`, adversarially trained by PGD."""
+
+    summary = "k-Winners-Take-All with few winners, gamma annealed, adversarial training by PGD"
+    begins_as = "kwta-at"
+    twin = "relu-at"
+    training = PGDAdversarialTraining

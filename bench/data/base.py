@@ -19,6 +19,8 @@ class Dataset(ABC):
 
     name: str
     """As in tables; it holds no path of this machine."""
+    source: str = ""
+    """As written on the command line, for messages; empty where nobody wrote it."""
 
     @property
     @abstractmethod

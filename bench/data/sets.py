@@ -47,13 +47,19 @@ def open_dataset(text: str) -> Dataset:
         UnknownNameError: no such data set.
         DataError: there is nothing at PATH.
     """
-    scheme, colon, argument = text.strip().partition(":")
+    dataset = _open(text.strip())
+    dataset.source = text.strip()
+    return dataset
+
+
+def _open(text: str) -> Dataset:
+    scheme, colon, argument = text.partition(":")
     if not colon and scheme == "digits":
         return Digits()
     if not colon and scheme in _TORCHVISION:
         return TorchvisionDataset(scheme, _TORCHVISION[scheme])
     if scheme not in _FROM_FILES:
-        raise UnknownNameError("data set", text.strip(), DATASETS)
+        raise UnknownNameError("data set", text, DATASETS)
     if not argument:
         raise DataError(f"{scheme} needs a path: write {scheme}:PATH")
     return _FROM_FILES[scheme](Path(argument).expanduser())

@@ -18,10 +18,11 @@ from torch import Tensor, nn
 
 from bench.errors import ModelError, UsageError
 from bench.train.augment import crop_and_flip
-from bench.train.state import load_state, save_state
+from bench.train.curve import Epoch
+from bench.train.state import History, load_state, save_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from bench.api import Examples, Recipe
@@ -33,6 +34,8 @@ PROBE = 1000
 
 #: How many examples are evaluated at once.
 BATCH = 500
+#: Pixels from which images lie channels last on the CPU as well.
+CHANNELS_LAST_FROM = 28 * 28
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ def fit(
     device: str,
     state: Path,
     on_progress: Callable[[Progress], None],
-) -> None:
+) -> History:
     """Run all epochs that are not done yet.
 
     Args:
@@ -70,54 +73,99 @@ def fit(
         state: the file of the state; written after every epoch but the last, read if it is there.
         on_progress: see `train`.
 
+    Returns:
+        What was measured, those epochs included that an earlier call did.
+
     Raises:
-        UsageError: the training diverged.
+        UsageError: the training diverged, or no example is left to train on.
         CheckpointError: the state is not one of this training.
         StoreError: the state cannot be written.
     """
     schedule = recipe.schedule
+    examples, validation = held_out(examples, schedule.validation)
     optimizer = torch.optim.SGD(
         model.parameters(),
         lr=schedule.learning_rate,
         momentum=schedule.momentum,
         weight_decay=schedule.weight_decay,
     )
-    done = load_state(state, model=model, optimizer=optimizer) if state.exists() else 0
-    kind = torch.device(device).type
-    inputs = examples.inputs.to(device, memory_format=memory_format(kind))
+    history = load_state(state, model=model, optimizer=optimizer) if state.exists() else History()
+    layout = memory_format(device, examples.shape)
+    inputs = examples.inputs.to(device, memory_format=layout)
     labels = examples.labels.to(device)
-    right: float | None = None
-    for epoch in range(done, schedule.epochs):
-        rate = schedule.learning_rate * schedule.factor ** sum(
-            epoch >= milestone for milestone in schedule.milestones
-        )
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+    right = history.curve[-1].train_accuracy if history.curve else None
+    for epoch in range(history.epochs_done, schedule.epochs):
+        started = time.monotonic()
+        recipe.begin_epoch(model, epoch)
         generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
         torch.manual_seed(derived_seed(seed, epoch))  # for modules such as dropout
         order = torch.randperm(len(inputs), generator=generator)
         batches = math.ceil(len(order) / schedule.batch_size)
-        total = torch.zeros((), device=device)
+        total, steps = torch.zeros((), device=device), 0
         reported = time.monotonic()
         for batch in range(1, batches + 1):
             chosen = order[(batch - 1) * schedule.batch_size :][: schedule.batch_size].to(device)
-            loss = _step(model, recipe, optimizer, inputs[chosen], labels[chosen], generator, epoch)
-            total += loss
+            rate = schedule.rate(epoch + (batch - 1) / batches)
+            for loss in _steps(
+                model, recipe, optimizer, inputs[chosen], labels[chosen], generator, epoch, rate
+            ):
+                total += loss
+                steps += 1
             if batch == batches or time.monotonic() - reported >= REPORT_EVERY:
                 reported = time.monotonic()
-                mean = float(total) / batch
+                mean = float(total) / max(1, steps)
                 if not math.isfinite(mean):
                     raise _diverged(epoch, f"the loss is {mean}")
                 on_progress(
                     Progress(epoch + 1, schedule.epochs, epoch + batch / batches, mean, right)
                 )
         right = accuracy(model, examples, device, limit=PROBE)
+        clean, robust = _validate(model, recipe, validation, seed, device)
+        seconds = time.monotonic() - started
+        history.add(Epoch(epoch + 1, rate, mean, right, clean, robust, seconds), model)
         on_progress(Progress(epoch + 1, schedule.epochs, epoch + 1, mean, right))
         if epoch + 1 < schedule.epochs:
-            save_state(state, model=model, optimizer=optimizer, epochs_done=epoch + 1)
+            save_state(state, model=model, optimizer=optimizer, history=history)
+    return history
 
 
-def _step(
+def held_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]:
+    """The examples to train on, and those to choose the best epoch by: the same for every seed.
+
+    Raises:
+        UsageError: nothing would be left to train on.
+    """
+    if not count:
+        return examples, None
+    if count >= len(examples):
+        raise UsageError(
+            f"{count} validation examples are asked for, and there are {len(examples)} to train on"
+        )
+    generator = torch.Generator().manual_seed(derived_seed(0, "validation"))
+    order = torch.randperm(len(examples), generator=generator)
+    return examples.take(order[count:].sort().values), examples.take(order[:count].sort().values)
+
+
+def _validate(
+    model: nn.Module, recipe: Recipe, validation: Examples | None, seed: int, device: str
+) -> tuple[float | None, float | None]:
+    """Accuracy on the held-out examples, and under the recipe's attack where it has one."""
+    if validation is None:
+        return None, None
+    generator = torch.Generator().manual_seed(derived_seed(seed, "validation"))
+    right = 0
+    attacked = False
+    for start in range(0, len(validation), BATCH):
+        inputs = validation.inputs[start : start + BATCH].to(device)
+        labels = validation.labels[start : start + BATCH].to(device)
+        moved = recipe.attack(model, inputs, labels, generator)
+        attacked |= moved is not inputs
+        right += _right(model, moved.detach(), labels)
+    robust = right / len(validation) if attacked else None
+    return accuracy(model, validation, device), robust
+
+
+def _steps(
     model: nn.Module,
     recipe: Recipe,
     optimizer: torch.optim.Optimizer,
@@ -125,20 +173,27 @@ def _step(
     labels: Tensor,
     generator: torch.Generator,
     epoch: int,
-) -> Tensor:
-    """One step of descent; returns the loss, detached."""
+    rate: float,
+) -> Iterator[Tensor]:
+    """The steps of descent of one batch; yields the loss of each, detached."""
     if recipe.schedule.augment:
         inputs = crop_and_flip(inputs, generator)
     kind = inputs.device.type
-    try:
-        with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-            loss = recipe.loss(model, inputs, labels, generator)
-    except ModelError as error:  # k-WTA refuses NaN
-        raise _diverged(epoch, str(error)) from error
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    optimizer.step()
-    return loss.detach()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    losses = recipe.losses(model, inputs, labels, generator)
+    while True:
+        try:
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+                loss = next(losses, None)
+        except ModelError as error:  # k-WTA refuses NaN
+            raise _diverged(epoch, str(error)) from error
+        if loss is None:
+            return
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        yield loss.detach()
 
 
 def _diverged(epoch: int, why: str) -> UsageError:
@@ -148,9 +203,14 @@ def _diverged(epoch: int, why: str) -> UsageError:
     )
 
 
-def memory_format(kind: str) -> torch.memory_format:
-    """The layout of images in memory that is fast on a kind of device."""
-    return torch.channels_last if kind == "cuda" else torch.contiguous_format
+def memory_format(device: str, shape: tuple[int, int, int]) -> torch.memory_format:
+    """The layout of images (C, H, W) in memory that is fast on a device.
+
+    Channels last, but for small images on the CPU: measured there on one core, forward and
+    backward, 1.3 times as fast on 28×28 and 32×32.
+    """
+    small = device == "cpu" and shape[1] * shape[2] < CHANNELS_LAST_FROM
+    return torch.contiguous_format if small else torch.channels_last
 
 
 @torch.no_grad()
@@ -159,16 +219,22 @@ def accuracy(model: nn.Module, examples: Examples, device: str, limit: int | Non
 
     In float32 and eval mode; the model is left in the mode it came in.
     """
-    training = model.training
-    model.eval()
-    right = 0
     n = min(len(examples), limit or len(examples))
+    right = 0
     for start in range(0, n, BATCH):
         part = slice(start, min(start + BATCH, n))
-        predicted = model(examples.inputs[part].to(device)).argmax(dim=1).cpu()
-        right += int((predicted == examples.labels[part]).sum())
-    model.train(training)
+        right += _right(model, examples.inputs[part].to(device), examples.labels[part].to(device))
     return right / n
+
+
+@torch.no_grad()
+def _right(model: nn.Module, inputs: Tensor, labels: Tensor) -> int:
+    """How many of a batch a model gets right, in eval mode."""
+    training = model.training
+    model.eval()
+    right = int((model(inputs).argmax(dim=1) == labels).sum())
+    model.train(training)
+    return right
 
 
 def derived_seed(seed: int, part: object) -> int:

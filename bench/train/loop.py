@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import time
 from dataclasses import dataclass
@@ -12,24 +11,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from bench import registry
 from bench.errors import UsageError
 from bench.record.checkpoints import (
     USER_FOLDER,
     CheckpointRecord,
     checkpoint_name,
+    find_checkpoint,
+    load_weights,
+    missing_checkpoint_error,
     read_record,
     save_checkpoint,
     weights_digest,
 )
 from bench.record.files import canonical_json, digest_of
 from bench.record.provenance import device_name, version_of
+from bench.train.curve import write_curve
 from bench.train.fit import Progress, accuracy, derived_seed, fit, memory_format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-    from bench.api import Defense, Examples, Recipe, Schedule
+    from bench.api import Defense, Examples, Recipe
     from bench.data import Dataset
+    from bench.train.curve import Epoch
 
 #: Pixels from which a training uses all CPU threads.
 LARGE = 32 * 32
@@ -45,6 +50,10 @@ class Trained:
     record: CheckpointRecord
     seconds: float
     """Of this call; 0 where the checkpoint was already there."""
+    curve: Sequence[Epoch] = ()
+    """Empty where the checkpoint was already there."""
+    best: Path | None = None
+    """The checkpoint of the best epoch, where validation examples were held out."""
 
 
 def train(
@@ -82,6 +91,10 @@ def train(
     family, recipe = _recipe_of(defense, dataset, epochs)
     examples, test = dataset.load("train"), dataset.load("test")
     network = defense.network(shape=examples.shape)
+    begin = _start(recipe, network, dataset, seed, Path(out))
+    settings = json.loads(canonical_json(recipe.describe()))
+    if begin is not None and (origin := read_record(begin)) is not None:
+        settings["start_weights"] = origin.weights_digest
     identity = {
         "defense": defense.name,
         "network": network,
@@ -90,7 +103,7 @@ def train(
         "dataset": dataset.name,
         "family": family,
         "train_digest": dataset.digest("train"),
-        "recipe": json.loads(canonical_json(recipe.describe())),
+        "recipe": settings,
         "seed": seed,
     }
     stem = checkpoint_name(defense.name, network, str(identity["train_digest"]), seed)
@@ -106,24 +119,41 @@ def train(
     with torch.random.fork_rng(devices=cuda), _threads(examples):
         torch.manual_seed(derived_seed(seed, "weights"))
         model = defense.build(network=network, shape=examples.shape, classes=examples.classes)
-        model = model.to(device).to(memory_format=memory_format(kind)).train()
-        fit(model, recipe, examples, seed, device, state, on_progress)
-    record = CheckpointRecord.model_validate(
-        {
-            **identity,
-            "epochs": recipe.schedule.epochs,
-            "device": f"{kind} ({device_name(device)})",
-            "precision": "bfloat16" if kind == "cuda" else "float32",
-            "versions": {name: version_of(name) for name in _NOTED},
-            "clean_accuracy": accuracy(model, test, device),
-            "n": len(test),
-            "weights_digest": weights_digest(model),
-            "command": command,
-        }
-    )
-    save_checkpoint(path, model, record)
+        if begin is not None:
+            load_weights(begin, model)
+        layout = memory_format(device, examples.shape)
+        model = model.to(device).to(memory_format=layout).train()
+        history = fit(model, recipe, examples, seed, device, state, on_progress)
+
+        def save(place: Path, epochs: int) -> CheckpointRecord:
+            record = CheckpointRecord.model_validate(
+                {
+                    **identity,
+                    "epochs": epochs,
+                    "device": f"{kind} ({device_name(device)})",
+                    "precision": "bfloat16" if kind == "cuda" else "float32",
+                    "versions": {name: version_of(name) for name in _NOTED},
+                    "clean_accuracy": accuracy(model, test, device),
+                    "n": len(test),
+                    "weights_digest": weights_digest(model),
+                    "command": command,
+                }
+            )
+            save_checkpoint(place, model, record)
+            return record
+
+        write_curve(
+            path.parent / "curves", stem, history.curve, f"{defense.name} on {dataset.name}"
+        )
+        record = save(path, recipe.schedule.epochs)
+        best = None
+        if history.best is not None:
+            best = path.parent / "best" / path.name
+            model.load_state_dict(history.best_weights)
+            recipe.begin_epoch(model, history.best.epoch - 1)
+            save(best, history.best.epoch)
     state.unlink(missing_ok=True)
-    return Trained(path, record, time.monotonic() - started)
+    return Trained(path, record, time.monotonic() - started, history.curve, best)
 
 
 def _recipe_of(defense: Defense, dataset: Dataset, epochs: int | None) -> tuple[str, Recipe]:
@@ -143,14 +173,25 @@ def _recipe_of(defense: Defense, dataset: Dataset, epochs: int | None) -> tuple[
             f"--checkpoint {defense.name}=PATH"
         )
     if epochs is not None:
-        recipe.schedule = _with_epochs(recipe.schedule, epochs)
+        recipe.schedule = recipe.schedule.with_epochs(epochs)
     return family, recipe
 
 
-def _with_epochs(schedule: Schedule, epochs: int) -> Schedule:
-    """The same schedule, longer or shorter."""
-    milestones = tuple(round(m * epochs / schedule.epochs) for m in schedule.milestones)
-    return dataclasses.replace(schedule, epochs=epochs, milestones=milestones)
+def _start(recipe: Recipe, network: str, dataset: Dataset, seed: int, out: Path) -> Path | None:
+    """The weights that the recipe starts from: those of the same seed, where there are.
+
+    Raises:
+        CheckpointError: the defense that it names has no weights; with the command that makes them.
+    """
+    if recipe.start is None:
+        return None
+    name = registry.defenses.create(recipe.start).name
+    digest = dataset.digest("train")
+    path = out / f"{checkpoint_name(name, network, digest, seed)}.safetensors"
+    found = path if path.exists() else find_checkpoint(name, network, digest)
+    if found is None:
+        raise missing_checkpoint_error(name, network, dataset.source or dataset.name)
+    return found
 
 
 def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord | None:

@@ -1,7 +1,8 @@
-"""Which network serves inputs of which size."""
+"""Networks by name, and which one serves inputs of which size."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from bench.errors import UnknownNameError, UsageError
@@ -11,8 +12,24 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-#: Network to the (H, W) of the inputs it takes.
-_SIZES = {"cnn": ((8, 8), (28, 28)), "resnet18": ((32, 32),)}
+    Activation = Callable[[], nn.Module]
+    Builder = Callable[..., nn.Module]
+
+#: The network for inputs of (H, W) where none is named.
+_DEFAULTS = {(8, 8): "cnn", (28, 28): "mnist-cnn-pooled", (32, 32): "resnet18"}
+
+#: What a name looks like, to the (H, W) that the network takes and an example of the name.
+_PATTERNS = {
+    r"cnn": (((8, 8), (28, 28)), "cnn"),
+    r"mnist-cnn(-pooled)?": (((28, 28),), "mnist-cnn"),
+    r"mnist-dnn(?:-(\d+))?": (((28, 28),), "mnist-dnn-1000"),
+    r"resnet(10|18|34|50)(?:w(\d+))?": (((32, 32),), "resnet18"),
+    r"densenet121": (((32, 32),), "densenet121"),
+    r"wideresnet-(\d+)-(\d+)": (((32, 32),), "wideresnet-22-10"),
+}
+
+#: A name of each kind, for `list` and for errors.
+NETWORKS = tuple(example for _, example in _PATTERNS.values())
 
 
 def default_network(shape: tuple[int, int, int]) -> str:
@@ -21,23 +38,38 @@ def default_network(shape: tuple[int, int, int]) -> str:
     Raises:
         UsageError: there is none.
     """
-    for name, sizes in _SIZES.items():
-        if shape[1:] in sizes:
-            return name
-    allowed = [f"{h}x{w} ({name})" for name, sizes in _SIZES.items() for h, w in sizes]
+    if shape[1:] in _DEFAULTS:
+        return _DEFAULTS[shape[1:]]
+    allowed = ", ".join(f"{h}x{w} ({name})" for (h, w), name in _DEFAULTS.items())
     raise UsageError(
-        f"no network for inputs of {shape[1]}x{shape[2]}; allowed: {', '.join(allowed)}. "
+        f"no network for inputs of {shape[1]}x{shape[2]}; allowed: {allowed}. "
         "Resize the images, or write a defense whose build() takes them"
     )
 
 
+def check_network(name: str) -> None:
+    """Refuse a name that no network has.
+
+    Raises:
+        UnknownNameError: there is no such network.
+        UsageError: a size that it cannot have.
+    """
+    _, sizes = _parse(name)
+    if any(size == 0 for size in sizes):
+        raise UsageError(f"network {name!r}: sizes have to be at least 1")
+    if name.startswith("wideresnet") and ((sizes[0] or 0) < 10 or ((sizes[0] or 0) - 4) % 6):
+        raise UsageError(f"network {name!r}: the depth has to be 10, 16, 22, 28, …")
+
+
 def build_network(
-    name: str, shape: tuple[int, int, int], classes: int, activation: Callable[[], nn.Module]
+    name: str, shape: tuple[int, int, int], classes: int, activation: Activation
 ) -> nn.Module:
     """A new network with untrained weights.
 
     Args:
-        name: as in tables, such as `cnn`.
+        name: as in tables: `cnn`, `mnist-cnn`, `mnist-cnn-pooled`, `mnist-dnn-1000` (hidden units),
+            `resnet18` (10, 18, 34 or 50), `resnet10w16` (channels of the first stage),
+            `densenet121`, `wideresnet-22-10` (depth, width).
         shape: (C, H, W) of one input.
         classes: the number of logits.
         activation: called once for each place of the activation.
@@ -49,16 +81,48 @@ def build_network(
         UnknownNameError: there is no such network.
         UsageError: it does not take inputs of this shape.
     """
-    if name not in _SIZES:
-        raise UnknownNameError("network", name, _SIZES)
-    sizes = _SIZES[name]
-    if shape[1:] not in sizes:
+    check_network(name)
+    pattern, sizes = _parse(name)
+    heights, _ = _PATTERNS[pattern]
+    if shape[1:] not in heights:
         raise UsageError(
-            f"network {name!r} takes inputs of {' or '.join(f'{h}x{w}' for h, w in sizes)}; "
+            f"network {name!r} takes inputs of {' or '.join(f'{h}x{w}' for h, w in heights)}; "
             f"got {shape[1]}x{shape[2]}"
         )
-    from defenses.networks.cnn import cnn
-    from defenses.networks.resnet import resnet18
+    if name.startswith("resnet"):
+        from defenses.networks.resnet import ResNet
 
-    builders = {"cnn": cnn, "resnet18": resnet18}
-    return builders[name](shape=shape, classes=classes, activation=activation)
+        return ResNet(sizes[0] or 18, shape[0], classes, activation, width=sizes[1] or 64)
+    builder, options = _builder(name, sizes)
+    return builder(shape=shape, classes=classes, activation=activation, **options)
+
+
+def _parse(name: str) -> tuple[str, list[int | None]]:
+    """The pattern that a name follows, and the numbers in it."""
+    for pattern in _PATTERNS:
+        if match := re.fullmatch(pattern, name):
+            return pattern, [int(g) if g and g.isdecimal() else None for g in match.groups()]
+    raise UnknownNameError("network", name, NETWORKS)
+
+
+def _builder(name: str, sizes: list[int | None]) -> tuple[Builder, dict[str, object]]:
+    """What makes a network, and its own options."""
+    if name.startswith("mnist-dnn"):
+        from defenses.networks.mnist import mnist_dnn
+
+        return mnist_dnn, {"hidden": sizes[0] or 1000}
+    if name.startswith("mnist-cnn"):
+        from defenses.networks.mnist import mnist_cnn
+
+        return mnist_cnn, {"pooled": name.endswith("-pooled")}
+    if name.startswith("densenet"):
+        from defenses.networks.densenet import densenet
+
+        return densenet, {}
+    if name.startswith("wideresnet"):
+        from defenses.networks.wideresnet import wideresnet
+
+        return wideresnet, {"depth": sizes[0], "width": sizes[1]}
+    from defenses.networks.cnn import cnn
+
+    return cnn, {}
