@@ -1,5 +1,29 @@
-"""Activation functions that take the place of ReLU in a network. Importing this imports torch."""
+"""Activation functions that take the place of ReLU in a network.
 
-from defenses.activations.kwta import KWTA
+Names are imported when they are first used: `defenses.activations.kinds` is free of torch.
+"""
 
-__all__ = ["KWTA"]
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from defenses.activations.broken import BrokenReLU
+    from defenses.activations.groups import LWTA, MaxPoolActivation
+    from defenses.activations.kwta import KWTA
+
+_HOME = {
+    "KWTA": "defenses.activations.kwta",
+    "LWTA": "defenses.activations.groups",
+    "BrokenReLU": "defenses.activations.broken",
+    "MaxPoolActivation": "defenses.activations.groups",
+}
+
+__all__ = ["KWTA", "LWTA", "BrokenReLU", "MaxPoolActivation"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)

@@ -2,53 +2,111 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.errors import ModelError, UsageError
+from defenses.activations.kinds import KINDS, Kind
+
+#: Up to so many threads numpy on one is the fastest way to the k largest; beyond, torch on all.
+_THREADS = 4
 
 
 class KWTA(nn.Module):
     """Keep the largest activations of each example and set the others to zero.
 
-    Of the N units of an example (C·H·W in a convolutional layer, the features in a linear one)
-    those stay that reach the k-th largest value. Winners keep their value, negative ones too. The
-    choice of winners counts as constant for the gradient, which is the incoming one on winners and
-    zero elsewhere.
+    Units compete in groups, and of each group those stay that reach its k-th largest score:
+
+    | kind | group | score | in the authors' code |
+    |---|---|---|---|
+    | layer | all units of an example | x | Sparsify2D_vol, Sparsify1D |
+    | channel | each channel | x | Sparsify2D |
+    | magnitude | all units of an example | abs(x) | |
+    | channel-magnitude | each channel | abs(x) | Sparsify2D_abs |
+    | smallest | all units of an example | −abs(x) | |
+
+    An example has C·H·W units in a convolutional layer and a channel H·W; in a linear layer, where
+    a channel would be a single unit, all features are one group for every kind, as in the paper's
+    code. `smallest` is what the authors' Sparsify2D_invabs is described as; as written, that drops
+    the k − 1 smallest of a channel and keeps all others.
+
+    Winners keep their value, negative ones too. The choice of winners counts as constant for the
+    gradient, which is the incoming one on winners and zero elsewhere.
 
     Args:
-        gamma: the share of units that win, in (0, 1]; k = max(1, int(gamma · N)).
-        exact: keep exactly k. Units tied at the k-th largest value then stay in the order of
-            their index (C, H, W), lowest first; otherwise, as in the paper's code, all of them do.
-        backward_gamma: in (0, 1]; if given, the gradient passes the winners for this share
-            instead, while the values stay those of `gamma`. With a larger share the gradient also
-            sees the units that would win after a small change (BPDA, Athalye et al., ICML 2018).
+        gamma: the share of a group of M units that wins, in (0, 1]; k = max(1, int(gamma · M)).
+            The attribute may be changed between forward passes.
+        kind: which units compete, and by what; one of `KINDS`.
+        k: if given, so many win in place of a share: min(k, M).
+        exact: keep exactly k of each group. Units tied at the k-th largest score then stay in the
+            order of their index (C, H, W), lowest first; otherwise, as in the paper's code, all of
+            them do.
+        backward_factor: greater than 1; if given, the gradient passes the winners of so many times
+            gamma (or k) instead, at least k + 1 of them, while the values stay. With more winners
+            the gradient also sees the units that would win after a small change (BPDA, Athalye et
+            al., ICML 2018).
+        backward_gamma: in (0, 1]; the same, by the share of winners that the gradient passes.
 
     Raises:
-        UsageError: gamma or backward_gamma is not in (0, 1].
+        UsageError: a parameter is out of its range.
     """
 
     def __init__(
-        self, gamma: float = 0.1, *, exact: bool = False, backward_gamma: float | None = None
+        self,
+        gamma: float = 0.1,
+        *,
+        kind: Kind = "layer",
+        k: int | None = None,
+        exact: bool = False,
+        backward_factor: float | None = None,
+        backward_gamma: float | None = None,
     ) -> None:
         super().__init__()
         for name, share in (("gamma", gamma), ("backward_gamma", backward_gamma)):
             if share is not None and not 0 < share <= 1:
                 raise UsageError(f"{name} has to be greater than 0 and at most 1 (got {share})")
+        if kind not in KINDS:
+            raise UsageError(f"kind has to be one of {', '.join(KINDS)} (got {kind!r})")
+        if k is not None and k < 1:
+            raise UsageError(f"k has to be at least 1 (got {k})")
+        if backward_factor is not None and not 1 < backward_factor < math.inf:
+            raise UsageError(
+                f"backward_factor has to be greater than 1 and finite (got {backward_factor})"
+            )
         self.gamma = gamma
+        self.kind = kind
+        self.k = k
         self.exact = exact
+        self.backward_factor = backward_factor
         self.backward_gamma = backward_gamma
 
     def extra_repr(self) -> str:
         """The parameters, as torch prints them."""
-        own = f"gamma={self.gamma}, exact={self.exact}"
+        share = f"gamma={self.gamma}" if self.k is None else f"k={self.k}"
+        own = f"{share}, kind={self.kind}, exact={self.exact}"
+        if self.backward_factor is not None:
+            own += f", backward_factor={self.backward_factor}"
         return own if self.backward_gamma is None else f"{own}, backward={self.backward_gamma}"
 
     def winners(self, units: int) -> int:
-        """How many of so many units win: k."""
-        return _winners(self.gamma, units)
+        """How many of a group of so many units win: k."""
+        return max(1, int(self.gamma * units)) if self.k is None else min(self.k, units)
+
+    def passing(self, units: int) -> int:
+        """How many of a group of so many units the gradient passes."""
+        if self.backward_gamma is not None:
+            return max(1, int(self.backward_gamma * units))
+        k = self.winners(units)
+        if self.backward_factor is None:
+            return k
+        if self.k is None:
+            share = self.backward_factor * self.gamma
+            return min(units, max(k + 1, int(share * units)))
+        return min(units, max(k + 1, int(self.backward_factor * self.k)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to each example on its own.
@@ -64,19 +122,24 @@ class KWTA(nn.Module):
         """
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
+        first = 2 if self.kind.startswith("channel") and x.ndim > 2 else 1
+        units = x.shape[first:].numel()
+        k, passed = self.winners(units), self.passing(units)
+        surrogate = passed != k and torch.is_grad_enabled() and x.requires_grad
         with torch.no_grad():
-            mask = self._mask(x, self.gamma)
-        if self.backward_gamma is None or not (torch.is_grad_enabled() and x.requires_grad):
+            scores = self._scores(x.detach())
+            mask = _mask(scores, first, k, exact=self.exact)
+            passing = _mask(scores, first, passed, exact=self.exact) if surrogate else mask
+        if not surrogate:
             return torch.where(mask, x, 0)
-        with torch.no_grad():
-            passing = self._mask(x, self.backward_gamma)
         out: Tensor = _ValuesOfOne.apply(x, mask, passing)
         return out
 
-    def _mask(self, x: Tensor, gamma: float) -> Tensor:
-        """True where a unit wins when this share of its example's units does."""
-        k = _winners(gamma, x.shape[1:].numel())
-        return _exact_mask(x, k) if self.exact else _threshold_mask(x, k)
+    def _scores(self, x: Tensor) -> Tensor:
+        """By what units compete: the largest win."""
+        if self.kind == "smallest":
+            return -x.abs()
+        return x.abs() if self.kind.endswith("magnitude") else x
 
 
 class _ValuesOfOne(torch.autograd.Function):
@@ -97,31 +160,41 @@ class _ValuesOfOne(torch.autograd.Function):
         return torch.where(passing, gradient, 0), None, None
 
 
-def _winners(gamma: float, units: int) -> int:
-    """How many of so many units win: k."""
-    return max(1, int(gamma * units))
+def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:
+    """True for the winners of each group.
 
+    A group lies along the dimensions from `first` on.
 
-def _threshold_mask(x: Tensor, k: int) -> Tensor:
-    """True where a unit is at least the k-th largest of its example."""
-    top = x.flatten(1).topk(k, dim=1, sorted=False).values
-    threshold = top.amin(dim=1)
-    _refuse_nan(threshold)  # topk takes NaN for the largest value, and amin passes it on
-    return x >= threshold.reshape(-1, *[1] * (x.ndim - 1))
-
-
-def _exact_mask(x: Tensor, k: int) -> Tensor:
-    """True for exactly k units of each example."""
-    units = x.flatten(1)
-    order = units.sort(dim=1, descending=True, stable=True)
-    _refuse_nan(order.values[:, 0])  # sorting takes NaN for the largest value
-    mask = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order.indices[:, :k], True)
-    return torch.empty_like(x, dtype=torch.bool).copy_(mask.view(x.shape))
-
-
-def _refuse_nan(values: Tensor) -> None:
-    if bool(values.isnan().any()):
+    Raises:
+        ModelError: there is NaN among the scores.
+    """
+    groups = scores.flatten(first)
+    kth = _largest(groups, k).amin(dim=-1)
+    # A NaN anywhere is seen here: it is taken for the largest value, and amin passes it on.
+    if bool(kth.isnan().any()):
         raise ModelError(
             "k-WTA got NaN, among which there is no k-th largest value; "
             "look for NaN in the weights or for a layer before it that overflows"
         )
+    mask = scores >= kth.reshape(kth.shape + (1,) * (scores.ndim - first))
+    if exact:
+        won = mask.flatten(first).sum(dim=-1, dtype=torch.int32)
+        if bool((won > k).any()):
+            mask &= ~_late(groups, kth, won - k).reshape(mask.shape)
+    return mask
+
+
+def _largest(groups: Tensor, k: int) -> Tensor:
+    """The k largest of each row, in any order."""
+    by_numpy = groups.device.type == "cpu" and groups.dtype in (torch.float32, torch.float64)
+    if not by_numpy or torch.get_num_threads() > _THREADS:
+        return groups.topk(k, dim=-1, sorted=False).values
+    rest = groups.shape[-1] - k
+    return torch.from_numpy(np.partition(groups.numpy(), rest, axis=-1)[..., rest:])
+
+
+def _late(groups: Tensor, kth: Tensor, surplus: Tensor) -> Tensor:
+    """True for so many of each row's units tied at the k-th largest value, those of last index."""
+    tied = groups == kth.unsqueeze(-1)
+    place = tied.cumsum(dim=-1, dtype=torch.int32)
+    return tied & (place > place[..., -1:] - surplus.unsqueeze(-1))

@@ -1,4 +1,9 @@
-"""k-WTA against a reference that sorts, one example at a time."""
+"""k-WTA of every kind against a reference that sorts in plain Python, one group at a time."""
+
+import itertools
+import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -6,27 +11,38 @@ from torch import Tensor
 
 from bench.errors import ModelError, UsageError
 from defenses.activations import KWTA
+from defenses.activations.kinds import KINDS, Kind
 
 
-def reference(x: Tensor, gamma: float, *, exact: bool) -> Tensor:
-    """The definition in plain Python: sort all units of an example, look at the k-th largest."""
-    out = torch.zeros(x.shape, dtype=x.dtype)
-    for source, target in zip(x.reshape(len(x), -1), out.view(len(x), -1), strict=True):
-        values = source.tolist()
-        k = max(1, int(gamma * len(values)))
-        if exact:
-            kept = sorted(range(len(values)), key=lambda i: (-values[i], i))[:k]
-        else:
-            kth = sorted(values, reverse=True)[k - 1]
-            kept = [i for i, value in enumerate(values) if value >= kth]
-        target[kept] = source[kept]
-    return out
+def groups_of(shape: tuple[int, ...], kind: Kind) -> list[list[tuple[int, ...]]]:
+    """The indices that compete with one another, in order."""
+    whole = 2 if kind.startswith("channel") and len(shape) > 2 else 1
+    heads = itertools.product(*map(range, shape[:whole]))
+    tails = list(itertools.product(*map(range, shape[whole:])))
+    return [[head + tail for tail in tails] for head in heads]
 
 
-def draw(kind: str) -> Tensor:
-    """Inputs (4, 6, 5, 5) or (4, 30) of one kind."""
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(4, 6, 5, 5, generator=generator)
+def reference(
+    x: Tensor, gamma: float = 0.1, *, kind: Kind = "layer", k: int | None = None, exact: bool
+) -> Tensor:
+    """True for winners, by the definition: sort each group, look at its k-th score."""
+    mask = torch.zeros(x.shape, dtype=torch.bool)
+    for group in groups_of(x.shape, kind):
+        score = {i: x[i].item() for i in group}
+        if kind != "layer" and kind != "channel":
+            score = {i: abs(value) for i, value in score.items()}
+        if kind == "smallest":
+            score = {i: -value for i, value in score.items()}
+        ranked = sorted(group, key=lambda i: -score[i])  # stable: of ties the first index leads
+        count = max(1, int(gamma * len(group))) if k is None else min(k, len(group))
+        for place, i in enumerate(ranked):
+            mask[i] = place < count or (not exact and score[i] >= score[ranked[count - 1]])
+    return mask
+
+
+def draw(name: str) -> Tensor:
+    """Inputs (3, 4, 5, 5) or (3, 30)."""
+    x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0))
     return {
         "random": x,
         "linear": x.flatten(1)[:, :30].contiguous(),
@@ -34,55 +50,87 @@ def draw(kind: str) -> Tensor:
         "zero": torch.zeros_like(x),
         "tied": (x * 2).round() / 2,
         "negative": -x.abs() - 0.1,
+        "float64": x.double(),
         "float16": x.half(),
         "bfloat16": x.bfloat16(),
         "channels_last": x.to(memory_format=torch.channels_last),
         "tied channels_last": x.round().to(memory_format=torch.channels_last),
-        "infinite": torch.where(x > 1.5, torch.inf, x),
-    }[kind]
+        "infinite": torch.where(x.abs() > 1.5, torch.inf * x, x),
+    }[name]
 
 
-KINDS = [
-    "random",
-    "linear",
-    "constant",
-    "zero",
-    "tied",
-    "negative",
-    "float16",
-    "bfloat16",
-    "channels_last",
-    "tied channels_last",
-    "infinite",
-]
+INPUTS = [
+    "random", "linear", "constant", "zero", "tied", "negative", "float64", "float16", "bfloat16",
+    "channels_last", "tied channels_last", "infinite",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("gamma", [0.05, 0.1, 0.5, 1.0])
+@pytest.mark.parametrize("gamma", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("kind", KINDS)
-def test_equals_the_sorting_reference(kind: str, gamma: float, exact: bool) -> None:
+@pytest.mark.parametrize("name", INPUTS)
+def test_equals_the_sorting_reference(name: str, kind: Kind, gamma: float, exact: bool) -> None:
     """Values, dtype and memory format are those of the definition on every kind of input."""
-    x = draw(kind)
+    x = draw(name)
 
-    y = KWTA(gamma, exact=exact)(x)
+    y = KWTA(gamma, kind=kind, exact=exact)(x)
 
-    torch.testing.assert_close(y, reference(x, gamma, exact=exact), rtol=0, atol=0)
-    assert y.stride() == x.stride()
+    assert torch.equal(y, torch.where(reference(x, gamma, kind=kind, exact=exact), x, 0))
+    assert (y.dtype, y.stride()) == (x.dtype, x.stride())
 
 
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("kind", ["random", "linear", "tied", "negative", "channels_last"])
-def test_gradient_is_the_masked_identity(kind: str, exact: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_threads_choose_the_same_winners(
+    kind: Kind, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """How the k largest are found depends on the threads, which ones they are does not."""
+    x = draw("tied")
+    found = []
+    for threads in (1, 64):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        found.append(KWTA(0.3, kind=kind, exact=exact)(x))
+
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["random", "linear", "zero", "tied", "channels_last"])
+def test_gradient_is_the_masked_identity(name: str, kind: Kind, exact: bool) -> None:
     """The incoming gradient passes on winners and is zero elsewhere."""
-    x = draw(kind)
+    x = draw(name)
     incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    marked = torch.where(x == 0, 1e-30, x)  # so that a winner of value zero is seen as one
-    mask = reference(marked, 0.2, exact=exact) != 0
+    mask = reference(x, 0.2, kind=kind, exact=exact)
     x.requires_grad_()
 
-    KWTA(0.2, exact=exact)(x).backward(incoming)
+    y = KWTA(0.2, kind=kind, exact=exact)(x)
 
-    torch.testing.assert_close(x.grad, incoming * mask, rtol=0, atol=0)
+    assert torch.equal(torch.autograd.grad(y, x, incoming)[0], incoming * mask)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["zero", "tied", "float16", "tied channels_last"])
+def test_exact_keeps_exactly_k_of_each_group(name: str, kind: Kind) -> None:
+    """Whatever is tied: counted by the ones that a gradient of ones leaves."""
+    x = draw(name).requires_grad_()
+
+    (passed,) = torch.autograd.grad(KWTA(kind=kind, k=7, exact=True)(x).sum(), x)
+
+    counts = [sum(passed[i].item() for i in group) for group in groups_of(x.shape, kind)]
+    assert counts == [7] * len(counts)
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("k", [1, 4, 25, 1000])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_number_of_winners_in_place_of_a_share(kind: Kind, k: int, exact: bool) -> None:
+    """The k largest of each group, whatever gamma is; all units where there are fewer."""
+    x = draw("tied")
+
+    y = KWTA(0.9, kind=kind, k=k, exact=exact)(x)
+
+    assert torch.equal(y, torch.where(reference(x, kind=kind, k=k, exact=exact), x, 0))
 
 
 def test_all_ties_stay_and_exact_keeps_the_first() -> None:
@@ -93,14 +141,28 @@ def test_all_ties_stay_and_exact_keeps_the_first() -> None:
     assert KWTA(0.3, exact=True)(x).tolist() == [[2.0] * 3 + [0.0] * 7]
 
 
-def test_negative_winners_stay_negative() -> None:
-    """No ReLU is added."""
-    assert KWTA(0.5)(torch.tensor([[-1.0, -2.0, -3.0, -4.0]])).tolist() == [[-1.0, -2.0, 0.0, 0.0]]
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("layer", [[[5.0, 0.0], [2.0, 1.0]], [[0.0, 0.0], [3.0, 0.0]]]),
+        ("channel", [[[5.0, 0.0], [2.0, 0.0]], [[-9.0, 0.0], [3.0, 0.0]]]),
+        ("magnitude", [[[5.0, 0.0], [0.0, 0.0]], [[-9.0, -9.5], [0.0, -9.75]]]),
+        ("channel-magnitude", [[[5.0, -4.0], [0.0, 0.0]], [[0.0, -9.5], [0.0, -9.75]]]),
+        ("smallest", [[[0.0, -4.0], [2.0, 1.0]], [[0.0, 0.0], [3.0, 0.0]]]),
+    ],
+)
+def test_the_kinds_by_hand(kind: Kind, expected: list[list[list[float]]]) -> None:
+    """Half of two channels of 2×2 units; winners keep their sign, for no ReLU is added."""
+    x = torch.tensor([[[[5.0, -4.0], [2.0, 1.0]], [[-9.0, -9.5], [3.0, -9.75]]]])
+
+    assert KWTA(0.5, kind=kind)(x).tolist() == [expected]
 
 
-def test_at_least_one_unit_wins() -> None:
-    """Where gamma · N is under 1, k is 1."""
-    assert KWTA(0.01)(torch.tensor([[1.0, 3.0, 2.0]])).tolist() == [[0.0, 3.0, 0.0]]
+@pytest.mark.parametrize("kind", KINDS)
+def test_at_least_one_unit_wins(kind: Kind) -> None:
+    """Where gamma times the units is under 1, k is 1."""
+    assert KWTA(0.01, kind=kind)(torch.tensor([[2.0, 2.0, 2.0]])).count_nonzero() == 3
+    assert KWTA(0.01, kind=kind, exact=True)(torch.ones(1, 1, 2, 2)).count_nonzero() == 1
 
 
 @pytest.mark.parametrize(("units", "k"), [(65536, 6553), (32768, 3276), (16384, 1638), (8192, 819)])
@@ -109,34 +171,105 @@ def test_k_of_the_papers_stages(units: int, k: int) -> None:
     assert KWTA(0.1).winners(units) == k
 
 
-def test_examples_do_not_see_each_other() -> None:
-    """An example's output is the same alone and in a batch."""
-    x = draw("random")
+def test_gamma_may_change_between_passes() -> None:
+    """Annealing sets the attribute; values and surrogate gradient follow."""
+    x = draw("random").requires_grad_()
+    module = KWTA(0.2, backward_factor=2.0)
+    module.gamma = 0.05
 
-    batch = KWTA(0.1)(x)
+    y = module(x)
 
-    assert all(torch.equal(KWTA(0.1)(x[i : i + 1])[0], batch[i]) for i in range(len(x)))
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(y, torch.where(reference(x, 0.05, exact=False), x, 0))
+    assert torch.equal(gradient, reference(x, 0.1, exact=False).float())
+
+
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("k", "factor", "passing"),
+    [
+        (None, 1.5, 0.3),
+        (None, 2.0, 0.4),
+        (None, 9.0, 1.0),
+        (4, 1.5, 6),
+        (1, 1.5, 2),
+        (20, 9.0, 180),
+    ],
+)
+def test_the_surrogate_passes_more_winners(
+    kind: Kind, exact: bool, k: int | None, factor: float, passing: float
+) -> None:
+    """Values of gamma 0.2 or k, the gradient of a factor times as many, one more at least."""
+    x = draw("tied").requires_grad_()
+
+    y = KWTA(0.2, kind=kind, k=k, exact=exact, backward_factor=factor)(x)
+
+    wider = {"gamma": passing} if k is None else {"k": int(passing)}
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    (expected,) = torch.autograd.grad(KWTA(**wider, kind=kind, exact=exact)(x).sum(), x)
+    assert torch.equal(y, KWTA(0.2, kind=kind, k=k, exact=exact)(x))
+    assert torch.equal(gradient, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_examples_do_not_see_each_other(kind: Kind) -> None:
+    """An example's output is the same alone and in a batch; an empty batch stays empty."""
+    x, module = draw("random"), KWTA(0.1, kind=kind)
+
+    batch = module(x)
+
+    assert all(torch.equal(module(x[i : i + 1])[0], batch[i]) for i in range(len(x)))
+    assert module(x[:0]).shape == x[:0].shape
 
 
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("gamma", [0.01, 1.0])
-def test_nan_is_refused(gamma: float, exact: bool) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["random", "bfloat16"])
+def test_nan_is_refused(name: str, kind: Kind, gamma: float, exact: bool) -> None:
     """A single NaN raises, whether or not it would be among the winners."""
-    x = draw("random")
+    x = draw(name)
     x[2, 3, 1, 4] = torch.nan
 
     with pytest.raises(ModelError, match="k-WTA got NaN"):
-        KWTA(gamma, exact=exact)(x)
+        KWTA(gamma, kind=kind, exact=exact)(x)
 
 
-@pytest.mark.parametrize("gamma", [0.0, -0.1, 1.01, float("nan")])
-def test_gamma_out_of_range_is_refused(gamma: float) -> None:
-    """The error names the rule and what was got."""
-    with pytest.raises(UsageError, match=r"greater than 0 and at most 1 \(got"):
-        KWTA(gamma)
+@pytest.mark.parametrize(
+    ("parameters", "rule"),
+    [
+        *[
+            ({name: share}, rf"{name} has to be greater than 0 and at most 1 \(got {share}\)")
+            for name in ("gamma", "backward_gamma")
+            for share in (0.0, -0.1, 1.01, math.nan)
+        ],
+        ({"kind": "row"}, r"kind has to be one of layer, .*smallest \(got 'row'\)"),
+        ({"k": 0}, r"k has to be at least 1 \(got 0\)"),
+        *[
+            ({"backward_factor": factor}, rf"greater than 1 and finite \(got {factor}\)")
+            for factor in (1.0, math.inf, math.nan)
+        ],
+    ],
+)
+def test_parameters_out_of_range_are_refused(parameters: dict[str, float], rule: str) -> None:
+    """The error names the parameter, the rule and what was got."""
+    with pytest.raises(UsageError, match=rule):
+        KWTA(**parameters)  # type: ignore[arg-type]
 
 
-def test_inputs_without_units_are_refused() -> None:
+@pytest.mark.parametrize("shape", [(5,), (2, 0)])
+def test_inputs_without_units_are_refused(shape: tuple[int, ...]) -> None:
     """A vector has no dimension to choose from."""
-    with pytest.raises(ModelError, match=r"got shape \(5,\)"):
-        KWTA(0.1)(torch.zeros(5))
+    with pytest.raises(ModelError, match="k-WTA needs inputs"):
+        KWTA(0.1)(torch.zeros(shape))
+
+
+def test_kinds_are_named_without_torch() -> None:
+    """A plugin reads them when it is listed; the activations are imported when first used."""
+    code = (
+        "import sys; from defenses.activations.kinds import KINDS, Kind; "
+        "import defenses.activations; sys.exit('torch' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
