@@ -49,7 +49,6 @@ class KWTA(nn.Module):
             gamma (or k) instead, at least k + 1 of them, while the values stay. With more winners
             the gradient also sees the units that would win after a small change (BPDA, Athalye et
             al., ICML 2018).
-        backward_gamma: in (0, 1]; the same, by the share of winners that the gradient passes.
 
     Raises:
         UsageError: a parameter is out of its range.
@@ -63,12 +62,10 @@ class KWTA(nn.Module):
         k: int | None = None,
         exact: bool = False,
         backward_factor: float | None = None,
-        backward_gamma: float | None = None,
     ) -> None:
         super().__init__()
-        for name, share in (("gamma", gamma), ("backward_gamma", backward_gamma)):
-            if share is not None and not 0 < share <= 1:
-                raise UsageError(f"{name} has to be greater than 0 and at most 1 (got {share})")
+        if not 0 < gamma <= 1:
+            raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
         if kind not in KINDS:
             raise UsageError(f"kind has to be one of {', '.join(KINDS)} (got {kind!r})")
         if k is not None and k < 1:
@@ -82,15 +79,13 @@ class KWTA(nn.Module):
         self.k = k
         self.exact = exact
         self.backward_factor = backward_factor
-        self.backward_gamma = backward_gamma
 
     def extra_repr(self) -> str:
         """The parameters, as torch prints them."""
         share = f"gamma={self.gamma}" if self.k is None else f"k={self.k}"
         own = f"{share}, kind={self.kind}, exact={self.exact}"
-        if self.backward_factor is not None:
-            own += f", backward_factor={self.backward_factor}"
-        return own if self.backward_gamma is None else f"{own}, backward={self.backward_gamma}"
+        factor = self.backward_factor
+        return own if factor is None else f"{own}, backward_factor={factor}"
 
     def winners(self, units: int) -> int:
         """How many of a group of so many units win: k."""
@@ -98,8 +93,6 @@ class KWTA(nn.Module):
 
     def passing(self, units: int) -> int:
         """How many of a group of so many units the gradient passes."""
-        if self.backward_gamma is not None:
-            return max(1, int(self.backward_gamma * units))
         k = self.winners(units)
         if self.backward_factor is None:
             return k

@@ -64,7 +64,7 @@ def test_a_surrogate_answers_as_the_model_and_has_another_gradient(name: str) ->
 def test_the_backward_mask_is_that_of_the_larger_share(exact: bool) -> None:
     """Values of the largest tenth, gradients to the largest fifth."""
     x = torch.randn(3, 4, 5, 5, generator=torch.Generator().manual_seed(0)).requires_grad_()
-    out = KWTA(0.1, exact=exact, backward_gamma=0.2)(x)
+    out = KWTA(0.1, exact=exact, backward_factor=2.0)(x)
     assert out.equal(KWTA(0.1, exact=exact)(x))
     (gradient,) = torch.autograd.grad(out.sum(), x)
     assert gradient.equal((KWTA(0.2)(x) != 0).float())
@@ -76,12 +76,10 @@ def test_the_share_of_the_surrogate_is_capped() -> None:
     def declared(name: str) -> dict[str, nn.Module]:
         return registered.create(name).surrogates(network="cnn", shape=(1, 8, 8), classes=10)
 
-    half = declared("kwta[gamma=0.8]")
-    shares = {m.backward_gamma for s in half.values() for m in s.modules() if isinstance(m, KWTA)}
-    assert shares == {1.0}
+    most = declared("kwta[gamma=0.8]")
+    shares = {m.passing(100) for s in most.values() for m in s.modules() if isinstance(m, KWTA)}
+    assert shares == {100}
     assert declared("kwta[gamma=1.0]") == {}
-    with pytest.raises(UsageError, match="backward_gamma has to be greater than 0 and at most 1"):
-        KWTA(0.1, backward_gamma=1.5)
 
 
 @pytest.mark.parametrize("name", ["kwta", "kwta-at"])

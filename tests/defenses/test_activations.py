@@ -240,8 +240,7 @@ def test_nan_is_refused(name: str, kind: Kind, gamma: float, exact: bool) -> Non
     ("parameters", "rule"),
     [
         *[
-            ({name: share}, rf"{name} has to be greater than 0 and at most 1 \(got {share}\)")
-            for name in ("gamma", "backward_gamma")
+            ({"gamma": share}, rf"gamma has to be greater than 0 and at most 1 \(got {share}\)")
             for share in (0.0, -0.1, 1.01, math.nan)
         ],
         ({"kind": "row"}, r"kind has to be one of layer, .*smallest \(got 'row'\)"),
