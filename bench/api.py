@@ -190,7 +190,7 @@ class Recipe(ABC):
         """
         yield self.loss(model, inputs, labels, generator)
 
-    def begin_epoch(self, model: nn.Module, epoch: int) -> None:
+    def begin_epoch(self, model: nn.Module, epoch: int) -> None:  # noqa: B027 - a hook
         """Called before each epoch (counted from 0), the first one after a resume included."""
 
     def attack(

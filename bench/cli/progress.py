@@ -1,18 +1,28 @@
-"""What is going on during a run: a live line on a terminal, a plain one now and then elsewhere."""
+"""What is going on: a live line on a terminal, a plain one now and then elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
+    from bench.preparation import Prepared
+    from bench.train import Progress as Report
 
 #: Seconds between two lines where there is no terminal.
 QUIET_INTERVAL = 10.0
@@ -110,3 +120,65 @@ class RunProgress:
 def _weight(task: Task) -> float:
     """A backward costs about two forwards; every task costs a little."""
     return task.cost.forwards + 2 * task.cost.backwards + 100.0
+
+
+class TrainingProgress:
+    """A live line with loss, accuracy and time left; without a terminal, one line in 10 seconds."""
+
+    def __init__(self, console: Console, name: str) -> None:
+        self.console = console
+        self.name = name
+        self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[figures]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(name, total=None, figures="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, report: Report) -> None:
+        """Show where the training stands."""
+        figures = f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}"
+        if report.accuracy is not None:
+            figures += f"  train accuracy {report.accuracy:.3f}"
+        self._progress.update(
+            self._bar, total=report.epochs, completed=report.done, figures=figures
+        )
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._last_line >= QUIET_INTERVAL:
+            self._last_line = now
+            self.console.print(f"{self.name}: {figures}", markup=False, highlight=False)
+
+
+class SeedsProgress:
+    """For each training seed, the progress of its trainings and of its run."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+
+    @contextlib.contextmanager
+    def training(self, name: str, seed: int) -> Iterator[Callable[[Report], None]]:
+        """A line for the training."""
+        with TrainingProgress(self.console, f"{name}, training seed {seed}") as progress:
+            yield progress.update
+
+    @contextlib.contextmanager
+    def running(self, prepared: Prepared, seed: int) -> Iterator[RunProgress]:
+        """A line for the run."""
+        self.console.print(f"training seed {seed}: run {prepared.id}")
+        with RunProgress(self.console, prepared.headline.text) as progress:
+            yield progress

@@ -14,7 +14,7 @@ from rich.markdown import Markdown
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.preparation import Prepared
+    from bench.preparation import Prepared, RunConfig
     from bench.run import Result
 
 
@@ -36,6 +36,10 @@ def run(
         int | None, typer.Option(help="Examples: a fixed, class-balanced subset (default 100).")
     ] = None,
     seed: Annotated[int, typer.Option(help="Of all attacks.")] = 0,
+    seeds: Annotated[
+        str,
+        typer.Option(help="Of trainings, such as 0,1,2: train what is missing, evaluate each."),
+    ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
@@ -110,6 +114,11 @@ def run(
     )
     console = Console(highlight=False)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
+    if seeds:
+        if dry_run:
+            raise UsageError("--dry-run plans a single run; leave --seeds out")
+        _run_seeds(console, notes, config, seeds, as_json=as_json)
+        return
     if not (dry_run or as_json):
         notes.print("loading data and weights …")
     prepared = prepare(config)
@@ -126,6 +135,33 @@ def run(
         raise typer.Exit(130) from None
     _print_result(console, result, as_json=as_json)
     if result.failed:
+        raise typer.Exit(1)
+
+
+def _run_seeds(
+    console: Console, notes: Console, config: RunConfig, text: str, *, as_json: bool
+) -> None:
+    """Train and evaluate for each training seed; print what they share."""
+    from bench.cli.progress import SeedsProgress
+    from bench.cli.train import parse_seeds
+    from bench.seeds import run_seeds
+
+    try:
+        seeded = run_seeds(config, parse_seeds(text), SeedsProgress(notes))
+    except KeyboardInterrupt:
+        notes.print("interrupted: what was finished is stored; the same command continues")
+        raise typer.Exit(130) from None
+    results = seeded.results
+    if as_json:
+        summaries = {str(seed): result.summary for seed, result in results.items()}
+        typer.echo(json.dumps(summaries, sort_keys=True, indent=2, ensure_ascii=False))
+    else:
+        markdown = seeded.to_markdown()
+        if console.is_terminal:
+            console.print(Markdown(markdown))
+        else:
+            typer.echo(markdown)
+    if any(result.failed for result in results.values()):
         raise typer.Exit(1)
 
 

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.train import Progress as Report
     from bench.train import Trained
-
-#: Seconds between two lines where there is no terminal.
-QUIET_INTERVAL = 10.0
 
 
 def train(
@@ -34,9 +21,12 @@ def train(
     dataset: Annotated[
         str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
     ] = "digits",
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the weights, of the order, of the recipe's randomness.")
-    ] = 0,
+    seeds: Annotated[
+        str,
+        typer.Option(
+            "--seeds", "--seed", help="Of weights, order and the recipe's randomness: 0, or 0,1,2."
+        ),
+    ] = "0",
     epochs: Annotated[
         int | None, typer.Option(help="In place of the recipe's; its milestones move with them.")
     ] = None,
@@ -53,9 +43,12 @@ def train(
     Example: python -m bench train --defense kwta-at --dataset mnist
 
     The state is saved after every epoch: interrupted, the same command continues and ends in the
-    same weights. A checkpoint that is there already is not trained again.
+    same weights. A checkpoint that is there already is not trained again. The curve of a training
+    is written to OUT/curves, and where the recipe holds validation examples out, the weights of
+    the best epoch to OUT/best.
     """
     from bench import registry
+    from bench.cli.progress import TrainingProgress
     from bench.data import open_dataset
     from bench.grammar import split_names
     from bench.preparation import resolve_device
@@ -68,67 +61,51 @@ def train(
     chosen = [registry.defenses.create(name) for name in names]
     source = open_dataset(dataset)
     where = resolve_device(device)
+    numbers = parse_seeds(seeds)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     try:
         for each in chosen:
-            with TrainingProgress(Console(stderr=True), each.name) as progress:
-                trained = execute(
-                    each,
-                    source,
-                    seed=seed,
-                    device=where,
-                    out=out,
-                    epochs=epochs,
-                    fresh=fresh,
-                    command=command_line(),
-                    on_progress=progress.update,
+            accuracies = []
+            for seed in numbers:
+                with TrainingProgress(Console(stderr=True), each.name) as progress:
+                    trained = execute(
+                        each,
+                        source,
+                        seed=seed,
+                        device=where,
+                        out=out,
+                        epochs=epochs,
+                        fresh=fresh,
+                        command=command_line(),
+                        on_progress=progress.update,
+                    )
+                console.print(_outcome(trained))
+                accuracies.append(trained.record.clean_accuracy)
+            if len(numbers) > 1:
+                mean = sum(accuracies) / len(accuracies)
+                console.print(
+                    f"{each.name}: clean accuracy {mean:.4f} over {len(numbers)} seeds, "
+                    f"{min(accuracies):.4f} to {max(accuracies):.4f}"
                 )
-            console.print(_outcome(trained))
     except KeyboardInterrupt:
         console.print("interrupted: whole epochs are saved; the same command continues")
         raise typer.Exit(130) from None
 
 
-class TrainingProgress:
-    """A live line with loss, accuracy and time left; without a terminal, one line in 10 seconds."""
+def parse_seeds(text: str) -> list[int]:
+    """Read `0,1,2`.
 
-    def __init__(self, console: Console, name: str) -> None:
-        self.console = console
-        self.name = name
-        self._last_line = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._bar = self._progress.add_task(name, total=None, figures="")
+    Raises:
+        UsageError: not different whole numbers from 0 up.
+    """
+    from bench.seeds import check_seeds
 
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def update(self, report: Report) -> None:
-        """Show where the training stands."""
-        figures = f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}"
-        if report.accuracy is not None:
-            figures += f"  train accuracy {report.accuracy:.3f}"
-        self._progress.update(
-            self._bar, total=report.epochs, completed=report.done, figures=figures
-        )
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self._last_line >= QUIET_INTERVAL:
-            self._last_line = now
-            self.console.print(f"{self.name}: {figures}", markup=False, highlight=False)
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdecimal() for part in parts):
+        raise UsageError(f"--seeds has to be different whole numbers from 0 up (got {text!r})")
+    seeds = [int(part) for part in parts]
+    check_seeds(seeds)
+    return seeds
 
 
 def _outcome(trained: Trained) -> str:
@@ -137,4 +114,5 @@ def _outcome(trained: Trained) -> str:
     accuracy = f"clean accuracy {record.clean_accuracy:.4f} on {record.n} test examples"
     if trained.seconds == 0:
         return f"{record.defense}: {trained.path} is there already ({accuracy}); --fresh trains it"
-    return f"{record.defense}: {trained.path} ({accuracy}, {trained.seconds:.0f} s)"
+    best = f"; best epoch: {trained.best}" if trained.best else ""
+    return f"{record.defense}: {trained.path} ({accuracy}, {trained.seconds:.0f} s){best}"

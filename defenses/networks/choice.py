@@ -57,8 +57,6 @@ def check_network(name: str) -> None:
     _, sizes = _parse(name)
     if any(size == 0 for size in sizes):
         raise UsageError(f"network {name!r}: sizes have to be at least 1")
-    if name.startswith("wideresnet") and ((sizes[0] or 0) < 10 or ((sizes[0] or 0) - 4) % 6):
-        raise UsageError(f"network {name!r}: the depth has to be 10, 16, 22, 28, …")
 
 
 def build_network(

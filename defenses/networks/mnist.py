@@ -46,7 +46,7 @@ def mnist_cnn(
     model = nn.Sequential(*layers, nn.Linear(hidden, classes))
     if pooled:
         for layer in model:
-            if isinstance(layer, nn.Conv2d | nn.Linear):
+            if isinstance(layer, nn.Conv2d | nn.Linear) and layer.bias is not None:
                 nn.init.kaiming_normal_(layer.weight)
                 nn.init.zeros_(layer.bias)
     return model

@@ -1,0 +1,117 @@
+"""Several training seeds in one table, and one run for each."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from bench import registry
+from bench.errors import UsageError
+from bench.preparation import RunConfig
+from bench.report.seeds import render_seeds, t_interval
+from bench.seeds import check_seeds, run_seeds
+from defenses.recipes import Natural
+from defenses.relu import ReLU
+
+if TYPE_CHECKING:
+    from bench.api import Recipe
+
+
+def summary(robust: float, difference: float | None) -> dict[str, Any]:
+    """What a run of one defense with these figures writes, as far as the table reads it."""
+    comparison = {"difference": difference, "twin": "relu"} if difference is not None else None
+    return {
+        "dataset": "digits",
+        "norm": "Linf",
+        "headline": "0.1",
+        "n": 100,
+        "run": "0123456789abcdef",
+        "defenses": {
+            "kwta": {
+                "clean_accuracy": robust + 0.5,
+                "weights_digest": "fedcba9876543210",
+                "verdict": {"level": "suspect"},
+                "comparison": comparison,
+                "worst_case": {"0.1": {"robust_accuracy": robust, "low": 0.0, "high": 1.0}},
+            }
+        },
+    }
+
+
+def test_mean_and_range_are_over_the_seeds() -> None:
+    """Mean, lowest and highest of each figure, and each seed's own below."""
+    text = render_seeds({0: summary(0.1, None), 1: summary(0.2, None), 5: summary(0.45, None)})
+
+    assert "| kwta | 75.0 (60.0–95.0) | **25.0 (10.0–45.0)** | suspect |" in text
+    assert "training seeds 0, 1, 5" in text
+    assert "| kwta | 5 | 95.0 | 45.0 (0.0–100.0) | suspect | fedcba98 | 01234567 |" in text
+    assert "twin" not in text
+
+
+def test_gain_over_the_twin_has_a_t_interval_over_seeds() -> None:
+    """Student's t of two degrees of freedom is 4.3027 at 97.5 %."""
+    values = [-0.2, -0.1, -0.3]
+    mean, low, high = t_interval(values)
+
+    assert mean == pytest.approx(-0.2)
+    assert high - mean == pytest.approx(4.30265 * 0.1 / math.sqrt(3), rel=1e-5)
+    assert mean - low == pytest.approx(high - mean)
+    text = render_seeds({i: summary(0.3, value) for i, value in enumerate(values)})
+    assert "-20.0 points (by seed -20.0, -10.0, -30.0)" in text
+    assert f"{100 * low:+.1f} to {100 * high:+.1f}, which includes no difference" in text
+    sure = render_seeds({i: summary(0.3, -0.2 + i / 1000) for i in range(3)})
+    assert "which excludes no difference" in sure
+
+
+def test_one_seed_claims_nothing_about_others() -> None:
+    """Without a second seed there is no interval."""
+    assert "t-interval" not in render_seeds({0: summary(0.3, -0.2)})
+
+
+@pytest.mark.parametrize("seeds", [[], [-1], [1, 1]])
+def test_what_cannot_be_seeds_is_refused(seeds: list[int]) -> None:
+    """None, a negative one, one twice."""
+    with pytest.raises(UsageError, match="--seeds has to be different whole numbers from 0 up"):
+        check_seeds(seeds)
+
+
+class Quick(ReLU):
+    """ReLU, trained for two epochs."""
+
+    summary = "for tests"
+
+    def recipe(self, family: str) -> Recipe:
+        """Natural training, shorter."""
+        recipe = Natural(family)
+        recipe.schedule = recipe.schedule.with_epochs(2)
+        return recipe
+
+
+def test_each_seed_is_trained_and_evaluated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run of its own with weights of its own for each; again, and nothing is trained anew."""
+    monkeypatch.chdir(tmp_path)
+    registry.defenses.names()
+    monkeypatch.setattr(
+        registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
+    )
+    config = RunConfig(
+        ("quick",), attacks="fgsm", n=10, epsilons=("0.1",), examine=False, workers=1
+    )
+
+    seeded = run_seeds(config, [0, 3])
+    made = {path.name: path.stat().st_mtime_ns for path in Path().rglob("quick*.safetensors")}
+    again = run_seeds(config, [0, 3])
+
+    assert len(made) == 2
+    assert made == {p.name: p.stat().st_mtime_ns for p in Path().rglob("quick*.safetensors")}
+    weights = [r.summary["defenses"]["quick"]["weights_digest"] for r in seeded.results.values()]
+    assert len(set(weights)) == 2
+    assert again.to_markdown() == seeded.to_markdown()
+    assert "training seeds 0, 3" in seeded.to_markdown()
+    with pytest.raises(UsageError, match="give one of them"):
+        run_seeds(RunConfig(("quick",), checkpoints={"quick": Path("x.safetensors")}), [0])
