@@ -48,7 +48,7 @@ class RunConfig:
     dataset: str = "digits"
     norm: Norm = Norm.LINF
     epsilons: tuple[str, ...] = ()
-    """As written; the data set's defaults where empty."""
+    """As written; where empty the suite's, if `attacks` is one that has some, or the data set's."""
     n: int | None = None
     """`DEFAULT_N`, or all there are of fewer, where None."""
     seed: int = 0
@@ -87,6 +87,8 @@ class Prepared:
     contenders: list[Contender]
     attacks: list[Attack]
     device: str
+    sources: Sequence[Contender] = ()
+    """What transfer attacks start from besides the contenders; nothing attacks them."""
 
     @property
     def id(self) -> str:
@@ -136,7 +138,7 @@ class Prepared:
         config = self.config
         bench = Bench(
             examples=self.examples,
-            loaders={c.target.name: c.loader for c in self.contenders},
+            loaders={c.target.name: c.loader for c in (*self.contenders, *self.sources)},
             surrogate_loaders={
                 c.target.name: c.surrogates for c in self.contenders if c.surrogates
             },
@@ -167,6 +169,8 @@ class Prepared:
         """`run.json`: these cells, and those that earlier commands added to the same run."""
         merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
         merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
+        sources = {c.target.name: c.record.weights_digest for c in self.sources}
+        sources = (previous.provenance.get("sources", {}) if previous else {}) | sources
         own = {
             c.target.name: c.record.model_copy(update={"control": c.control})
             for c in self.contenders
@@ -186,10 +190,22 @@ class Prepared:
             judging=self.setting.judging,
             defenses=(previous.defenses if previous else {}) | own,
             examined=self.config.examine or (previous is not None and previous.examined),
+            suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
             budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
-            provenance=provenance(device=self.device, command=self.config.command),
+            provenance=provenance(device=self.device, command=self.config.command)
+            | ({"sources": sources} if sources else {}),
         )
+
+
+def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
+    """The suites all of whose attacks are among these; not `all`, which is the worst case."""
+    members = {
+        name: [attack.name for attack in registry.create_attacks(name, norm)]
+        for name in registry.suites
+        if name != "all"
+    }
+    return {name: names for name, names in members.items() if attacks.issuperset(names)}
 
 
 def _place(cell: CellRecord) -> tuple[str, str, Fraction]:
@@ -240,8 +256,11 @@ def prepare(config: RunConfig) -> Prepared:
     for name in config.defenses:
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)
-    if config.epsilons:
-        epsilons = Epsilon.parse_many(config.epsilons)
+    written = config.epsilons or registry.suite_epsilons(
+        config.attacks, dataset.family, config.norm
+    )
+    if written:
+        epsilons = Epsilon.parse_many(written)
     else:
         epsilons, _ = default_epsilons(dataset.family, config.norm)
     for epsilon in epsilons:
@@ -249,34 +268,38 @@ def prepare(config: RunConfig) -> Prepared:
     device = resolve_device(config.device)
     examples = dataset.load("test")
     examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
-    controls = _controls(config)
-    own = {name: path for name, path in config.checkpoints.items() if name not in controls}
-    contenders = resolve(config.defenses, config.dataset, examples, own)
     sources = [source_of(attack) for attack in attacks if attack.needs == "source"]
-    if config.twins and config.examine:
-        contenders = with_controls(
-            contenders,
-            config.dataset,
-            examples,
-            config.checkpoints,
-            wanted=[source for source in sources if source != "twin"],
-        )
+    named = [source for source in sources if source != "twin"]
+    controls = _controls(config, named)
+    own = {name: path for name, path in config.checkpoints.items() if name not in controls}
+    entrants = with_controls(
+        resolve(config.defenses, config.dataset, examples, own),
+        config.dataset,
+        examples,
+        config.checkpoints,
+        named,
+        twins=config.twins and config.examine,
+    )
     return assemble(
         config,
         examples,
         source=config.dataset,
         family=dataset.family,
         epsilons=epsilons,
-        contenders=contenders,
+        contenders=entrants.contenders,
+        sources=entrants.sources,
         attacks=attacks,
         device=device,
     )
 
 
-def _controls(config: RunConfig) -> set[str]:
-    """The twins of the defenses of a run that were not asked for themselves."""
+def _controls(config: RunConfig, sources: Sequence[str]) -> set[str]:
+    """The twins and sources of the defenses of a run that were not asked for themselves."""
+    from bench.matrix.targets import source_name
+
     asked = [registry.defenses.create(name) for name in config.defenses]
-    return {d.twin for d in asked if d.twin} - {d.name for d in asked}
+    further = {source_name(source, defense.name) for source in sources for defense in asked}
+    return ({d.twin for d in asked if d.twin} | further) - {d.name for d in asked}
 
 
 def assemble(
@@ -289,6 +312,7 @@ def assemble(
     contenders: list[Contender],
     attacks: list[Attack],
     device: str,
+    sources: Sequence[Contender] = (),
 ) -> Prepared:
     """A prepared run from its parts, continuing the epsilons' spelling of what is stored."""
     setting = Setting(
@@ -320,4 +344,5 @@ def assemble(
         contenders=contenders,
         attacks=attacks,
         device=device,
+        sources=sources,
     )

@@ -17,6 +17,7 @@ from bench.errors import DataError, ModelError, StoreError, UsageError
 from bench.matrix.execute import InProcess
 from bench.preparation import RunConfig, prepare
 from bench.record.files import locked
+from bench.registry import Suite
 from bench.run import load_results, run
 from bench.threat import Epsilon
 from tests.models import Sum, attack_only, linear_examples, linf_thresholds
@@ -108,6 +109,25 @@ def test_every_figure_follows_from_the_outcomes() -> None:
         for q in (entry["low"], entry["high"]):
             if 0 < q < 1:
                 assert math.isclose(abs(p - q), z * math.sqrt(q * (1 - q) / n), rel_tol=1e-9)
+
+
+def test_a_whole_suite_has_its_own_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The per-example AND over its rows, below each of them; a suite run in part has none."""
+    suite = Suite("pair", "for tests", lambda norm: ["test-random", "test-best"])
+    other = Suite("other", "for tests", lambda norm: ["test-random", "fgsm"])
+    monkeypatch.setattr("bench.registry.suites", {"pair": suite, "other": other})
+
+    result = evaluate_in(None)
+
+    suites = result.summary["defenses"]["model"]["suites"]
+    assert suites.keys() == {"pair"}
+    for epsilon in EPSILONS:
+        here = result.outcomes.query(
+            "epsilon == @epsilon and attack in ('test-random', 'test-best')"
+        )
+        robust = 1 - here.groupby("index")["broken"].any().mean()
+        assert suites["pair"][epsilon]["robust_accuracy"] == pytest.approx(robust)
+    assert "| *pair, together* |" in result.to_markdown()
 
 
 def test_the_same_run_gives_the_same_result(tmp_path: Path) -> None:

@@ -88,6 +88,8 @@ class RunRecord(Record):
     provenance: dict[str, Any]
     examined: bool = False
     """Whether the defenses were examined as well as attacked."""
+    suites: dict[str, list[str]] = {}
+    """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
     budget: int | None = None
     """Passes that escalation may spend on each defense; None where it was left out."""
 

@@ -96,6 +96,11 @@ def _defense(
             for epsilon in ([record.headline] if entry.control else record.epsilons)
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
+        "suites": {
+            suite: together
+            for suite, members in sorted(record.suites.items())
+            if (together := _together(members, attacks, by_cell, n))
+        },
         # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
         # these alone every worst-case figure can be recomputed, and runs combined per example.
         "critical": None
@@ -118,6 +123,35 @@ def _defense(
 
 def _clean_accuracy(clean: CellResult) -> float:
     return float(1 - (clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
+
+
+def _together(
+    members: list[str],
+    attacks: dict[str, dict[str, Any]],
+    by_cell: dict[tuple[str, str], CellResult],
+    n: int,
+) -> dict[str, Any]:
+    """By epsilon, the per-example AND over the rows of a suite: uncredited, as rows are.
+
+    Members that cannot run on this defense are left out; an epsilon at which another one did not
+    finish has no figure.
+    """
+    import pandas as pd
+
+    runnable = [
+        member
+        for member in members
+        if any(cell["status"] != "skipped" for cell in attacks[member].values())
+    ]
+    epsilons = dict.fromkeys(epsilon for member in runnable for epsilon in attacks[member])
+    found = {}
+    for epsilon in epsilons:
+        rows = [by_cell.get((member, epsilon)) for member in runnable]
+        frames = [row.frame for row in rows if row is not None and row.cell.scope == "all"]
+        if len(frames) == len(runnable):
+            broken = pd.concat([frame["broken"] for frame in frames], axis=1).any(axis=1)
+            found[epsilon] = {**proportion(float((~broken).sum()), n), "attacks": runnable}
+    return found
 
 
 def _worst_case(

@@ -61,6 +61,14 @@ def render_matrix(summary: Summary, name: str) -> str:
         ]
         for attack in reversed(order)
     ]
+    rows += [
+        [
+            f"*{escape(suite)}, together*",
+            *(percent(cells.get(epsilon, {}).get("robust_accuracy")) for epsilon in epsilons),
+            "",
+        ]
+        for suite, cells in defense.get("suites", {}).items()
+    ]
     worst = [
         f"**{percent(defense['worst_case'][epsilon]['robust_accuracy'])}**"
         + ("" if defense["worst_case"][epsilon]["complete"] else " †")
