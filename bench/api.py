@@ -226,7 +226,7 @@ class Schedule:
     """Instead of milestones: the rate rises from 0 to `learning_rate` over the first 2/5 of the
     training and falls to 0 again, a little with every batch (Wong et al., ICLR 2020)."""
     validation: int = 0
-    """Training examples held out to choose the best epoch by; 0 for none."""
+    """Training examples held out to choose the best epoch by, at most a fifth; 0 for none."""
 
     def rate(self, done: float) -> float:
         """The learning rate after so many epochs, the running one in part."""

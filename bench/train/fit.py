@@ -77,7 +77,7 @@ def fit(
         What was measured, those epochs included that an earlier call did.
 
     Raises:
-        UsageError: the training diverged, or no example is left to train on.
+        UsageError: the training diverged.
         CheckpointError: the state is not one of this training.
         StoreError: the state cannot be written.
     """
@@ -132,15 +132,11 @@ def fit(
 def held_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]:
     """The examples to train on, and those to choose the best epoch by: the same for every seed.
 
-    Raises:
-        UsageError: nothing would be left to train on.
+    At most a fifth is held out, however many are asked for, so that little data can be trained on.
     """
+    count = min(count, len(examples) // 5)
     if not count:
         return examples, None
-    if count >= len(examples):
-        raise UsageError(
-            f"{count} validation examples are asked for, and there are {len(examples)} to train on"
-        )
     generator = torch.Generator().manual_seed(derived_seed(0, "validation"))
     order = torch.randperm(len(examples), generator=generator)
     return examples.take(order[count:].sort().values), examples.take(order[:count].sort().values)
