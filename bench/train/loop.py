@@ -26,6 +26,7 @@ from bench.record.checkpoints import (
 )
 from bench.record.files import canonical_json, digest_of
 from bench.record.provenance import device_name, version_of
+from bench.record.weights import tensors_of
 from bench.train.curve import write_curve
 from bench.train.fit import Progress, accuracy, derived_seed, fit, memory_format
 
@@ -53,7 +54,8 @@ class Trained:
     curve: Sequence[Epoch] = ()
     """Empty where the checkpoint was already there."""
     best: Path | None = None
-    """The checkpoint of the best epoch, where validation examples were held out."""
+    """The checkpoint of the best epoch, where validation examples were held out; None where the
+    checkpoint was already there."""
 
 
 def train(
@@ -85,6 +87,8 @@ def train(
         UsageError: no recipe, a loss that is not finite, or a checkpoint of another training in
             the way.
         DataError: the data set cannot be read, or has no test split.
+        CheckpointError: the weights that the recipe starts from are missing or damaged, or the
+            state of an interrupted call is.
         StoreError: `out` cannot be written.
     """
     started = time.monotonic()
@@ -145,13 +149,15 @@ def train(
         write_curve(
             path.parent / "curves", stem, history.curve, f"{defense.name} on {dataset.name}"
         )
-        record = save(path, recipe.schedule.epochs)
         best = None
         if history.best is not None:
+            last = tensors_of(model)
             best = path.parent / "best" / path.name
             model.load_state_dict(history.best_weights)
-            recipe.begin_epoch(model, history.best.epoch - 1)
             save(best, history.best.epoch)
+            model.load_state_dict(last)
+        # After the best one: where this checkpoint is, the training is done.
+        record = save(path, recipe.schedule.epochs)
     state.unlink(missing_ok=True)
     return Trained(path, record, time.monotonic() - started, history.curve, best)
 
