@@ -78,6 +78,7 @@ def fit(
 
     Raises:
         UsageError: the training diverged.
+        ModelError: the model does not take these inputs.
         CheckpointError: the state is not one of this training.
         StoreError: the state cannot be written.
     """
@@ -94,6 +95,8 @@ def fit(
     inputs = examples.inputs.to(device, memory_format=layout)
     labels = examples.labels.to(device)
     right = history.curve[-1].train_accuracy if history.curve else None
+    if not history.curve:
+        accuracy(model, examples, device, limit=1)  # a model that does not fit is not divergence
     for epoch in range(history.epochs_done, schedule.epochs):
         started = time.monotonic()
         recipe.begin_epoch(model, epoch)
