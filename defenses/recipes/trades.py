@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.errors import UsageError
 from defenses.recipes.linf import LinfRecipe
 
 if TYPE_CHECKING:
@@ -42,6 +43,8 @@ class TRADES(LinfRecipe):
         beta: float = 6.0,
     ) -> None:
         super().__init__(family, epsilon=epsilon, step=step, steps=steps)
+        if not beta > 0:
+            raise UsageError(f"{self.name}: beta has to be positive (got {beta})")
         self.beta = beta
 
     def describe(self) -> dict[str, Any]:
