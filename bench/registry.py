@@ -15,8 +15,8 @@ import re
 import types
 import typing
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from bench.api import Attack, Defense, Plugin
@@ -206,13 +206,22 @@ class Suite:
     name: str
     summary: str
     members: SuiteFunction
+    epsilons: Mapping[tuple[str, Norm], str] = field(default_factory=dict)
+    """Its own, separated by spaces, by family of data sets and norm: see `suite_epsilons`."""
 
 
 suites: dict[str, Suite] = {}
 
 
-def register_suite(name: str, summary: str) -> Callable[[SuiteFunction], SuiteFunction]:
+def register_suite(
+    name: str, summary: str, *, epsilons: Mapping[tuple[str, Norm], str] | None = None
+) -> Callable[[SuiteFunction], SuiteFunction]:
     """Function decorator that registers a suite: from a norm to attack names.
+
+    Args:
+        name: as on the command line.
+        summary: one line for `python -m bench list`.
+        epsilons: see `Suite`.
 
     Raises:
         PluginError: the name is taken.
@@ -221,7 +230,7 @@ def register_suite(name: str, summary: str) -> Callable[[SuiteFunction], SuiteFu
     def decorate(function: SuiteFunction) -> SuiteFunction:
         if name in suites:
             raise PluginError(f"suite {name!r}: the name is taken")
-        suites[name] = Suite(name, summary, function)
+        suites[name] = Suite(name, summary, function, epsilons or {})
         return function
 
     return decorate
@@ -250,3 +259,13 @@ def create_attacks(text: str, norm: Norm) -> list[Attack]:
     if not chosen:
         raise UsageError("no attack given; name attacks or a suite, such as --attacks standard")
     return list(chosen.values())
+
+
+def suite_epsilons(text: str, family: str | None, norm: Norm) -> tuple[str, ...]:
+    """The epsilons of a suite that is all that a list of attacks names; else none, as written.
+
+    Beside other attacks a suite sets no epsilons, because those may have been meant for others.
+    """
+    attacks.names()  # suites are found with the attacks
+    suite = suites.get(text.strip())
+    return tuple(suite.epsilons.get((family or "", norm), "").split()) if suite else ()

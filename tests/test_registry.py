@@ -11,7 +11,15 @@ import pytest
 from bench.api import Attack, Cost, Problem, Proposal
 from bench.errors import PluginError, UnknownNameError, UsageError
 from bench.grammar import Written, parameters_of, split_names
-from bench.registry import Registry, attacks, create_attacks, defenses, register_suite, suites
+from bench.registry import (
+    Registry,
+    attacks,
+    create_attacks,
+    defenses,
+    register_suite,
+    suite_epsilons,
+    suites,
+)
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -277,6 +285,32 @@ def test_suites_expand_once() -> None:
         del suites["pair"]
 
     assert [attack.name for attack in chosen] == [second, first]
+
+
+@pytest.mark.parametrize(
+    ("text", "family", "norm", "expected"),
+    [
+        ("own", "digits", Norm.LINF, ("0.1", "0.2")),
+        (" own ", "digits", Norm.LINF, ("0.1", "0.2")),
+        ("own", "digits", Norm.L2, ()),
+        ("own", "mnist", Norm.LINF, ()),
+        ("own", None, Norm.LINF, ()),
+        ("own,still", "digits", Norm.LINF, ()),
+        ("still", "digits", Norm.LINF, ()),
+        ("quick", "digits", Norm.LINF, ()),
+    ],
+)
+def test_a_suite_brings_its_epsilons_where_it_stands_alone(
+    text: str, family: str | None, norm: Norm, expected: tuple[str, ...]
+) -> None:
+    """For the families and norms it names; beside anything else it brings none."""
+    epsilons = {("digits", Norm.LINF): "0.1 0.2"}
+    register_suite("own", "with epsilons", epsilons=epsilons)(lambda norm: ["fgsm"])
+
+    try:
+        assert suite_epsilons(text, family, norm) == expected
+    finally:
+        del suites["own"]
 
 
 def test_suite_names_are_guarded() -> None:

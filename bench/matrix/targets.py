@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import CheckpointError, ModelError, UsageError
+from bench.grammar import Written, parameters_of
 from bench.matrix.plan import Target
 from bench.record import checkpoints
 
@@ -93,13 +94,24 @@ def _contender(name: str, source: str, examples: Examples, path: Path | None) ->
     return Contender(target, loader, record, surrogates)
 
 
+class Entrants(NamedTuple):
+    """Who takes part in a run."""
+
+    contenders: list[Contender]
+    """The defenses that were asked for, each knowing its sources, and then the controls."""
+    sources: list[Contender]
+    """What transfer attacks start from besides: nothing attacks it."""
+
+
 def with_controls(
     contenders: list[Contender],
     source: str,
     examples: Examples,
     given: Mapping[str, Path],
     wanted: Iterable[str] = (),
-) -> list[Contender]:
+    *,
+    twins: bool = True,
+) -> Entrants:
     """Add the twins, and what else transfer attacks start from, where there are weights.
 
     Args:
@@ -107,42 +119,66 @@ def with_controls(
         source: the data set as written.
         examples: what is evaluated.
         given: `--checkpoint`, by name as written.
-        wanted: defenses that transfer attacks name.
-
-    Returns:
-        The contenders, each knowing its sources, and then the controls.
+        wanted: defenses that transfer attacks name; see `source_name`.
+        twins: whether twins are evaluated.
 
     Raises:
-        CheckpointError: a defense that a transfer attack names has no weights, or a twin's
-            `--checkpoint` cannot be used.
+        CheckpointError: a `--checkpoint` of a twin or a source cannot be used.
+        UnknownNameError: a twin or a source is no defense.
     """
+
+    def found(name: str) -> Contender | None:
+        registry.defenses.create(name)
+        try:
+            return replace(_contender(name, source, examples, given.get(name)), control=True)
+        except UsageError:
+            if name in given:
+                raise
+            return None  # without weights: comparison and transfer say that there are none
+
     known = {contender.target.name: contender for contender in contenders}
-    for name in wanted:
-        canonical = registry.defenses.create(name).name
-        if canonical not in known:
-            known[canonical] = replace(_contender(canonical, source, examples, None), control=True)
-    for twin in [c.record.twin for c in contenders if c.record.twin]:
-        if twin not in known:
-            try:
-                control = _contender(twin, source, examples, given.get(twin))
-            except CheckpointError:
-                if twin in given:
-                    raise
-                continue  # a twin without weights: the comparison says that there is none
-            known[twin] = replace(control, control=True)
-    return [_with_sources(contender, known, wanted) for contender in known.values()]
+    for twin in [c.record.twin for c in contenders if c.record.twin and twins]:
+        if twin not in known and (control := found(twin)):
+            known[twin] = control
+    fighting = list(known)
+    names = [source_name(name, target) for target in fighting for name in wanted]
+    for name in dict.fromkeys(names):
+        if name not in known and (further := found(name)):
+            known[name] = further
+    return Entrants(
+        [_with_sources(known[name], known, wanted) for name in fighting],
+        [contender for name, contender in known.items() if name not in fighting],
+    )
+
+
+def source_name(name: str, target: str) -> str:
+    """The canonical name of a source for a target: on the network that the target names.
+
+    For `kwta[network=resnet34]` the source `relu-at` is `relu-at[network=resnet34]`.
+
+    Args:
+        name: as the transfer attack has it.
+        target: canonical.
+
+    Raises:
+        UnknownNameError: there is no such defense.
+    """
+    network = Written.parse(target).options.get("network")
+    if network and "network" in parameters_of(registry.defenses.get(name)):
+        name = f"{name}[network={network}]"
+    return registry.defenses.create(name).name
 
 
 def _with_sources(
     contender: Contender, known: Mapping[str, Contender], wanted: Iterable[str]
 ) -> Contender:
-    names = {name: registry.defenses.create(name).name for name in wanted}
-    if contender.record.twin in known:
-        names["twin"] = str(contender.record.twin)
+    names = {name: source_name(name, contender.target.name) for name in wanted}
+    if contender.record.twin:
+        names["twin"] = contender.record.twin
     sources = {
         written: (name, known[name].record.weights_digest)
         for written, name in names.items()
-        if name != contender.target.name
+        if name in known and name != contender.target.name
     }
     return replace(contender, target=replace(contender.target, sources=sources))
 
