@@ -60,6 +60,8 @@ def probed(
     frame = case.probe(probe)
     if frame is None:
         return check.not_run(f"{probe} did not run at epsilon {case.headline}")
+    if not attacked(frame):
+        return check.not_run("no example was attacked")
     names = [a for a, e, r in case.cells if bare(a) == probe and e == case.headline.text and r == 0]
 
     def at(repeat: int) -> set[int] | None:

@@ -112,6 +112,19 @@ def test_is_not_run_without_its_cell(identifier: str) -> None:
     assert found.status == "not run"
 
 
+@pytest.mark.parametrize(
+    ("identifier", "probe"),
+    [("gradient-fidelity", "probe-gradients"), ("unstable-predictions", "probe-behaviour")],
+)
+def test_nothing_is_read_from_a_probe_that_had_nothing_to_attack(
+    identifier: str, probe: str
+) -> None:
+    """A model that gets every example wrong leaves a probe without a measurement."""
+    found = item(identifier, {probe: frame(wrong=range(N))})
+
+    assert (found.status, found.sentence) == ("not run", "Not run: no example was attacked.")
+
+
 def test_constant_differences_with_a_gradient_are_unfaithful() -> None:
     """NaN: the gradient promises a change that never comes. Unmeasured examples say nothing."""
     constant = {"fidelity": {**at(range(N), 1.0), **at(range(10), np.nan)}}
