@@ -25,7 +25,7 @@ LAYERS = [
     {"preparation"},
     {"inquiry"},
     {"run"},
-    {"evaluation", "publish", "seeds", "verify"},
+    {"evaluation", "figures", "publish", "seeds", "verify"},
     {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API

@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from bench.cli.figure import app as figure
 from bench.cli.list import list_plugins
 from bench.cli.report import report
 from bench.cli.run import run
@@ -37,6 +38,7 @@ app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
 app.command("selftest")(selftest)
+app.add_typer(figure, name="figure")
 
 
 def main() -> None:

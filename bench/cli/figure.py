@@ -1,0 +1,238 @@
+"""`figure`: draw one, as PNG and SVG with its numbers beside it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Self
+
+import typer
+from rich.console import Console
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from bench.api import Examples
+    from bench.data import Dataset
+    from bench.figures.canvas import Drawn
+    from bench.figures.subjects import Subject
+
+app = typer.Typer(
+    help="Draw a figure: PATH.png, PATH.svg, and the plotted numbers as PATH.csv.\n\n"
+    "Example: python -m bench figure landscape --defense relu,kwta",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[
+    Path | None,
+    typer.Option(help=".png, .svg, or no ending for both (default results/figures/KIND)."),
+]
+Activation = Annotated[
+    str, typer.Option(help="Defenses whose activations are taken, comma-separated.")
+]
+Defense = Annotated[str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta-at'.")]
+Data = Annotated[str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")]
+Checkpoint = Annotated[
+    list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+
+
+@app.command("activations")
+def activations(
+    activation: Activation = "relu,max-pool,lwta,kwta[k=3]",
+    values: Annotated[
+        str, typer.Option(help="The vector, comma-separated.")
+    ] = "0.3,-0.8,1.2,0.7,-0.2,1.6,-1.1,-0.5,2.0,0.6,0.1,0.9",
+    out: Out = None,
+) -> None:
+    """Draw what competing activations leave of a small vector.
+
+    Example: python -m bench figure activations --activation 'relu,lwta,kwta[k=3]'
+    """
+    with _Sheet("activations", out) as sheet:
+        from bench.figures.activations import apply, draw, parse_values
+        from bench.grammar import split_names
+
+        data = apply(split_names(activation), parse_values(values))
+        sheet.finish(data, draw(data))
+
+
+@app.command("fit")
+def fit(
+    activation: Activation = "relu,kwta",
+    points: Annotated[int, typer.Option(help="Points that are learnt.", min=2)] = 20,
+    hidden: Annotated[int, typer.Option(help="Units of each of two hidden layers.", min=1)] = 100,
+    steps: Annotated[int, typer.Option(help="Of training.", min=0)] = 1000,
+    grid: Annotated[int, typer.Option(help="Points at which the fit is drawn.", min=2)] = 4000,
+    seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
+    out: Out = None,
+) -> None:
+    """Draw a function of one variable learnt with each activation, and count its jumps.
+
+    Example: python -m bench figure fit --activation 'relu,kwta[gamma=0.2]'
+    """
+    with _Sheet("fit", out) as sheet:
+        from bench.figures.fit import draw, fit_with
+        from bench.grammar import split_names
+
+        data = fit_with(
+            split_names(activation),
+            points=points,
+            grid=grid,
+            hidden=hidden,
+            steps=steps,
+            seed=seed,
+            on_progress=sheet.say,
+        )
+        sheet.finish(data, draw(data))
+
+
+@app.command("landscape")
+def landscape(
+    defense: Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: Data = "digits",
+    example: Annotated[
+        int, typer.Option(help="Which, counted from 0 in the order in which run takes them.", min=0)
+    ] = 0,
+    reach: Annotated[
+        str,
+        typer.Option(
+            "--range", help="Linf epsilon to each side; the data set's largest where not given."
+        ),
+    ] = "",
+    steps: Annotated[int, typer.Option(help="From the middle to each side.", min=1)] = 20,
+    seed: Annotated[int, typer.Option(help="Of the random direction.", min=0)] = 0,
+    device: Device = "auto",
+    checkpoint: Checkpoint = None,
+    out: Out = None,
+) -> None:
+    """Draw each model's loss around an example, along its gradient's sign and at random.
+
+    Example: python -m bench figure landscape --defense relu,kwta --example 3
+    """
+    with _Sheet("landscape", out) as sheet:
+        from bench.errors import UsageError
+        from bench.figures.landscape import draw, survey
+        from bench.figures.subjects import choose_epsilon
+
+        source, examples = _examples(dataset)
+        if example >= len(examples):
+            raise UsageError(
+                f"--example has to be less than {len(examples)}, the number of examples in "
+                f"{examples.name} (got {example})"
+            )
+        epsilon = choose_epsilon(reach, source.family, largest=True)
+        subjects = _subjects(defense, dataset, examples, checkpoint, device)
+        data = survey(
+            subjects, examples, example, epsilon, steps=steps, seed=seed, on_progress=sheet.say
+        )
+        sheet.finish(data, draw(data))
+
+
+@app.command("units")
+def units(
+    defense: Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: Data = "digits",
+    n: Annotated[int, typer.Option(help="Examples, the first that run takes.", min=1)] = 20,
+    eps: Annotated[
+        str, typer.Option(help="Linf length of the way; the data set's headline where not given.")
+    ] = "",
+    steps: Annotated[int, typer.Option(help="Equal parts of the way.", min=1)] = 100,
+    seed: Annotated[int, typer.Option(help="Of the random directions.", min=0)] = 0,
+    device: Device = "auto",
+    checkpoint: Checkpoint = None,
+    out: Out = None,
+) -> None:
+    """Draw how many units change between off and on on the way to a perturbed example.
+
+    Example: python -m bench figure units --defense relu,kwta --n 50
+    """
+    with _Sheet("units", out) as sheet:
+        from bench.data import subset
+        from bench.figures.subjects import choose_epsilon
+        from bench.figures.units import draw, follow
+
+        source, examples = _examples(dataset)
+        examples = subset(examples, n)
+        epsilon = choose_epsilon(eps, source.family)
+        subjects = _subjects(defense, dataset, examples, checkpoint, device)
+        data = follow(subjects, examples, epsilon, steps=steps, seed=seed, on_progress=sheet.say)
+        sheet.finish(data, draw(data))
+
+
+@app.command("curve")
+def curve(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, stored or published.")],
+    attacks: Annotated[
+        str, typer.Option(help="Rows to draw beside the worst case, comma-separated.")
+    ] = "",
+    out: Out = None,
+) -> None:
+    """Draw the robust accuracy of stored runs against epsilon, with 95 % intervals.
+
+    Example: python -m bench figure curve results/runs/0123456789abcdef --attacks pgd,square
+    """
+    with _Sheet("curve", out) as sheet:
+        from bench.figures.curve import draw, read_summary, trace
+        from bench.grammar import split_names
+
+        data = trace([read_summary(folder) for folder in runs], split_names(attacks))
+        sheet.finish(data, draw(data))
+
+
+class _Sheet:
+    """Where a figure goes, and a line on what is going on until it is there."""
+
+    def __init__(self, kind: str, out: Path | None) -> None:
+        from bench.figures.canvas import Place
+
+        self.place = Place.of(out or Path("results/figures") / kind)
+        self.notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+        self._status = self.notes.status("loading …")
+
+    def __enter__(self) -> Self:
+        self._status.start()
+        self.say("loading")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._status.stop()
+        if kind is KeyboardInterrupt:
+            self.notes.print("interrupted: nothing is written")
+            raise typer.Exit(130)
+
+    def say(self, text: str) -> None:
+        """Show what begins: in place on a terminal, a line of its own elsewhere."""
+        if self.notes.is_terminal:
+            self._status.update(f"{text} …")
+        else:
+            self.notes.print(f"{text} …")
+
+    def finish(self, drawn: Drawn, figure: Figure) -> None:
+        """Write the figure and print where it is."""
+        self.say("drawing")
+        for path in self.place.write(figure, drawn):
+            typer.echo(path)
+
+
+def _examples(dataset: str) -> tuple[Dataset, Examples]:
+    """A data set, and its test split in the order in which `run` takes it."""
+    from bench.data import open_dataset, subset
+
+    source = open_dataset(dataset)
+    examples = source.load("test")
+    return source, subset(examples, len(examples))
+
+
+def _subjects(
+    defense: str, dataset: str, examples: Examples, checkpoint: list[str] | None, device: str
+) -> list[Subject]:
+    """The models that options name."""
+    from bench.cli.run import parse_checkpoint
+    from bench.figures.subjects import load_subjects
+    from bench.grammar import split_names
+    from bench.preparation import resolve_device
+
+    given = dict(parse_checkpoint(text) for text in checkpoint or [])
+    return load_subjects(split_names(defense), dataset, examples, given, resolve_device(device))
