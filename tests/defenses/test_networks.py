@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -15,9 +16,17 @@ from defenses.networks import build_network, default_network
 NETWORKS = [
     ("cnn", (1, 8, 8)),
     ("cnn", (3, 8, 8)),
-    ("cnn", (1, 28, 28)),
+    ("mnist-cnn-pooled", (1, 28, 28)),
     ("resnet18", (3, 32, 32)),
 ]
+
+
+def on_meta(
+    name: str, shape: tuple[int, int, int], activation: Callable[[], nn.Module] = nn.ReLU
+) -> nn.Module:
+    """A network of ten classes without memory for its weights, for counting."""
+    with torch.device("meta"):
+        return build_network(name, shape, 10, activation)
 
 
 def parameters(model: nn.Module) -> int:
@@ -36,7 +45,90 @@ def test_default_network_builds_and_gives_logits(name: str, shape: tuple[int, in
 
 def test_resnet18_is_the_papers() -> None:
     """The parameter count of ResNet-18 for 32x32 inputs and ten classes."""
-    assert parameters(build_network("resnet18", (3, 32, 32), 10, nn.ReLU)) == 11_173_962
+    assert parameters(on_meta("resnet18", (3, 32, 32))) == 11_173_962
+
+
+def test_mnist_cnn_is_the_papers() -> None:
+    """Four 3x3 convolutions, 7x7 images of 64 channels, 20,000 hidden units; biases everywhere."""
+    convolutions = 9 * (1 * 32 + 32 * 32 + 32 * 64 + 64 * 64) + 2 * (32 + 64)
+    linear = (7 * 7 * 64 + 1) * 20_000 + (20_000 + 1) * 10
+    model = on_meta("mnist-cnn", (1, 28, 28))
+
+    assert parameters(model) == convolutions + linear
+    assert model(torch.empty(2, 1, 28, 28, device="meta")).shape == (2, 10)
+
+
+def test_pooled_mnist_cnn_is_small_and_begins_as_he_et_al() -> None:
+    """3x3 images and 500 hidden units; weights of variance 2 / inputs, biases zero."""
+    torch.manual_seed(0)
+    model = build_network("mnist-cnn-pooled", (1, 28, 28), 10, nn.ReLU)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+
+    assert layers[-2].weight.shape == (500, 3 * 3 * 64)
+    assert parameters(model) * 4 < 1_500_000
+    for layer in layers:
+        inputs = layer.weight[0].numel()
+        assert layer.weight.std().item() == pytest.approx((2 / inputs) ** 0.5, rel=0.15)
+        assert layer.bias is not None
+        assert not layer.bias.any()
+
+
+@pytest.mark.parametrize(("name", "hidden"), [("mnist-dnn", 1000), ("mnist-dnn-300", 300)])
+def test_mnist_dnn_begins_as_in_the_papers_code(name: str, hidden: int) -> None:
+    """Three layers; weights normal with variance 1 / inputs, biases zero."""
+    torch.manual_seed(0)
+    model = build_network(name, (1, 28, 28), 10, nn.ReLU)
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+
+    assert [layer.weight.shape for layer in layers] == [
+        (hidden, 784),
+        (hidden, hidden),
+        (10, hidden),
+    ]
+    for layer in layers:
+        weights = layer.weight.detach()
+        assert weights.var().item() * layer.in_features == pytest.approx(1, rel=0.1)
+        assert (weights.abs() < layer.in_features**-0.5).double().mean().item() == pytest.approx(
+            0.683, abs=0.02
+        )
+        assert not layer.bias.any()
+
+
+def test_resnet10w16_has_one_block_a_stage_and_16_channels() -> None:
+    """Its parameters, layer by layer."""
+    expected, into = 3 * 16 * 9 + 2 * 16, 16
+    for width in (16, 32, 64, 128):
+        expected += into * width * 9 + width * width * 9 + 2 * 2 * width
+        expected += into * width + 2 * width if into != width else 0
+        into = width
+
+    assert parameters(on_meta("resnet10w16", (3, 32, 32))) == expected + (128 + 1) * 10
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "places"),
+    [
+        ("cnn", (1, 8, 8), 3),
+        ("mnist-cnn", (1, 28, 28), 5),
+        ("mnist-cnn-pooled", (1, 28, 28), 5),
+        ("mnist-dnn", (1, 28, 28), 2),
+        ("resnet10w16", (3, 32, 32), 8),
+        ("resnet50", (3, 32, 32), 48),
+    ],
+)
+def test_every_place_has_an_activation_of_its_own(
+    name: str, shape: tuple[int, int, int], places: int
+) -> None:
+    """As many instances as places, and each is used once for an input."""
+    model = on_meta(name, shape, nn.SiLU).eval()
+    used: list[nn.Module] = []
+    for module in model.modules():
+        if isinstance(module, nn.SiLU):
+            module.register_forward_hook(lambda place, *_: used.append(place))
+
+    model(torch.empty(1, *shape, device="meta"))
+
+    assert len(used) == len(set(used)) == places
 
 
 def test_resnet18_has_16_places_and_a_relu_stem() -> None:
@@ -87,45 +179,40 @@ def test_cnn_is_small_and_has_three_activations(shape: tuple[int, int, int]) -> 
     assert sum(isinstance(module, KWTA) for module in model.modules()) == 3
 
 
-def test_unknown_sizes_and_names_are_refused() -> None:
+def test_unknown_sizes_are_refused() -> None:
     """The errors name what is allowed."""
     with pytest.raises(UsageError, match=r"16x16; allowed: 8x8 \(cnn\), 28x28 .*, 32x32"):
         default_network((3, 16, 16))
-    with pytest.raises(UnknownNameError, match="did you mean 'resnet18'"):
-        build_network("resnet", (3, 32, 32), 10, nn.ReLU)
     with pytest.raises(UsageError, match="takes inputs of 8x8 or 28x28; got 32x32"):
         build_network("cnn", (3, 32, 32), 10, nn.ReLU)
+    with pytest.raises(UsageError, match="'mnist-dnn-50' takes inputs of 28x28; got 8x8"):
+        build_network("mnist-dnn-50", (1, 8, 8), 10, nn.ReLU)
 
 
-def test_defenses_differ_from_their_twin_in_the_activation_alone() -> None:
-    """A twin has the same weights by name and shape, and the same recipe."""
-    for name in ("kwta", "kwta-at", "kwta[exact=true,gamma=0.2]"):
-        defense = registry.defenses.create(name)
-        assert defense.twin is not None
-        twin = registry.defenses.create(defense.twin)
-        module, other = (
-            each.build(network="cnn", shape=(1, 8, 8), classes=10) for each in (defense, twin)
-        )
-        recipe, control = defense.recipe("digits"), twin.recipe("digits")
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("resnet", UnknownNameError, "unknown network 'resnet'; did you mean 'resnet18'"),
+        ("resnet19", UnknownNameError, "did you mean 'resnet18'"),
+        ("resnet18w0", UsageError, "sizes have to be at least 1"),
+        ("resnet18w", UnknownNameError, "did you mean 'resnet18'"),
+        ("mnist-dnn-0", UsageError, "sizes have to be at least 1"),
+        ("wideresnet-22-0", UsageError, "sizes have to be at least 1"),
+        ("wideresnet-22", UnknownNameError, "did you mean 'wideresnet-22-10'"),
+    ],
+)
+def test_unknown_networks_are_refused(name: str, error: type[UsageError], message: str) -> None:
+    """When they are built, and already when a defense is named with one."""
+    with pytest.raises(error, match=message):
+        build_network(name, (3, 32, 32), 10, nn.ReLU)
+    with pytest.raises(UsageError, match=rf"kwta\[network={name}\]: .*{message}"):
+        registry.defenses.create(f"kwta[network={name}]")
 
-        assert {k: v.shape for k, v in module.state_dict().items()} == {
-            k: v.shape for k, v in other.state_dict().items()
-        }
-        assert recipe is not None
-        assert control is not None
-        assert recipe.describe() == control.describe()
-        assert any(isinstance(m, KWTA) for m in module.modules())
-        assert not any(isinstance(m, KWTA) for m in other.modules())
 
-
-def test_parameters_reach_the_activation() -> None:
-    """`kwta[gamma=0.2,exact=true]` builds k-WTA with these."""
-    model = registry.defenses.create("kwta[gamma=0.2,exact=true]").build(
-        network="cnn", shape=(1, 8, 8), classes=10
-    )
-    found = {(m.gamma, m.exact) for m in model.modules() if isinstance(m, KWTA)}
-
-    assert found == {(0.2, True)}
+def test_a_depth_that_does_not_split_is_refused_when_it_is_built() -> None:
+    """The error names the depths next to it."""
+    with pytest.raises(UsageError, match=r"6n \+ 4: 22 or 28 \(got 23\)"):
+        build_network("wideresnet-23-10", (3, 32, 32), 10, nn.ReLU)
 
 
 def test_bad_gamma_is_refused_by_name() -> None:
@@ -137,7 +224,7 @@ def test_bad_gamma_is_refused_by_name() -> None:
 def test_listing_defenses_does_not_import_torch() -> None:
     """The plugin files import torch only when something is built."""
     code = (
-        "import sys; import defenses.adversarial_training, defenses.kwta, defenses.relu; "
+        "import sys; import defenses.competitors, defenses.trained; "
         "sys.exit('torch' in sys.modules)"
     )
 

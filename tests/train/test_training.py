@@ -1,5 +1,6 @@
-"""Training: a seed fixes the weights, however often it was interrupted."""
+"""Training: a seed fixes the weights, and a checkpoint says what was trained, how, and how well."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,90 +9,40 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from bench.api import Defense, Examples, Recipe, Schedule
-from bench.data import Dataset, Split
-from bench.errors import CheckpointError, DataError, ModelError, UsageError
+from bench.api import Defense, Recipe, Schedule
+from bench.data import Dataset
+from bench.errors import ModelError, UsageError
 from bench.record.checkpoints import load_weights, read_record
-from bench.train import Progress, Trained, train
+from bench.train import Progress, train
 from bench.train.augment import crop_and_flip
+from defenses.activations import LWTA
+from tests.train.toys import Noisy, Stripes, Toy, digest
 
 
-class Stripes(Dataset):
-    """Two classes of 4x4 images: bright above, or bright below."""
+class Replayed(Noisy):
+    """Uses each batch three times, and notes the last layer's bias before every step."""
 
-    name = "stripes"
+    biases: list[Tensor]
+    gradients: list[Tensor]
 
-    def __init__(self, family: str | None = "digits", splits: tuple[str, ...] = ("train", "test")):
-        self._family = family
-        self.splits = splits
-
-    @property
-    def family(self) -> str | None:
-        """Any family will do."""
-        return self._family
-
-    def load(self, split: Split) -> Examples:
-        """90 noisy images, the same for both splits."""
-        if split not in self.splits:
-            raise DataError(f"stripes has no {split} split")
-        inputs = torch.rand(90, 1, 4, 4, generator=Generator().manual_seed(0)) / 2
-        labels = torch.arange(90) % 2
-        inputs[labels == 0, :, :2] += 0.4
-        inputs[labels == 1, :, 2:] += 0.4
-        return Examples.of(inputs, labels, ["above", "below"], self.name)
-
-
-class Noisy(Recipe):
-    """Cross-entropy on inputs with noise; can be made to fail at a batch."""
-
-    name = "noisy"
-
-    def __init__(self, schedule: Schedule, stop: BaseException | None, at: int) -> None:
-        self.schedule = schedule
-        self.stop = stop
-        self.at = at
-        self.batches = 0
-
-    def loss(
+    def losses(
         self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
-    ) -> Tensor:
-        """The mean cross-entropy."""
-        self.batches += 1
-        if self.stop and self.batches == self.at:
-            raise self.stop
-        return cross_entropy(
-            model(inputs + 0.1 * torch.rand(inputs.shape, generator=generator)), labels
-        )
+    ) -> Iterator[Tensor]:
+        """The cross-entropy, three times."""
+        bias = model.get_parameter("5.bias")
+        for _ in range(3):
+            self.biases.append(bias.detach().clone())
+            yield cross_entropy(model(inputs), labels)
+            assert bias.grad is not None
+            self.gradients.append(bias.grad.clone())
 
 
-class Toy(Defense):
-    """A network with batch normalisation, and dropout that draws from the global generator."""
-
-    summary = "for tests"
-    name = "toy"
-
-    def __init__(self, stop: BaseException | None = None, at: int = 0, **schedule: Any) -> None:
-        settings = {"epochs": 4, "batch_size": 32, "learning_rate": 0.1, "milestones": (3,)}
-        self.noisy = Noisy(Schedule(**{**settings, **schedule}), stop, at)
-
-    def network(self, *, shape: tuple[int, int, int]) -> str:
-        """A name for it."""
-        return "toy"
+class UnfitToy(Toy):
+    """A network whose activation cannot take its own layers."""
 
     def build(self, *, network: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
-        """Two layers."""
-        return nn.Sequential(
-            nn.Flatten(),
-            nn.Linear(16, 8),
-            nn.BatchNorm1d(8),
-            nn.ReLU(),
-            nn.Dropout(0.2),
-            nn.Linear(8, classes),
-        )
-
-    def recipe(self, family: str) -> Recipe | None:
-        """Noisy training."""
-        return self.noisy
+        """16 units in groups of 3."""
+        return nn.Sequential(nn.Flatten(), LWTA(3), nn.Linear(16, classes))
 
 
 class UntrainableToy(Toy):
@@ -100,11 +51,6 @@ class UntrainableToy(Toy):
     def recipe(self, family: str) -> Recipe | None:
         """None."""
         return None
-
-
-def digest(trained: Trained) -> str:
-    """Of the weights."""
-    return trained.record.weights_digest
 
 
 def test_the_seed_fixes_the_weights(tmp_path: Path) -> None:
@@ -116,55 +62,6 @@ def test_the_seed_fixes_the_weights(tmp_path: Path) -> None:
 
     assert digest(first) == digest(second)
     assert digest(first) != digest(other)
-
-
-@pytest.mark.parametrize("batch", [1, 4, 5, 12])
-def test_interrupted_and_resumed_ends_in_the_same_weights(tmp_path: Path, batch: int) -> None:
-    """Stopped in any epoch (three batches each), the training goes on with the epoch it was in."""
-    whole = train(Toy(), Stripes(), out=tmp_path / "whole")
-    with pytest.raises(KeyboardInterrupt):
-        train(Toy(KeyboardInterrupt(), at=batch), Stripes(), out=tmp_path / "cut")
-    resumed = Toy()
-
-    again = train(resumed, Stripes(), out=tmp_path / "cut")
-
-    assert digest(again) == digest(whole)
-    assert resumed.noisy.batches == 12 - 3 * ((batch - 1) // 3)
-    assert sorted(file.suffix for file in (tmp_path / "cut").iterdir()) == [".json", ".safetensors"]
-
-
-def test_fresh_forgets_the_state(tmp_path: Path) -> None:
-    """With `fresh` all epochs are done again."""
-    with pytest.raises(KeyboardInterrupt):
-        train(Toy(KeyboardInterrupt(), at=8), Stripes(), out=tmp_path)
-    again = Toy()
-
-    train(again, Stripes(), out=tmp_path, fresh=True)
-
-    assert again.noisy.batches == 12
-
-
-@pytest.mark.parametrize("change", ["seed", "recipe"])
-def test_a_state_of_another_training_is_not_continued(tmp_path: Path, change: str) -> None:
-    """Another seed or another setting starts from the first epoch."""
-    with pytest.raises(KeyboardInterrupt):
-        train(Toy(KeyboardInterrupt(), at=8), Stripes(), out=tmp_path)
-    other = Toy(learning_rate=0.2) if change == "recipe" else Toy()
-
-    train(other, Stripes(), out=tmp_path, seed=1 if change == "seed" else 0)
-
-    assert other.noisy.batches == 12
-
-
-def test_a_damaged_state_is_refused(tmp_path: Path) -> None:
-    """The error names the file and what to do."""
-    with pytest.raises(KeyboardInterrupt):
-        train(Toy(KeyboardInterrupt(), at=8), Stripes(), out=tmp_path)
-    (state,) = tmp_path.glob(".*.training")
-    state.write_bytes(b"damaged")
-
-    with pytest.raises(CheckpointError, match=r"\.training is not the state .* use --fresh"):
-        train(Toy(), Stripes(), out=tmp_path)
 
 
 def test_checkpoint_and_record_are_written(tmp_path: Path) -> None:
@@ -219,6 +116,34 @@ def test_learning_rate_falls_at_the_milestone(tmp_path: Path) -> None:
     assert torch.equal(weights[0], weights[1])
 
 
+def test_each_loss_is_followed_by_a_step_of_descent(tmp_path: Path) -> None:
+    """Without momentum a step is minus rate times gradient; three for each of the six batches."""
+    toy = Toy()
+    recipe = Replayed(Schedule(2, 32, 0.1, milestones=(1,), momentum=0.0), None, 0)
+    recipe.biases, recipe.gradients = [], []
+    toy.noisy = recipe
+
+    train(toy, Stripes(), out=tmp_path)
+
+    final = toy.built.get_parameter("5.bias").detach()
+    after = [*recipe.biases[1:], final]
+    rates = [0.1] * 9 + [0.01] * 9
+    for before, gradient, now, rate in zip(
+        recipe.biases, recipe.gradients, after, rates, strict=True
+    ):
+        torch.testing.assert_close(now, before - rate * gradient)
+
+
+def test_the_rate_changes_with_every_batch(tmp_path: Path) -> None:
+    """The curve notes the last of an epoch's three: that after (epoch + 2/3) epochs."""
+    trained = train(Toy(cyclic=True), Stripes(), out=tmp_path)
+    done = [epoch + 2 / 3 for epoch in range(4)]
+
+    assert [epoch.learning_rate for epoch in trained.curve] == pytest.approx(
+        [0.1 * min(part / 1.6, (4 - part) / 2.4) for part in done]
+    )
+
+
 def test_global_random_numbers_and_threads_are_put_back(tmp_path: Path) -> None:
     """A caller's own generator goes on as if nothing had been trained."""
     state, threads = torch.get_rng_state(), torch.get_num_threads()
@@ -254,6 +179,12 @@ def test_a_diverged_training_is_told(tmp_path: Path, cause: str) -> None:
         train(toy, Stripes(), out=tmp_path)
 
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_that_does_not_fit_has_not_diverged(tmp_path: Path) -> None:
+    """What it says of itself stands, not that another seed might help."""
+    with pytest.raises(ModelError, match="16 channels do not make whole groups of 3"):
+        train(UnfitToy(), Stripes(), out=tmp_path)
 
 
 @pytest.mark.parametrize(
