@@ -93,7 +93,8 @@ class Transfer(Attack):
     the three is shown to the target once, and what fools it most is kept.
 
     Args:
-        source: the defense to search on; `twin` is the one that this defense is compared with.
+        source: the defense to search on, such as `relu-at`, on the network that this defense names;
+            `twin` is the one that this defense is compared with.
     """
 
     summary = "Adversarial examples of the twin, or of any named defense"

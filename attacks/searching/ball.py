@@ -36,7 +36,7 @@ class Ball(NamedTuple):
     """What may be reached from an input: within a distance of it, and in the box [0, 1]."""
 
     norm: Norm
-    """Linf or L2."""
+    """Any; `direction` and `start` are for Linf and L2."""
     radius: float
 
     @classmethod

@@ -57,7 +57,7 @@ class Search:
     """The best iterate of each example, over all the descents that are run.
 
     Args:
-        problem: in Linf or L2, with an epsilon.
+        problem: with an epsilon; in Linf or L2 where it descends.
     """
 
     def __init__(self, problem: Problem) -> None:
