@@ -122,7 +122,7 @@ def _defense(
 
 
 def _clean_accuracy(clean: CellResult) -> float:
-    return float(1 - (clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
+    return float((1 - clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
 
 
 def _together(
