@@ -1,0 +1,109 @@
+"""The founding case in one table: writes the figures of `results/kwta.md`.
+
+    python benchmarks/kwta.py
+
+reads the committed summaries under `results/published/`, and puts the table that follows from them
+between the two marks of the page. What made the summaries is written on the page itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.report import read_summaries
+from bench.report.markdown import escape, interval, percent, strongest, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+ROOT = Path(__file__).parent.parent
+PAGE = ROOT / "results" / "kwta.md"
+BEGIN, END = "<!-- table: python benchmarks/kwta.py -->", "<!-- end of table -->"
+
+HEADER = [
+    "data",
+    "defense",
+    "clean",
+    "the paper's attacks",
+    "AutoAttack",
+    "adaptive",
+    "worst case (95 %)",
+    "twin",
+    "verdict",
+    "n",
+    "weights",
+]
+TEXT = frozenset({"data", "defense", "adaptive", "verdict", "weights"})
+#: Attacks that do without the model's own gradient, or ask the defense for a kinder one.
+ADAPTIVE = ("fd-pgd", "surrogate", "averaged-pgd", "margin-pgd")
+
+
+def render(summaries: Iterable[dict[str, Any]]) -> str:
+    """The table: for each data set the most robust defense first."""
+    rows = []
+    for summary in summaries:
+        headline = summary["headline"]
+        where = f"{escape(summary['dataset'])}, {summary['norm']} {escape(headline)}"
+        for name, defense in summary["defenses"].items():
+            worst = defense["worst_case"][headline]
+            rows.append((where, -worst["robust_accuracy"], _row(summary, where, name, defense)))
+    rows.sort(key=lambda row: row[:2])
+    return table(HEADER, [cells for _, _, cells in rows], text=TEXT)
+
+
+def _row(summary: dict[str, Any], where: str, name: str, defense: dict[str, Any]) -> list[str]:
+    headline = summary["headline"]
+    worst = defense["worst_case"][headline]
+    adaptive = {"attacks": {a: cells for a, cells in defense["attacks"].items() if a in ADAPTIVE}}
+    lowest = strongest(adaptive, headline)
+    figure = defense["attacks"].get(lowest, {}).get(headline, {}).get("robust_accuracy")
+    twin = summary["defenses"].get(defense["twin"]) or summary["controls"].get(defense["twin"])
+    return [
+        where,
+        escape(name),
+        percent(defense["clean_accuracy"]),
+        _together(defense, "paper-published", headline),
+        _autoattack(defense, headline),
+        f"{percent(figure)} ({escape(lowest)})",
+        f"**{interval(worst)}**" + ("" if worst["complete"] else " †"),
+        percent(twin["worst_case"][headline]["robust_accuracy"]) if twin else "–",
+        escape((defense.get("verdict") or {}).get("level", "–")),
+        str(summary["n"]),
+        defense["weights_digest"][:8],
+    ]
+
+
+def _together(defense: dict[str, Any], suite: str, headline: str) -> str:
+    """The per-example AND over a suite's rows; a dash where it was not run whole."""
+    found = defense.get("suites", {}).get(suite, {}).get(headline, {})
+    return percent(found.get("robust_accuracy"))
+
+
+def _autoattack(defense: dict[str, Any], headline: str) -> str:
+    """The standard version where its four attacks are rows, else an upper bound: APGD-T's row."""
+    whole = _together(defense, "standard", headline)
+    if whole != "–":
+        return whole
+    row = defense["attacks"].get("apgd-t", {}).get(headline, {}).get("robust_accuracy")
+    return "–" if row is None else f"≤ {percent(row)}"
+
+
+def with_table(page: str, text: str) -> str:
+    """The page with this table between its marks."""
+    head, _, rest = page.partition(BEGIN)
+    _, _, tail = rest.partition(END)
+    return f"{head}{BEGIN}\n\n{text}\n\n{END}{tail}"
+
+
+def main() -> None:
+    """Write the page."""
+    page = PAGE.read_text(encoding="utf-8")
+    summaries = read_summaries(ROOT / "results" / "published")
+    PAGE.write_text(with_table(page, render(summaries)), encoding="utf-8")
+    sys.stdout.write(f"{PAGE}\n")
+
+
+if __name__ == "__main__":
+    main()
