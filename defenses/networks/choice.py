@@ -28,7 +28,7 @@ _PATTERNS = {
     r"wideresnet-(\d+)-(\d+)": (((32, 32),), "wideresnet-22-10"),
 }
 
-#: A name of each kind, for `list` and for errors.
+#: A name of each kind, for errors.
 NETWORKS = tuple(example for _, example in _PATTERNS.values())
 
 
