@@ -16,7 +16,7 @@ from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.matrix.fill import Silent
 from bench.preparation import prepare, resolve_device
-from bench.record.checkpoints import USER_FOLDER
+from bench.record.checkpoints import USER_FOLDER, checkpoint_name
 from bench.report.seeds import render_seeds
 from bench.run import run
 from bench.train import train
@@ -113,16 +113,22 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
     dataset = open_dataset(config.dataset)
     asked = [registry.defenses.create(name) for name in config.defenses]
     twins = [d.twin for d in asked if d.twin] if config.twins and config.examine else []
+    shape, digest = dataset.load("test").shape, dataset.digest("train")
     paths = {}
     for name in dict.fromkeys([*(d.name for d in asked), *twins]):
+        defense = registry.defenses.create(name)
+        stem = checkpoint_name(name, defense.network(shape=shape), digest, seed)
+        paths[name] = folder / f"{stem}.safetensors"
+        if paths[name].exists():
+            continue  # whatever its settings: `train --epochs` may have made it
         with watching.training(name, seed) as on_progress:
-            paths[name] = train(
-                registry.defenses.create(name),
+            train(
+                defense,
                 dataset,
                 seed=seed,
                 device=resolve_device(config.device),
                 out=folder,
                 command=config.command,
                 on_progress=on_progress,
-            ).path
+            )
     return paths

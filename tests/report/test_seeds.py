@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import registry
+from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.preparation import RunConfig
 from bench.report.seeds import render_seeds, t_interval
 from bench.seeds import check_seeds, run_seeds
+from bench.train import train
 from defenses.recipes import Natural
 from defenses.relu import ReLU
 
@@ -99,6 +101,7 @@ def test_each_seed_is_trained_and_evaluated(
     monkeypatch.setattr(
         registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
     )
+    short = train(registry.defenses.create("quick"), open_dataset("digits"), seed=3, epochs=1)
     config = RunConfig(
         ("quick",), attacks="fgsm", n=10, epsilons=("0.1",), examine=False, workers=1
     )
@@ -111,6 +114,7 @@ def test_each_seed_is_trained_and_evaluated(
     assert made == {p.name: p.stat().st_mtime_ns for p in Path().rglob("quick*.safetensors")}
     weights = [r.summary["defenses"]["quick"]["weights_digest"] for r in seeded.results.values()]
     assert len(set(weights)) == 2
+    assert short.record.weights_digest in weights  # not trained again for its other settings
     assert again.to_markdown() == seeded.to_markdown()
     assert "training seeds 0, 3" in seeded.to_markdown()
     with pytest.raises(UsageError, match="give one of them"):
