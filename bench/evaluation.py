@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from bench.record.schema import Sweep
+
 
 def evaluate(
     model: nn.Module,
@@ -42,6 +44,7 @@ def evaluate(
     examine: bool = True,
     escalate: bool = True,
     budget: int | None = None,
+    sweep: Sweep = "bracket",
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
 
@@ -66,6 +69,8 @@ def evaluate(
         examine: whether to examine the model as well as attack it: evidence and verdict.
         escalate: whether failed evidence asks for stronger attacks.
         budget: passes that escalation may spend; 15,000 per example where None.
+        sweep: `each` attacks every epsilon by itself; `bracket` infers that what survives the last
+            attacks at one survives below, and checks that.
 
     Returns:
         `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per
@@ -105,6 +110,7 @@ def evaluate(
             examine=examine,
             escalate=escalate,
             budget=budget,
+            sweep=sweep,
             command="bench.evaluate()",
         )
         prepared = assemble(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 from bench import registry
 from bench.matrix.plan import Cell, plan_cell
 from bench.matrix.tasks import estimate
+from bench.record.files import digest_of
+from bench.record.inference import checks, inferred_survivors
 from bench.record.schema import CellRecord
 from bench.threat import Epsilon, Norm
 from bench.trust import (
@@ -25,13 +28,19 @@ from bench.trust import (
 from bench.trust.case import CLEAN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.matrix.fill import Filler
     from bench.preparation import Prepared
     from bench.record.results import CellResult
     from bench.record.schema import RunRecord
+    from bench.trust import Evidence
 
 #: Rounds of escalation, at most.
 ROUNDS = 3
+#: Of the examples that a sweep inferred to survive, the share that is attacked after all, each at
+#: one epsilon, where gradients are faithful.
+SAMPLE = 0.1
 
 
 def cases(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Case]:
@@ -44,11 +53,16 @@ def cases(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, 
 
 
 def _case(record: RunRecord, name: str, results: list[CellResult]) -> Case:
-    cells = {}
+    cells, further = {}, []
     broken: dict[int, set[int]] = defaultdict(set)
     for result in results:
         attack, _, repeat = result.cell.attack.partition("#")
-        cells[attack, result.cell.epsilon, int(repeat or 0)] = result.frame
+        if result.cell.scope == "check" or (
+            result.cell.scope == "all" and result.cell.source == "inferred"
+        ):
+            further.append(result.frame)
+        else:
+            cells[attack, result.cell.epsilon, int(repeat or 0)] = result.frame
         if result.cell.round:
             broken[result.cell.round] |= set(result.frame.index[result.frame["broken"]])
     mine = [cell for cell in record.cells if cell.defense == name]
@@ -61,6 +75,7 @@ def _case(record: RunRecord, name: str, results: list[CellResult]) -> Case:
         headline=Epsilon.parse(record.headline),
         epsilons=tuple(map(Epsilon.parse, record.epsilons)),
         cells=cells,
+        further=further,
         failures=[(c.attack, c.epsilon, c.reason) for c in mine if c.status == "failed"],
         flags={result.cell.attack: result.flags for result in results},
         rounds=tuple(len(broken[number] - wrong) for number in sorted(broken)),
@@ -94,6 +109,22 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
     return found
 
 
+#: Attack, epsilon as written, and example.
+Pair = tuple[str, str, int]
+
+
+def faithful(evidence: Sequence[Evidence]) -> bool:
+    """Whether gradients are there and tell how the model changes, all of it measured."""
+    passed = {item.id for item in evidence if item.status == "pass"}
+    return passed >= {"gradient-fidelity", "unavailable-gradients", "zero-margin-gradient"}
+
+
+def sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
+    """As many pairs as a tenth of their examples, at least one; chosen by the seed alone."""
+    count = math.ceil(SAMPLE * len({example for *_, example in pairs}))
+    return sorted(pairs, key=lambda pair: digest_of([seed, *pair]))[:count]
+
+
 class Inquiry:
     """Examines the defenses of a run, asking for more cells where the evidence needs them.
 
@@ -117,9 +148,54 @@ class Inquiry:
         self.records = list(filled)
         self._ask({name: requests(case) for name, case in self._cases().items()})
         self._recheck()
+        self._check_sweep()
         if self.prepared.config.escalate:
             self._escalate()
         return self.records
+
+    def _check_sweep(self) -> None:
+        """Attack after all what the sweep inferred: a sample where gradients are faithful.
+
+        Elsewhere, and where the sample differs from what was inferred, everything.
+        """
+        distrusted = {n for n, case in self._cases().items() if not faithful(evidence_of(case))}
+        for repeat in (1, 2):
+            cells = []
+            for name in self._cases():
+                pairs = self._inferred(name)
+                if name not in distrusted:
+                    pairs = sample(pairs, self.prepared.setting.seed) if repeat == 1 else []
+                cells += self._checks(name, pairs, repeat)
+            if not cells:
+                return
+            self.records += self.filler.fill(cells)
+            distrusted |= {
+                name
+                for name, results in self.filler.results.items()
+                if any((r.frame["attacked"] & r.frame["broken"]).any() for r in checks(results))
+            }
+
+    def _inferred(self, name: str) -> list[Pair]:
+        found = inferred_survivors(self.filler.results[name], self.prepared.setting.norm.value)
+        return [(*place, example) for place, some in sorted(found.items()) for example in some]
+
+    def _checks(self, name: str, pairs: list[Pair], repeat: int) -> list[Cell]:
+        (target,) = [c.target for c in self.prepared.contenders if c.target.name == name]
+        chosen: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for attack, epsilon, example in pairs:
+            chosen[attack, epsilon].append(example)
+        return [
+            plan_cell(
+                target,
+                registry.attacks.create(attack),
+                Epsilon.parse(epsilon),
+                self.prepared.setting,
+                scope="check",
+                repeat=repeat,
+                chosen=sorted(examples),
+            )
+            for (attack, epsilon), examples in sorted(chosen.items())
+        ]
 
     def _recheck(self) -> None:
         """Repeat with a fresh seed what a failure was found by."""
@@ -188,12 +264,16 @@ class Inquiry:
                     cell = self._cell(contender.target, request, number)
                     place = (contender.target.name, request.attack, request.epsilon, request.repeat)
                     together.setdefault(place, cell)
-        have = {(r.defense, r.attack, r.epsilon) for r in self.records}
-        cells = [
-            cell
-            for cell in together.values()
-            if (cell.target.name, cell.attack_name, cell.epsilon.text) not in have
-        ]
+        have = {(r.defense, r.attack, r.epsilon): r for r in self.records}
+        cells = []
+        for cell in together.values():
+            known_as = have.get((cell.target.name, cell.attack_name, cell.epsilon.text))
+            if known_as is None:
+                cells.append(cell)
+            elif known_as.source == "inferred" and known_as.scope == "all":
+                # A row that the sweep left examples out of: evidence needs it whole.
+                self.records.remove(known_as)
+                cells.append(replace(cell, scope="all"))
         if cells:
             self.records += self.filler.fill(cells)
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from bench.api import Attack, Cost, Examples
     from bench.matrix.targets import Contender
+    from bench.record.schema import Sweep
 
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
@@ -69,6 +70,9 @@ class RunConfig:
     """Whether failed evidence asks for stronger attacks."""
     budget: int | None = None
     """Passes that escalation may spend on each defense; `BUDGET` per example where None."""
+    sweep: Sweep = "bracket"
+    """How epsilons are gone over (`bench.matrix.sweeps`); `each` where nothing is examined, since
+    what a sweep infers could not be trusted."""
     command: str = ""
 
 
@@ -127,6 +131,11 @@ class Prepared:
         """Passes that escalation may spend on each defense."""
         given = self.config.budget
         return BUDGET * self.setting.n if given is None else given
+
+    @property
+    def sweep(self) -> Sweep:
+        """How epsilons are gone over."""
+        return self.config.sweep if self.config.examine else "each"
 
     @property
     def cost(self) -> Cost:
@@ -191,6 +200,7 @@ class Prepared:
             defenses=(previous.defenses if previous else {}) | own,
             examined=self.config.examine or (previous is not None and previous.examined),
             suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
+            sweep=self.sweep,
             budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
             provenance=provenance(device=self.device, command=self.config.command)

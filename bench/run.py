@@ -84,7 +84,7 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     executor = prepared.executor()
     try:
         filler = Filler(prepared.setting, prepared.headline, store, executor, observer)
-        filled = filler.fill(cells)
+        filled = filler.fill(cells, prepared.sweep)
         if prepared.config.examine:
             filled = Inquiry(prepared, filler).conduct(filled)
     except UsageError:

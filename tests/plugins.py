@@ -190,3 +190,10 @@ class Remaining(Best):
     """`Best` on what nobody else broke."""
 
     scope = "remaining"
+
+
+@register_attack("test-small-remaining")
+class SmallRemaining(SmallOnly):
+    """`SmallOnly` on what nobody else broke: survival at a large epsilon says nothing below."""
+
+    scope = "remaining"

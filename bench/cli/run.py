@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,13 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from bench.preparation import Prepared, RunConfig
     from bench.run import Result
+
+
+class Sweep(StrEnum):
+    """How to go over epsilons."""
+
+    each = "each"
+    bracket = "bracket"
 
 
 def run(
@@ -69,6 +77,12 @@ def run(
     escalate: Annotated[
         bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
     ] = True,
+    sweep: Annotated[
+        Sweep,
+        typer.Option(
+            help="Over epsilons: infer and check what survives below (bracket), or attack each."
+        ),
+    ] = Sweep.bracket,
     budget: Annotated[
         int | None, typer.Option(help="Passes of escalation per defense (default 15,000 × n).")
     ] = None,
@@ -109,6 +123,7 @@ def run(
         twins=twins,
         examine=examine,
         escalate=escalate,
+        sweep=sweep.value,
         budget=budget,
         command=command_line(),
     )

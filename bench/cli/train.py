@@ -30,6 +30,12 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="In place of the recipe's; its milestones move with them.")
     ] = None,
+    start: Annotated[
+        str | None,
+        typer.Option(
+            help="The defense whose weights for this data set to start from, such as relu-fast."
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path(
         "results/checkpoints"
@@ -75,6 +81,7 @@ def train(
                         device=where,
                         out=out,
                         epochs=epochs,
+                        start=start,
                         fresh=fresh,
                         command=command_line(),
                         on_progress=progress.update,
@@ -114,5 +121,6 @@ def _outcome(trained: Trained) -> str:
     accuracy = f"clean accuracy {record.clean_accuracy:.4f} on {record.n} test examples"
     if trained.seconds == 0:
         return f"{record.defense}: {trained.path} is there already ({accuracy}); --fresh trains it"
+    start = f"; started from {trained.start}" if trained.start else ""
     best = f"; best epoch: {trained.best}" if trained.best else ""
-    return f"{record.defense}: {trained.path} ({accuracy}, {trained.seconds:.0f} s){best}"
+    return f"{record.defense}: {trained.path} ({accuracy}, {trained.seconds:.0f} s){start}{best}"

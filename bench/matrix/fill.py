@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
-from bench.matrix.plan import CLEAN, Cell, cell_key
+from bench.matrix import sweeps
+from bench.matrix.plan import CLEAN, Cell
 from bench.matrix.tasks import Clean, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
 from bench.record.schema import CellRecord
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
     from bench.record.adversarial import Found
-    from bench.record.schema import RunRecord
+    from bench.record.schema import RunRecord, Sweep
     from bench.record.store import RunStore
     from bench.threat import Epsilon
 
@@ -57,7 +57,8 @@ class Filler:
     """Fills cells of one run.
 
     Phases follow from what needs what: the clean predictions first, because clean errors are not
-    attacked; then every cell of scope `all`; then those of scope `remaining`.
+    attacked; then every cell of scope `all`; then those of scope `remaining`. Where the sweep
+    brackets, each of the latter two takes its epsilons one after another (`bench.matrix.sweeps`).
     """
 
     def __init__(
@@ -79,8 +80,12 @@ class Filler:
         self._critical: dict[str, np.ndarray] = {}
         self._defense_keys: dict[str, str] = {}
 
-    def fill(self, cells: Sequence[Cell]) -> list[CellRecord]:
+    def fill(self, cells: Sequence[Cell], sweep: Sweep = "each") -> list[CellRecord]:
         """Fill these cells and say what became of each.
+
+        Args:
+            cells: planned.
+            sweep: how to go over their epsilons.
 
         Raises:
             ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
@@ -96,14 +101,14 @@ class Filler:
             runnable.remove(cell)
             reason = f"no clean predictions: {reasons.get(cell.target.name, 'they failed')}"
             records.append(_record(cell, "failed", reason))
-        everywhere = [c for c in runnable if c.attack is not None and c.scope != "remaining"]
-        active = {
-            (cell.target.name, cell.epsilon.text): self._clean[cell.target.name].right
-            for cell in everywhere
-        }
-        records += self._phase(everywhere, active)
-        remaining = [c for c in runnable if c.scope == "remaining"]
-        return records + self._remaining_phase(remaining)
+        attacking = [c for c in runnable if c.attack is not None]
+        everywhere = [c for c in attacking if c.scope != "remaining"]
+        for group in sweeps.rows(everywhere, self.headline, sweep):
+            records += self._attack_phase(group, sweep)
+        remaining = [c for c in attacking if c.scope == "remaining"]
+        for group in sweeps.leftovers(remaining, sweep):
+            records += self._attack_phase(group, sweep)
+        return records
 
     def read(self, record: RunRecord) -> dict[str, list[CellResult]]:
         """The finished cells of a run by defense; what was read here before is not read again."""
@@ -135,30 +140,24 @@ class Filler:
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
 
-    def _remaining_phase(self, cells: list[Cell]) -> list[CellRecord]:
-        """Cells that attack only what none before them broke at their epsilon or below."""
-        keyed, active = [], {}
+    def _attack_phase(self, cells: list[Cell], sweep: Sweep) -> list[CellRecord]:
+        """Cells that do not wait for one another, each with the examples that it attacks."""
+        ready, active = [], {}
         for cell in cells:
             name = cell.target.name
-            broken = broken_within(
-                critical_distances(self.results[name], self.setting.norm), cell.epsilon
-            )
-            left = [i for i in self._clean[name].right if not broken[i]]
-            active[name, cell.epsilon.text] = left
-            key = cell_key(
-                cell.target,
-                cell.attack,
-                cell.epsilon,
+            chosen = sweeps.choose(
+                cell,
+                self._clean[name],
+                self.results[name],
                 self.setting,
-                remaining=left,
-                repeat=cell.repeat,
+                sweep=sweep,
+                headline=self.headline,
             )
-            keyed.append(dataclasses.replace(cell, key=key))
-        return self._phase(keyed, active)
+            ready.append(chosen.cell)
+            active[chosen.cell.key] = chosen.examples
+        return self._phase(ready, active)
 
-    def _phase(
-        self, cells: list[Cell], active: dict[tuple[str, str], list[int]]
-    ) -> list[CellRecord]:
+    def _phase(self, cells: list[Cell], active: dict[str, list[int]]) -> list[CellRecord]:
         shards = range(len(self.setting.shards))
         stored = {(c.key, s) for c in cells for s in shards if self.store.has(c.key, s)}
         tasks = tasks_for(cells, self.setting, stored=stored, clean=self._clean, active=active)
@@ -226,6 +225,7 @@ def _record(cell: Cell, status: str, reason: str = "") -> CellRecord:
             "epsilon": cell.epsilon.text,
             "key": cell.key,
             "scope": cell.scope,
+            "source": cell.source,
             "round": cell.round,
             "status": status,
             "reason": reason,

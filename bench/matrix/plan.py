@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bench.api import Attack
-    from bench.record.schema import Scope
+    from bench.record.schema import Scope, Source
     from bench.threat import Norm
 
 #: The name under which the predictions on unperturbed inputs are stored, at epsilon 0.
@@ -85,6 +85,10 @@ class Cell:
     epsilon: Epsilon
     key: str = ""
     scope: Scope = "all"
+    source: Source = "attacked"
+    """`inferred`: examples are left out whose outcome follows from another epsilon."""
+    chosen: tuple[int, ...] = ()
+    """The examples that a cell of scope `check` attacks."""
     skipped: str = ""
     """Why it cannot run."""
     round: int = 0
@@ -103,7 +107,7 @@ class Cell:
 def plan_cells(
     targets: Sequence[Target], attacks: Sequence[Attack], setting: Setting
 ) -> list[Cell]:
-    """All cells of a run, the clean predictions first; `remaining` cells get their key later."""
+    """All cells of a run, the clean predictions first; some get their key later."""
     cells = [Cell(target, None, ZERO, cell_key(target, None, ZERO, setting)) for target in targets]
     for target in targets:
         for attack in attacks:
@@ -120,6 +124,7 @@ def plan_cell(
     scope: Scope | None = None,
     round: int = 0,  # noqa: A002 - the word for it
     repeat: int = 0,
+    chosen: Sequence[int] = (),
 ) -> Cell:
     """One cell; with its key, but for scope `remaining`, whose key follows from what is left."""
     cell = Cell(
@@ -130,10 +135,19 @@ def plan_cell(
         skipped=why_not(target, attack, setting) or "",
         round=round,
         repeat=repeat,
+        chosen=tuple(chosen),
     )
     if cell.skipped or cell.scope == "remaining":
         return cell
-    return replace(cell, key=cell_key(target, attack, epsilon, setting, repeat=repeat))
+    return keyed(cell, setting, chosen if cell.scope == "check" else None)
+
+
+def keyed(cell: Cell, setting: Setting, remaining: Iterable[int] | None = None) -> Cell:
+    """The cell with its key: all right examples are attacked, or those `remaining`."""
+    key = cell_key(
+        cell.target, cell.attack, cell.epsilon, setting, remaining=remaining, repeat=cell.repeat
+    )
+    return replace(cell, key=key)
 
 
 def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:

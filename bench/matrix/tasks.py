@@ -93,7 +93,7 @@ def tasks_for(
     *,
     stored: Iterable[tuple[str, int]],
     clean: dict[str, Clean],
-    active: dict[tuple[str, str], list[int]],
+    active: dict[str, list[int]],
 ) -> list[Task]:
     """The tasks that fill these cells' missing shards, the most expensive first.
 
@@ -102,7 +102,7 @@ def tasks_for(
         setting: the run's.
         stored: (cell key, shard) of what needs no work.
         clean: the predictions on the unperturbed examples, by defense.
-        active: the examples to attack, by (defense, epsilon text); all where it is missing.
+        active: the examples to attack, by cell key; all where it is missing.
     """
     have = set(stored)
     tasks = []
@@ -115,7 +115,7 @@ def tasks_for(
             attack, target = first.attack, first.target.name
             known = clean.get(target)
             fixed = attack is not None and attack.kind == "fixed"
-            chosen = active.get((target, missing[0].epsilon.text), range(setting.n))
+            chosen = active.get(missing[0].key, range(setting.n))
             mine = tuple(i for i in chosen if start <= i < stop)
             tasks.append(
                 Task(
@@ -158,7 +158,9 @@ def _groups(cells: Sequence[Cell]) -> list[list[Cell]]:
     groups: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in cells:
         shared = (
-            cell.attack is not None and cell.attack.kind == "minimum" and cell.scope != "remaining"
+            cell.attack is not None
+            and cell.attack.kind == "minimum"
+            and cell.scope not in ("remaining", "check")
         )
         key = (cell.target.name, cell.attack_name, "" if shared else cell.epsilon.text)
         groups.setdefault(key, []).append(cell)

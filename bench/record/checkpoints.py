@@ -192,17 +192,20 @@ def find_checkpoint(defense: str, network: str, train_digest: str) -> Path | Non
     return None
 
 
-def missing_checkpoint_error(defense: str, network: str, dataset: str) -> CheckpointError:
+def missing_checkpoint_error(
+    defense: str, network: str, dataset: str, *, loadable: bool = True
+) -> CheckpointError:
     """The error for a defense without weights; it names the command that makes them.
 
     Args:
         defense: canonical name.
         network: the architecture.
         dataset: as written on the command line.
+        loadable: whether the command at hand takes weights by `--checkpoint`.
     """
+    file = f" (or name a file: --checkpoint {shlex.quote(f'{defense}=PATH')})" if loadable else ""
     command = f"python -m bench train --defense {shlex.quote(defense)}"
     return CheckpointError(
         f"there are no weights of {defense} ({network}) trained on {dataset}; make them with: "
-        f"{command} --dataset {shlex.quote(dataset)} (or name a file: "
-        f"--checkpoint {shlex.quote(f'{defense}=PATH')})"
+        f"{command} --dataset {shlex.quote(dataset)}{file}"
     )

@@ -28,6 +28,17 @@ class CellResult:
     totals: Totals
     flags: list[str]
 
+    @property
+    def epsilon(self) -> Epsilon:
+        """The radius; not of the clean predictions."""
+        return Epsilon.parse(self.cell.epsilon)
+
+    @property
+    def survived(self) -> np.ndarray:
+        """What was attacked and not broken: bool, (n,)."""
+        left: np.ndarray = (self.frame["attacked"] & ~self.frame["broken"]).to_numpy()
+        return left
+
     @classmethod
     def read(cls, store: RunStore, cell: CellRecord, n: int) -> CellResult:
         """Join the shards of a finished cell.

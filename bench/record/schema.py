@@ -14,7 +14,10 @@ from bench.errors import StoreError
 SCHEMA_VERSION = 1
 
 Status = Literal["ok", "failed", "skipped", "incomplete"]
-Scope = Literal["all", "remaining", "evidence"]
+Scope = Literal["all", "remaining", "evidence", "check"]
+#: `check`: what a sweep inferred of a cell of scope `remaining`, attacked after all.
+Source = Literal["attacked", "inferred"]
+Sweep = Literal["each", "bracket"]
 
 
 class Record(BaseModel):
@@ -33,6 +36,8 @@ class CellRecord(Record):
     key: str
     """Its folder under `cells/`; empty where it was skipped."""
     scope: Scope = "all"
+    source: Source = "attacked"
+    """`inferred`: examples were left out whose outcome follows from another epsilon."""
     round: int = 0
     """Of the escalation that asked for it; 0 where the user or the examination did."""
     status: Status = "incomplete"
@@ -90,6 +95,8 @@ class RunRecord(Record):
     """Whether the defenses were examined as well as attacked."""
     suites: dict[str, list[str]] = {}
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
+    sweep: Sweep = "each"
+    """How the last command went over its epsilons."""
     budget: int | None = None
     """Passes that escalation may spend on each defense; None where it was left out."""
 

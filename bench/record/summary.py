@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from bench.record.inference import checked, checks, inferred_survivors, row_broken, sweep_report
 from bench.record.outcomes import Totals
 from bench.record.results import (
     CLEAN,
@@ -55,6 +56,7 @@ def build(
         "epsilons": record.epsilons,
         "headline": record.headline,
         "judging": record.judging,
+        "sweep": record.sweep,
         "budget": record.budget,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
         # Twins that were not asked for themselves: attacked at the headline epsilon alone.
@@ -75,9 +77,9 @@ def _defense(
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:
-        if cell.attack != CLEAN and cell.scope != "evidence":
+        if cell.attack != CLEAN and cell.scope not in ("evidence", "check"):
             found = by_cell.get((cell.attack, cell.epsilon))
-            attacks[cell.attack][cell.epsilon] = _attack(cell, found, n)
+            attacks[cell.attack][cell.epsilon] = _attack(cell, found, results, record)
     totals = sum((r.totals for r in results), start=Totals())
     critical = critical_distances(results, record.norm) if clean else None
     return {
@@ -99,8 +101,9 @@ def _defense(
         "suites": {
             suite: together
             for suite, members in sorted(record.suites.items())
-            if (together := _together(members, attacks, by_cell, n))
+            if (together := _together(members, attacks, by_cell, results, record))
         },
+        "sweep": sweep_report(results, record.norm),
         # Per example the smallest norm that breaks it: 0 a clean error, null never broken. From
         # these alone every worst-case figure can be recomputed, and runs combined per example.
         "critical": None
@@ -129,14 +132,15 @@ def _together(
     members: list[str],
     attacks: dict[str, dict[str, Any]],
     by_cell: dict[tuple[str, str], CellResult],
-    n: int,
+    results: list[CellResult],
+    record: RunRecord,
 ) -> dict[str, Any]:
     """By epsilon, the per-example AND over the rows of a suite: uncredited, as rows are.
 
     Members that cannot run on this defense are left out; an epsilon at which another one did not
     finish has no figure.
     """
-    import pandas as pd
+    import numpy as np
 
     runnable = [
         member
@@ -147,10 +151,14 @@ def _together(
     found = {}
     for epsilon in epsilons:
         rows = [by_cell.get((member, epsilon)) for member in runnable]
-        frames = [row.frame for row in rows if row is not None and row.cell.scope == "all"]
-        if len(frames) == len(runnable):
-            broken = pd.concat([frame["broken"] for frame in frames], axis=1).any(axis=1)
-            found[epsilon] = {**proportion(float((~broken).sum()), n), "attacks": runnable}
+        broken = [
+            row_broken(row, results, record.norm)
+            for row in rows
+            if row is not None and row.cell.scope == "all"
+        ]
+        if broken and len(broken) == len(runnable):
+            robust = float((~np.any(broken, axis=0)).sum())
+            found[epsilon] = {**proportion(robust, record.dataset.n), "attacks": runnable}
     return found
 
 
@@ -165,22 +173,38 @@ def _worst_case(
     asked = [
         c
         for c in cells
-        if c.attack != CLEAN and c.scope != "evidence" and c.round == 0 and c.status != "skipped"
+        if c.attack != CLEAN
+        and c.scope not in ("evidence", "check")
+        and c.round == 0
+        and c.status != "skipped"
     ]
     here = [c for c in asked if c.epsilon == epsilon]
+    unchecked = [c for c in cells if (c.scope, c.epsilon) == ("check", epsilon)]
     attacked = {c.attack for c in asked}
     complete = (
         critical is not None
         and {c.attack for c in here} == attacked
-        and all(c.status == "ok" for c in here)
+        and all(c.status == "ok" for c in [*here, *unchecked])
     )
     if critical is None:
         nothing = {"robust_accuracy": None, "low": None, "high": None, "n": n}
-        return {**nothing, "complete": False}
+        return {**nothing, "complete": False, "inferred": 0}
+    inferred = [
+        examples
+        for (_, written), examples in inferred_survivors(results, record.norm).items()
+        if written == epsilon
+    ]
     correct = correct_within(results, record.norm, Epsilon.parse(epsilon))
     majority = int(n - broken_within(critical, Epsilon.parse(epsilon)).sum())
     beside = {"majority_accuracy": majority / n} if is_randomised(results) else {}
-    return {**proportion(float(correct.sum()), n), **beside, "n": n, "complete": complete}
+    return {
+        **proportion(float(correct.sum()), n),
+        **beside,
+        "n": n,
+        "complete": complete,
+        # Robust examples whose survival at this epsilon rests on that of a larger one.
+        "inferred": len(set().union(*inferred)),
+    }
 
 
 def proportion(robust: float, n: int) -> dict[str, Any]:
@@ -189,12 +213,15 @@ def proportion(robust: float, n: int) -> dict[str, Any]:
     return {"robust_accuracy": robust / n, "low": low, "high": high}
 
 
-def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, Any]:
+def _attack(
+    cell: CellRecord, result: CellResult | None, results: list[CellResult], record: RunRecord
+) -> dict[str, Any]:
+    n = record.dataset.n
     entry: dict[str, Any] = {
         "status": cell.status,
         "reason": cell.reason,
         "scope": cell.scope,
-        "source": "attacked",
+        "source": cell.source,
         "escalated": cell.round > 0,
         "robust_accuracy": None,
         "low": None,
@@ -207,16 +234,22 @@ def _attack(cell: CellRecord, result: CellResult | None, n: int) -> dict[str, An
     }
     if result is None:
         return entry
-    frame = result.frame
-    hit = frame["attacked"] & frame["broken"]
+    own = [result]
+    if cell.scope == "remaining":
+        place = cell.attack, cell.epsilon
+        own += [r for r in checks(results) if (checked(r), r.cell.epsilon) == place]
     entry |= {
-        "attacked": int(frame["attacked"].sum()),
-        "broken": int(hit.sum()),
-        "flags": result.flags,
-        **_cost(result.totals),
+        "attacked": sum(int(r.frame["attacked"].sum()) for r in own),
+        "broken": sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in own),
+        "flags": sorted({flag for r in own for flag in r.flags}),
+        **_cost(sum((r.totals for r in own), start=Totals())),
     }
     if cell.scope == "all":
-        entry |= proportion(float(n - (frame["wrong_draws"] / frame["draws"]).sum()), n)
+        frame = result.frame
+        wrong = float((frame["wrong_draws"] / frame["draws"]).sum())
+        if cell.source == "inferred":  # of a deterministic defense only
+            wrong = float(row_broken(result, results, record.norm).sum())
+        entry |= proportion(n - wrong, n)
     return entry
 
 

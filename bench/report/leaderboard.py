@@ -37,6 +37,7 @@ HEADER = [
     "verdict",
     "lowest row",
     "n",
+    "passes per example",
     "checkpoint",
     "run",
 ]
@@ -157,10 +158,17 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
         escape((defense.get("verdict") or {}).get("level", "–")),
         escape(lowest),
         str(summary["n"]),
+        f"{sum(_passes(item) for item in group) / summary['n']:,.0f}",
         defense["weights_digest"][:8],
         ", ".join(item.summary["run"][:8] for item in group),
     ]
     return worst["robust_accuracy"], defense["clean_accuracy"], cells
+
+
+def _passes(entry: Entry) -> int:
+    """Forwards and backwards that a defense cost in a run, the judge's included."""
+    cost = entry.defense["cost"]
+    return int(cost["forwards"] + cost["backwards"])
 
 
 def _combined(criticals: list[list[float | None] | None], epsilon: Epsilon) -> dict[str, Any]:

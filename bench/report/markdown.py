@@ -8,6 +8,8 @@ from typing import Any
 Summary = dict[str, Any]
 #: How the reason begins for which a stronger attack was left out of an escalation.
 LEFT_OUT = "escalation would need"
+#: Marks a figure in which some outcomes follow from another epsilon.
+INFERRED = " ‡"
 
 
 def escape(text: object) -> str:
@@ -72,6 +74,7 @@ def render_matrix(summary: Summary, name: str) -> str:
     worst = [
         f"**{percent(defense['worst_case'][epsilon]['robust_accuracy'])}**"
         + ("" if defense["worst_case"][epsilon]["complete"] else " †")
+        + (INFERRED if defense["worst_case"][epsilon].get("inferred") else "")
         for epsilon in epsilons
     ]
     cost = defense["cost"]
@@ -99,7 +102,8 @@ def _cell(cell: dict[str, Any] | None) -> str:
         return str(cell["status"])
     if cell["scope"] == "remaining":
         return f"−{cell['broken']} of {cell['attacked']}"
-    return percent(cell["robust_accuracy"])
+    mark = INFERRED if cell.get("source") == "inferred" else ""
+    return percent(cell["robust_accuracy"]) + mark
 
 
 def _passes(cells: Any) -> str:
@@ -137,8 +141,33 @@ def render_defense(summary: Summary, name: str) -> str:
     ]
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
-    lines += _notes(defense) + _examination(summary, defense)
+    lines += _sweep(defense) + _notes(defense) + _examination(summary, defense)
     return "\n".join(lines)
+
+
+def _sweep(defense: dict[str, Any]) -> list[str]:
+    """What was not attacked because another epsilon tells, and what came of checking that."""
+    sweep = defense.get("sweep")
+    rows = any(
+        cell["scope"] == "all" and cell.get("source") == "inferred"
+        for cells in defense["attacks"].values()
+        for cell in cells.values()
+    )
+    lines = []
+    if rows or (sweep and sweep["inferred"]):
+        lines += [
+            "",
+            "‡ not all attacked at this epsilon: a row leaves out what the attack broke within it "
+            "before, and the last attacks what survived them at a larger one.",
+        ]
+    if sweep:
+        lines += [
+            "",
+            f"Sweep: {sweep['inferred']} survivals of an example at an epsilon are inferred from a "
+            f"larger one; {sweep['checked']} others were attacked after all, and "
+            f"{sweep['differed']} of them broke.",
+        ]
+    return lines
 
 
 def _ruling(verdict: dict[str, Any]) -> str:

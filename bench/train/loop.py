@@ -56,6 +56,8 @@ class Trained:
     best: Path | None = None
     """The checkpoint of the best epoch, where validation examples were held out; None where the
     checkpoint was already there."""
+    start: Path | None = None
+    """The checkpoint whose weights it started from; None for fresh ones."""
 
 
 def train(
@@ -66,6 +68,7 @@ def train(
     device: str = "cpu",
     out: Path = USER_FOLDER,
     epochs: int | None = None,
+    start: str | None = None,
     fresh: bool = False,
     command: str = "",
     on_progress: Callable[[Progress], None] = lambda progress: None,
@@ -79,6 +82,8 @@ def train(
         device: `cpu`, `cuda` or `cuda:0`; on CUDA in mixed precision (bfloat16).
         out: the folder of the checkpoint, and of the state while it is being made.
         epochs: in place of the recipe's; its milestones move in proportion.
+        start: the defense, as written, whose weights for this data set the training starts from,
+            in place of the recipe's; of the same network.
         fresh: start anew, and write over a checkpoint that is there.
         command: kept in the record.
         on_progress: called twice a second at most, and after every epoch.
@@ -93,6 +98,7 @@ def train(
     """
     started = time.monotonic()
     family, recipe = _recipe_of(defense, dataset, epochs)
+    recipe.start = start or recipe.start
     examples, test = dataset.load("train"), dataset.load("test")
     network = defense.network(shape=examples.shape)
     begin = _start(recipe, network, dataset, seed, Path(out))
@@ -117,7 +123,7 @@ def train(
     if fresh:
         state.unlink(missing_ok=True)
     elif found := _already_there(path, identity):
-        return Trained(path, found, 0.0)
+        return Trained(path, found, 0.0, start=begin)
 
     cuda = [torch.device(device)] if kind == "cuda" else []
     with torch.random.fork_rng(devices=cuda), _threads(examples):
@@ -159,7 +165,7 @@ def train(
         # After the best one: where this checkpoint is, the training is done.
         record = save(path, recipe.schedule.epochs)
     state.unlink(missing_ok=True)
-    return Trained(path, record, time.monotonic() - started, history.curve, best)
+    return Trained(path, record, time.monotonic() - started, history.curve, best, begin)
 
 
 def _recipe_of(defense: Defense, dataset: Dataset, epochs: int | None) -> tuple[str, Recipe]:
@@ -196,7 +202,9 @@ def _start(recipe: Recipe, network: str, dataset: Dataset, seed: int, out: Path)
     path = out / f"{checkpoint_name(name, network, digest, seed)}.safetensors"
     found = path if path.exists() else find_checkpoint(name, network, digest)
     if found is None:
-        raise missing_checkpoint_error(name, network, dataset.source or dataset.name)
+        raise missing_checkpoint_error(
+            name, network, dataset.source or dataset.name, loadable=False
+        )
     return found
 
 

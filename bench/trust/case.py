@@ -131,6 +131,9 @@ class Case:
     cells: dict[tuple[str, str, int], pd.DataFrame]
     """By attack (canonical), epsilon (as written) and repeat: finished cells, n rows each; the
     clean predictions at `CLEAN`."""
+    further: list[pd.DataFrame] = field(default_factory=list)
+    """Outcomes that count in the worst case alone: of cells that left out what follows from
+    another epsilon, and of those that check such inferences."""
     failures: list[tuple[str, str, str]] = field(default_factory=list)
     """Attack, epsilon and reason of each cell that failed."""
     twin: Case | None = None
@@ -180,8 +183,9 @@ class Case:
         broken = self.clean_errors
         for (attack, *_), frame in self.cells.items():
             if attack != CLEAN[0] and approach(attack) != "probe":
-                near = frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
-                broken |= where(frame, near)
+                broken |= where(frame, _near(frame, column, epsilon))
+        for frame in self.further:
+            broken |= where(frame, _near(frame, column, epsilon))
         return broken
 
     @property
@@ -206,6 +210,11 @@ class Case:
         if frame is None:
             return set()
         return marked(frame, "zero_ce_gradient") - marked(frame, "zero_margin_gradient")
+
+
+def _near(frame: pd.DataFrame, column: str, epsilon: Epsilon) -> pd.Series:
+    """Which rows are broken within an epsilon, by the distance in a column."""
+    return frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
 
 
 def whole_box(norm: Norm, shape: tuple[int, int, int] | None) -> Epsilon | None:

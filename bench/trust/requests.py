@@ -51,7 +51,8 @@ def requests(case: Case) -> list[Request]:
     found = [Request(name, case.headline.text) for name in able(wanted)]
     wide = [Epsilon.parse("0.5")] if case.norm is Norm.LINF else []
     wide += [case.unbounded] if case.unbounded is not None else []
-    written = {Epsilon.parse(e): e for a, e, _ in case.cells if a != CLEAN[0]}
+    written = {epsilon: epsilon.text for epsilon in case.epsilons}
+    written |= {Epsilon.parse(e): e for a, e, _ in case.cells if a != CLEAN[0]}
     found += [Request(name, written.get(at, at.text)) for at in wide for name in able(FREE)[:1]]
     return [
         request
