@@ -44,6 +44,7 @@ def evaluate(
     examine: bool = True,
     escalate: bool = True,
     budget: int | None = None,
+    escalation_budget: int | None = None,
     sweep: Sweep = "bracket",
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
@@ -68,7 +69,8 @@ def evaluate(
 
         examine: whether to examine the model as well as attack it: evidence and verdict.
         escalate: whether failed evidence asks for stronger attacks.
-        budget: passes that escalation may spend; 15,000 per example where None.
+        budget: passes to spend in all; what does not fit is marked incomplete.
+        escalation_budget: passes that escalation may spend; 15,000 per example where None.
         sweep: `each` attacks every epsilon by itself; `bracket` infers that what survives the last
             attacks at one survives below, and checks that.
 
@@ -110,6 +112,7 @@ def evaluate(
             examine=examine,
             escalate=escalate,
             budget=budget,
+            escalation_budget=escalation_budget,
             sweep=sweep,
             command="bench.evaluate()",
         )

@@ -210,7 +210,7 @@ class Inquiry:
                 affordable = []
                 for request in stronger:
                     cost = self._cost(request, case)
-                    if spent.get(name, 0.0) + cost <= self.prepared.budget:
+                    if spent.get(name, 0.0) + cost <= self.prepared.escalation_budget:
                         spent[name] = spent.get(name, 0.0) + cost
                         affordable.append(request)
                     else:
@@ -234,7 +234,7 @@ class Inquiry:
                 round=number,
                 status="skipped",
                 reason=f"escalation would need {cost:,.0f} passes beyond its budget of "
-                f"{self.prepared.budget:,} (--budget)",
+                f"{self.prepared.escalation_budget:,} (--escalation-budget)",
             )
         )
 

@@ -34,7 +34,7 @@ RunStatus = Literal["running", "complete", "interrupted", "failed"]
 DEFAULT_N = 100
 DEFAULT_SHARD_SIZE = 50
 #: Passes per example that escalation may spend on a defense where nothing is said.
-BUDGET = 15_000
+ESCALATION = 15_000
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
 MAX_WORKERS = 8
 
@@ -69,7 +69,9 @@ class RunConfig:
     escalate: bool = True
     """Whether failed evidence asks for stronger attacks."""
     budget: int | None = None
-    """Passes that escalation may spend on each defense; `BUDGET` per example where None."""
+    """Passes that the run may spend; what does not fit stays incomplete."""
+    escalation_budget: int | None = None
+    """Passes that escalation may spend on each defense; `ESCALATION` per example where None."""
     sweep: Sweep = "bracket"
     """How epsilons are gone over (`bench.matrix.sweeps`); `each` where nothing is examined, since
     what a sweep infers could not be trusted."""
@@ -127,10 +129,10 @@ class Prepared:
         )
 
     @property
-    def budget(self) -> int:
+    def escalation_budget(self) -> int:
         """Passes that escalation may spend on each defense."""
-        given = self.config.budget
-        return BUDGET * self.setting.n if given is None else given
+        given = self.config.escalation_budget
+        return ESCALATION * self.setting.n if given is None else given
 
     @property
     def sweep(self) -> Sweep:
@@ -141,6 +143,12 @@ class Prepared:
     def cost(self) -> Cost:
         """Passes, at most."""
         return planned_cost(self.cells, self.setting)
+
+    @property
+    def workers(self) -> int:
+        """Processes that do tasks."""
+        cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+        return self.config.workers or (cores if self.device == "cpu" else 1)
 
     def executor(self) -> InProcess | Workers:
         """Worker processes on the CPU; this process on a GPU, which one process keeps busy."""
@@ -154,9 +162,7 @@ class Prepared:
             device=self.device,
             batch_size=config.batch_size,
         )
-        cores = len(os.sched_getaffinity(0))
-        workers = config.workers or (min(cores, MAX_WORKERS) if self.device == "cpu" else 1)
-        return InProcess(bench) if workers == 1 else Workers(bench, workers)
+        return InProcess(bench) if self.workers == 1 else Workers(bench, self.workers)
 
     def continuing(self, previous: RunRecord | None) -> Prepared:
         """The same run with the epsilons' spelling, and the headline, of what is stored already."""
@@ -184,7 +190,8 @@ class Prepared:
             c.target.name: c.record.model_copy(update={"control": c.control})
             for c in self.contenders
         }
-        budget = self.budget if self.config.examine and self.config.escalate else None
+        escalates = self.config.examine and self.config.escalate
+        budget = self.escalation_budget if escalates else None
         stored = map(Epsilon.parse, previous.epsilons if previous else [])
         epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
         return RunRecord(
@@ -201,6 +208,7 @@ class Prepared:
             examined=self.config.examine or (previous is not None and previous.examined),
             suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
             sweep=self.sweep,
+            limit=self.config.budget,
             budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
             provenance=provenance(device=self.device, command=self.config.command)
@@ -257,6 +265,7 @@ def prepare(config: RunConfig) -> Prepared:
         ("batch-size", config.batch_size),
         ("shard-size", config.shard_size),
         ("workers", config.workers),
+        ("budget", config.budget),
     ):
         if value is not None and value < 1:
             raise UsageError(f"--{name} has to be at least 1 (got {value})")

@@ -83,7 +83,14 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     store.write_record(prepared.record(previous, planned, "running"))
     executor = prepared.executor()
     try:
-        filler = Filler(prepared.setting, prepared.headline, store, executor, observer)
+        filler = Filler(
+            prepared.setting,
+            prepared.headline,
+            store,
+            executor,
+            observer,
+            limit=prepared.config.budget,
+        )
         filled = filler.fill(cells, prepared.sweep)
         if prepared.config.examine:
             filled = Inquiry(prepared, filler).conduct(filled)
@@ -96,7 +103,8 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         raise
     finally:
         executor.close()
-    record = prepared.record(previous, filled, "complete")
+    unfinished = any(cell.status == "incomplete" for cell in filled)
+    record = prepared.record(previous, filled, "interrupted" if unfinished else "complete")
     store.write_record(record)
     return summarise(store, record)
 

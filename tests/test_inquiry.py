@@ -131,7 +131,7 @@ def test_a_later_command_that_asks_for_less_loses_nothing(kwta: Result, out: Pat
 
 @pytest.mark.parametrize(
     "config",
-    [dataclasses.replace(CONFIG, escalate=False), dataclasses.replace(CONFIG, budget=0)],
+    [dataclasses.replace(CONFIG, escalate=False), dataclasses.replace(CONFIG, escalation_budget=0)],
     ids=["switch", "budget"],
 )
 def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
@@ -149,4 +149,4 @@ def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
     assert defense["verdict"]["level"] != "credible"
     assert summary["controls"] == {}
     left_out = [item["attack"] for item in defense["skipped"]]
-    assert ("fd-pgd" in left_out) == (config.budget == 0)
+    assert ("fd-pgd" in left_out) == (config.escalation_budget == 0)

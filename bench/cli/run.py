@@ -15,6 +15,7 @@ from rich.markdown import Markdown
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.calibration import Prediction
     from bench.preparation import Prepared, RunConfig
     from bench.run import Result
 
@@ -66,7 +67,8 @@ def run(
         bool, typer.Option("--fresh/--resume", help="Forget what is stored, or continue it.")
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Print the plan and its cost in passes; do nothing.")
+        bool,
+        typer.Option("--dry-run", help="Print the plan, and what it will cost by a short pilot."),
     ] = False,
     twins: Annotated[
         bool, typer.Option("--twins/--no-twins", help="Evaluate each defense's ReLU twin as well.")
@@ -84,6 +86,10 @@ def run(
         ),
     ] = Sweep.bracket,
     budget: Annotated[
+        int | None,
+        typer.Option(help="Passes the run may spend; what does not fit is marked incomplete."),
+    ] = None,
+    escalation_budget: Annotated[
         int | None, typer.Option(help="Passes of escalation per defense (default 15,000 × n).")
     ] = None,
     as_json: Annotated[
@@ -95,9 +101,10 @@ def run(
     Example: python -m bench run --defense kwta --attacks all
 
     The same command continues its run: what is stored is not computed again. Exit code 0: all
-    cells done; 1: some cell failed; 2: a mistake in the command.
+    cells done; 1: some cell failed, or did not fit in --budget; 2: a mistake in the command.
     """
     from bench import registry
+    from bench.calibration import predict
     from bench.grammar import split_names
     from bench.preparation import RunConfig, prepare
     from bench.record.provenance import command_line
@@ -125,6 +132,7 @@ def run(
         escalate=escalate,
         sweep=sweep.value,
         budget=budget,
+        escalation_budget=escalation_budget,
         command=command_line(),
     )
     console = Console(highlight=False)
@@ -137,11 +145,14 @@ def run(
     if not (dry_run or as_json):
         notes.print("loading data and weights …")
     prepared = prepare(config)
-    if dry_run:
-        _print_plan(console, prepared)
-        return
     from bench.cli.progress import RunProgress
 
+    if dry_run:
+        _print_plan(console, prepared)
+        notes.print("calibrating on a few examples; Ctrl-C to leave it …")
+        with RunProgress(notes, prepared.headline.text) as progress:
+            _print_prediction(console, predict(prepared, progress))
+        return
     try:
         with RunProgress(notes, prepared.headline.text) as progress:
             result = execute(prepared, progress)
@@ -210,11 +221,20 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
         f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
     if prepared.config.examine:
-        more = f", escalation at most {prepared.budget:,} passes a defense"
+        more = f", escalation at most {prepared.escalation_budget:,} passes a defense"
         console.print(
             "the examination adds measurements at the headline epsilon"
             + (more if prepared.config.escalate else "")
         )
+
+
+def _print_prediction(console: Console, prediction: Prediction) -> None:
+    cost, seconds = prediction.cost, round(prediction.seconds)
+    console.print(
+        f"expected by a pilot on {prediction.pilot} examples, examination and escalation included: "
+        f"{cost.forwards:,.0f} forward and {cost.backwards:,.0f} backward passes, "
+        f"about {seconds // 60}:{seconds % 60:02d} min"
+    )
 
 
 def _print_result(console: Console, result: Result, *, as_json: bool) -> None:

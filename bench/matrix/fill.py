@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
 from bench.matrix import sweeps
+from bench.matrix.budget import Budget
 from bench.matrix.plan import CLEAN, Cell
 from bench.matrix.tasks import Clean, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
@@ -68,7 +70,9 @@ class Filler:
         store: RunStore,
         executor: InProcess | Workers,
         observer: Observer,
+        limit: int | None = None,
     ) -> None:
+        self.budget = Budget(limit)
         self.setting = setting
         self.headline = headline
         self.store = store
@@ -158,30 +162,48 @@ class Filler:
         return self._phase(ready, active)
 
     def _phase(self, cells: list[Cell], active: dict[str, list[int]]) -> list[CellRecord]:
-        shards = range(len(self.setting.shards))
-        stored = {(c.key, s) for c in cells for s in shards if self.store.has(c.key, s)}
-        tasks = tasks_for(cells, self.setting, stored=stored, clean=self._clean, active=active)
-        self.observer.begin(tasks)
+        tasks = tasks_for(cells, self.setting, stored=(), clean=self._clean, active=active)
+        self.observer.begin([part for part in map(self._missing, tasks) if part.cells])
         errors: dict[str, str] = {}
-        for result in self._results(tasks):
-            for key, _ in result.task.cells:
-                if result.error:
-                    errors.setdefault(key, result.error)
-        records = [
-            _record(cell, "failed", errors[cell.key]) if cell.key in errors else _record(cell, "ok")
-            for cell in cells
-        ]
-        for record in records:
-            if record.status == "ok":
-                self.results[record.defense].append(self._read(record))
+        while admitted := self.budget.admit(tasks):
+            taken = set(map(id, admitted))
+            tasks = [task for task in tasks if id(task) not in taken]
+            for result in self._results(admitted):
+                for key, _ in result.task.cells:
+                    if result.error:
+                        errors.setdefault(key, result.error)
+        unfinished = {key for task in tasks for key, _ in task.cells}
+        records = []
+        for cell in cells:
+            if cell.key in errors:
+                records.append(_record(cell, "failed", errors[cell.key]))
+            elif cell.key in unfinished:
+                records.append(_record(cell, "incomplete", self.budget.reason))
+            else:
+                records.append(_record(cell, "ok"))
+                self.results[cell.target.name].append(self._read(records[-1]))
         return records
 
+    def _missing(self, task: Task) -> Task:
+        """What of a task is not stored yet."""
+        cells = tuple(cell for cell in task.cells if not self.store.has(cell[0], task.shard))
+        return dataclasses.replace(task, cells=cells)
+
     def _results(self, tasks: list[Task]) -> Iterator[TaskResult]:
-        for result in self.executor.run(tasks, self.observer.busy):
+        """Do what is missing of these tasks; the budget is charged for what is stored, too."""
+        if self.budget.limit is not None:
+            for task in tasks:
+                for key, _ in task.cells:
+                    if self.store.has(key, task.shard):
+                        self.budget.charge(self.store.get(key, task.shard).totals)
+        missing = [part for part in map(self._missing, tasks) if part.cells]
+        for result in self.executor.run(missing, self.observer.busy):
             if result.fatal:
                 raise ModelError(f"{result.task.target}: {result.error}")
             self._keep(result)
             self.observer.done(result, self._robust(result.task.target))
+            for outcomes in result.outcomes:
+                self.budget.charge(outcomes.totals)
             yield result
 
     def _keep(self, result: TaskResult) -> None:

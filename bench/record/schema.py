@@ -97,6 +97,8 @@ class RunRecord(Record):
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
     sweep: Sweep = "each"
     """How the last command went over its epsilons."""
+    limit: int | None = None
+    """Passes that the last command could spend in all; None for as many as it took."""
     budget: int | None = None
     """Passes that escalation may spend on each defense; None where it was left out."""
 

@@ -57,6 +57,7 @@ def build(
         "headline": record.headline,
         "judging": record.judging,
         "sweep": record.sweep,
+        "limit": record.limit,
         "budget": record.budget,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
         # Twins that were not asked for themselves: attacked at the headline epsilon alone.

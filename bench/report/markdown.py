@@ -210,7 +210,8 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     if beyond:
         lines += [
             "",
-            f"Left out by --budget {summary['budget']}: {', '.join(map(escape, beyond))}.",
+            f"Left out by --escalation-budget {summary['budget']}: "
+            f"{', '.join(map(escape, beyond))}.",
         ]
     comparison = defense.get("comparison")
     sentence = comparison["sentence"] if comparison else "there is no twin to compare with"

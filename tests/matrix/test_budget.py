@@ -1,0 +1,93 @@
+"""Stopping at a number of passes: where, that it is said, and that a larger one continues."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import tests.plugins  # noqa: F401 - registers the attacks
+from bench.calibration import predict
+from bench.errors import UsageError
+from bench.preparation import RunConfig, prepare
+from bench.run import run
+from tests.test_run import figures
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = RunConfig(
+    defenses=("relu-at",),
+    attacks="fgsm,pgd[steps=10],apgd-ce",
+    n=24,
+    shard_size=6,
+    epsilons=("0.05", "0.1"),
+    examine=False,
+    workers=1,
+)
+#: Room for the clean predictions, both epsilons of FGSM, and some shards of PGD.
+LIMIT = 700
+
+
+def spent(summary: dict[str, Any]) -> int:
+    """All passes of a run."""
+    costs = [part["cost"] for part in summary["defenses"].values()]
+    return sum(cost["forwards"] + cost["backwards"] for cost in costs)
+
+
+def test_a_run_stops_within_its_budget_and_says_what_is_missing(tmp_path: Path) -> None:
+    """The cheapest cells are there, the dear ones incomplete, the worst case marked so."""
+    result = run(prepare(dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path)))
+    defense = result.summary["defenses"]["relu-at"]
+    assert spent(result.summary) <= LIMIT
+    assert defense["attacks"]["fgsm"]["0.1"]["status"] == "ok"
+    cell = defense["attacks"]["apgd-ce"]["0.1"]
+    assert cell["status"] == "incomplete"
+    assert f"--budget {LIMIT}" in cell["reason"]
+    assert cell["robust_accuracy"] is None
+    assert not defense["worst_case"]["0.1"]["complete"]
+    assert result.summary["limit"] == LIMIT
+    assert result.failed
+    assert "did not finish" in result.to_markdown()
+
+
+def test_a_larger_budget_goes_on_to_the_same_figures(tmp_path: Path) -> None:
+    """What fitted into the first is not computed again."""
+    stopped = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "a")
+    run(prepare(stopped))
+    before = sorted((tmp_path / "a").rglob("*.parquet"))
+    assert before
+    times = [path.stat().st_mtime_ns for path in before]
+    whole = run(prepare(dataclasses.replace(stopped, budget=None)))
+    assert [path.stat().st_mtime_ns for path in before] == times
+    alone = run(prepare(dataclasses.replace(CONFIG, out=tmp_path / "b")))
+    assert figures(whole.summary) == figures(alone.summary)
+    assert not whole.failed
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_it_stops_at_the_same_place_on_many_workers_and_again(tmp_path: Path, workers: int) -> None:
+    """Law 4: what fits follows from the plan and the outcomes, not from who was first."""
+    config = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "a", workers=workers)
+    first = figures(run(prepare(config)).summary)
+    assert figures(run(prepare(config)).summary) == first
+    again = dataclasses.replace(config, out=tmp_path / "b", workers=1)
+    assert figures(run(prepare(again)).summary) == first
+
+
+def test_a_budget_has_to_be_positive() -> None:
+    """Zero passes are no run."""
+    with pytest.raises(UsageError, match=r"--budget has to be at least 1 \(got 0\)"):
+        prepare(dataclasses.replace(CONFIG, budget=0))
+
+
+def test_a_pilot_foretells_the_passes_of_the_run(tmp_path: Path) -> None:
+    """Within the factor of 1.5 that the plan promises; nothing is left behind in the folder."""
+    prepared = prepare(dataclasses.replace(CONFIG, n=60, shard_size=30, out=tmp_path))
+    foretold = predict(prepared)
+    assert foretold.pilot == 10
+    assert not list(tmp_path.iterdir())
+    took = spent(run(prepared).summary)
+    assert took / 1.5 <= foretold.cost.total <= took * 1.5
+    assert foretold.seconds > 0
