@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import math
-from typing import Any
+import subprocess
+import warnings
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +15,9 @@ from torch import Tensor, nn
 
 from bench.errors import ModelError, UsageError
 from defenses.activations.kinds import KINDS, Kind
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 #: Up to so many threads numpy on one is the fastest way to the k largest; beyond, torch on all.
 _THREADS = 4
@@ -119,6 +126,11 @@ class KWTA(nn.Module):
         units = x.shape[first:].numel()
         k, passed = self.winners(units), self.passing(units)
         surrogate = passed != k and torch.is_grad_enabled() and x.requires_grad
+        kernels = None if self.exact else _kernels(x, first)
+        if kernels is not None:
+            wide = passed if surrogate else k
+            fused: Tensor = kernels.kwta(x, kind=self.kind, units=units, k=k, passing=wide)
+            return fused
         with torch.no_grad():
             scores = self._scores(x.detach())
             mask = _mask(scores, first, k, exact=self.exact)
@@ -153,6 +165,45 @@ class _ValuesOfOne(torch.autograd.Function):
         return torch.where(passing, gradient, 0), None, None
 
 
+def refuse_nan(found: Tensor) -> None:
+    """Refuse what has NaN.
+
+    Args:
+        found: of booleans, any shape; true where there is NaN.
+
+    Raises:
+        ModelError: there is NaN.
+    """
+    if bool(found.any()):
+        raise ModelError(
+            "k-WTA got NaN, among which there is no k-th largest value; "
+            "look for NaN in the weights or for a layer before it that overflows"
+        )
+
+
+def _kernels(x: Tensor, first: int) -> ModuleType | None:
+    """The Triton kernels, where they serve such an input: on a GPU, in the usual dtypes."""
+    kernels = _triton(x.get_device()) if x.is_cuda else None
+    return kernels if kernels is not None and kernels.serves(x, first) else None
+
+
+@functools.cache
+def _triton(device: int) -> ModuleType | None:
+    """The Triton kernels, if they run on a GPU: that takes Triton and a C compiler."""
+    try:
+        kernels = importlib.import_module("defenses.activations.triton_kwta")
+        one = torch.ones(1, 1, device=torch.device("cuda", device))
+        kernels.kwta(one, kind="layer", units=1, k=1, passing=1)
+    except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as problem:
+        warnings.warn(
+            f"k-WTA runs without its Triton kernels, slower, with the same results: {problem}",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        return None
+    return kernels
+
+
 def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:
     """True for the winners of each group.
 
@@ -164,11 +215,7 @@ def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:
     groups = scores.flatten(first)
     kth = _largest(groups, k).amin(dim=-1)
     # A NaN anywhere is seen here: it is taken for the largest value, and amin passes it on.
-    if bool(kth.isnan().any()):
-        raise ModelError(
-            "k-WTA got NaN, among which there is no k-th largest value; "
-            "look for NaN in the weights or for a layer before it that overflows"
-        )
+    refuse_nan(kth.isnan())
     mask = scores >= kth.reshape(kth.shape + (1,) * (scores.ndim - first))
     if exact:
         won = mask.flatten(first).sum(dim=-1, dtype=torch.int32)

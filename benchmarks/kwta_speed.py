@@ -1,0 +1,155 @@
+"""k-WTA's speed beside ReLU's and that of plain `torch.topk`, layer by layer and in a network.
+
+    python benchmarks/kwta_speed.py
+
+Forward and backward, on the CPU and on a GPU where there is one. Contestants take turns in one
+process, and a figure is the median over the rounds, so that a busy machine slows all alike.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from bench.record.provenance import device_name, version_of
+from defenses.activations import KWTA
+from defenses.networks import build_network
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Step = Callable[[], None]
+
+#: (C, H, W) where the four stages of a ResNet-18 on 32x32 images are activated.
+LAYERS = ((64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4))
+GAMMA = 0.1
+#: k-WTA ResNet-18 to ReLU ResNet-18 on a GPU, at most.
+GOAL = 1.25
+
+NAMES = ("ReLU", "k-WTA", "torch.topk")
+
+
+class Topk(nn.Module):
+    """k-WTA of a layer as one writes it first: the values of a sorted `torch.topk`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply it to (N, C, H, W)."""
+        k = max(1, int(GAMMA * x[0].numel()))
+        kth = x.detach().flatten(1).topk(k).values[:, -1]
+        return torch.where(x >= kth[:, None, None, None], x, 0)
+
+
+def activations() -> tuple[Callable[[], nn.Module], ...]:
+    """What makes each contestant, in the order of NAMES."""
+    return nn.ReLU, lambda: KWTA(GAMMA), Topk
+
+
+def layer_step(module: nn.Module, x: Tensor) -> Step:
+    """Forward and backward of one activation."""
+    x = x.clone(memory_format=torch.preserve_format).requires_grad_()
+    incoming = torch.randn_like(x)
+
+    def step() -> None:
+        torch.autograd.grad(module(x), x, incoming)
+
+    return step
+
+
+def network_step(activation: Callable[[], nn.Module], device: str) -> Step:
+    """Forward and backward in training: ResNet-10 of width 16, on a GPU ResNet-18 in bfloat16."""
+    gpu = device == "cuda"
+    torch.manual_seed(0)
+    name, n = ("resnet18", 256) if gpu else ("resnet10w16", 32)
+    layout = torch.channels_last if gpu else torch.contiguous_format
+    model = build_network(name, (3, 32, 32), 10, activation)
+    model = model.to(device, memory_format=layout).train()
+    x = torch.rand(n, 3, 32, 32, device=device).to(memory_format=layout)
+    labels = torch.arange(n, device=device) % 10
+
+    def step() -> None:
+        model.zero_grad(set_to_none=True)
+        with torch.autocast(device, torch.bfloat16, enabled=gpu):
+            loss = nn.functional.cross_entropy(model(x), labels)
+        loss.backward()
+
+    return step
+
+
+def milliseconds(step: Step, device: str) -> float:
+    """One run of a step, to its end on the GPU."""
+    if device == "cuda":
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        torch.cuda.synchronize()
+        begin.record()
+        step()
+        end.record()
+        end.synchronize()
+        return float(begin.elapsed_time(end))
+    began = time.perf_counter()
+    step()
+    return 1000 * (time.perf_counter() - began)
+
+
+def race(steps: list[Step], device: str, rounds: int) -> list[float]:
+    """The median of each in milliseconds, after two rounds to warm up."""
+    taken = [[milliseconds(step, device) for step in steps] for _ in range(rounds + 2)][2:]
+    return [statistics.median(column) for column in zip(*taken, strict=True)]
+
+
+def contest(device: str, rounds: int) -> tuple[Table, str]:
+    """Forward and backward on one device, and in a sentence how k-WTA stands."""
+    gpu = device == "cuda"
+    about = (
+        "bfloat16, channels_last; network: ResNet-18, batch 256; layers: batch 32"
+        if gpu
+        else "float32, batch 32; network: ResNet-10 of width 16"
+    )
+    table = Table(title=f"{device_name(device)}\n{about}", title_justify="left")
+    table.add_column("layer")
+    for column in (*(f"{name} ms" for name in NAMES), "k-WTA / ReLU", "k-WTA / topk"):
+        table.add_column(column, justify="right")
+    lost = []
+    for shape in (*LAYERS, None):
+        if shape is None:
+            label, steps = "whole network", [network_step(make, device) for make in activations()]
+        else:
+            label = "x".join(map(str, shape))
+            x = torch.randn(32, *shape, device=device, dtype=torch.bfloat16 if gpu else None)
+            x = x.to(memory_format=torch.channels_last if gpu else torch.contiguous_format)
+            steps = [layer_step(make(), x) for make in activations()]
+        relu, ours, topk = race(steps, device, rounds)
+        lost += [label] * (ours > topk)
+        figures = (relu, ours, topk, ours / relu, ours / topk)
+        table.add_row(label, *(f"{figure:.2f}" for figure in figures))
+    said = f"slower than torch.topk: {', '.join(lost) or 'nowhere'}."
+    if gpu:
+        kept = "kept" if ours <= GOAL * relu else "MISSED"
+        said += f" Goal of at most {GOAL} times a ReLU network: {kept} ({ours / relu:.2f})."
+    return table, f"{device}: k-WTA is {said}"
+
+
+def main(
+    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each contest.")] = 15,
+) -> None:
+    """Time k-WTA against ReLU and torch.topk, forward and backward."""
+    console = Console()
+    for device in ("cpu", "cuda"):
+        if device == "cuda" and not torch.cuda.is_available():
+            console.print("cuda: not measured, there is no GPU here.")
+            continue
+        table, sentence = contest(device, rounds)
+        console.print(table, sentence, sep="\n")
+    versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "triton", "numpy"))
+    console.print(f"Forward and backward, gamma {GAMMA}, medians of {rounds} rounds in turns.")
+    console.print(f"{versions}, {torch.get_num_threads()} CPU thread(s).")
+
+
+if __name__ == "__main__":
+    typer.run(main)
