@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
@@ -72,7 +73,7 @@ class BrokenReLU(NetworkDefense):
 
     Raises:
         UnknownNameError: there is no such network.
-        UsageError: a negative height.
+        UsageError: a height that is negative or not finite.
     """
 
     summary = "ReLU with a jump at zero (Xiao et al. 2020, ablation)"
@@ -80,8 +81,8 @@ class BrokenReLU(NetworkDefense):
 
     def __init__(self, *, height: float = 5.0, network: str = "") -> None:
         self.use(network)
-        if height < 0:
-            raise UsageError(f"height has to be at least 0 (got {height})")
+        if not 0 <= height < math.inf:
+            raise UsageError(f"height has to be finite and at least 0 (got {height})")
         self.height = height
 
     def activation(self) -> Callable[[], nn.Module]:

@@ -155,7 +155,10 @@ def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:
     if attack.needs == "surrogates" and not target.surrogates:
         return "the defense declares no surrogates"
     if attack.needs == "source" and source_of(attack) not in target.sources:
-        return f"the defense has nothing to transfer from: no weights of its {source_of(attack)}"
+        name = source_of(attack)
+        if name == target.name.partition("[")[0]:
+            return "the defense has nothing to transfer from: it is the source itself"
+        return f"the defense has nothing to transfer from: no weights of its {name}"
     return attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
 
 

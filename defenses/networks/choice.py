@@ -57,6 +57,20 @@ def check_network(name: str) -> None:
     _, sizes = _parse(name)
     if any(size == 0 for size in sizes):
         raise UsageError(f"network {name!r}: sizes have to be at least 1")
+    if name.startswith("wideresnet"):
+        check_depth(sizes[0] or 0)
+
+
+def check_depth(depth: int) -> None:
+    """Refuse a depth that no WideResNet has.
+
+    Raises:
+        UsageError: it is not 10, 16, 22, …: 6n + 4 for n blocks in each of three stages.
+    """
+    if depth < 10 or (depth - 4) % 6:
+        lower = max(4, depth - (depth - 4) % 6)
+        closest = " or ".join(str(d) for d in (lower, lower + 6) if d >= 10)
+        raise UsageError(f"a WideResNet's depth has to be 6n + 4: {closest} (got {depth})")
 
 
 def build_network(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from bench.errors import UsageError
+from defenses.networks.choice import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -65,10 +65,7 @@ def wideresnet(
     Raises:
         UsageError: there is no WideResNet of this depth.
     """
-    if depth < 10 or (depth - 4) % 6:
-        lower = max(4, depth - (depth - 4) % 6)
-        closest = " or ".join(str(valid) for valid in (lower, lower + 6) if valid >= 10)
-        raise UsageError(f"a WideResNet's depth has to be 6n + 4: {closest} (got {depth})")
+    check_depth(depth)
     channels = 16
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv1"] = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)

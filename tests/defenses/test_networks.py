@@ -199,6 +199,7 @@ def test_unknown_sizes_are_refused() -> None:
         ("mnist-dnn-0", UsageError, "sizes have to be at least 1"),
         ("wideresnet-22-0", UsageError, "sizes have to be at least 1"),
         ("wideresnet-22", UnknownNameError, "did you mean 'wideresnet-22-10'"),
+        ("wideresnet-23-10", UsageError, r"6n \+ 4: 22 or 28 \(got 23\)"),
     ],
 )
 def test_unknown_networks_are_refused(name: str, error: type[UsageError], message: str) -> None:
@@ -207,12 +208,6 @@ def test_unknown_networks_are_refused(name: str, error: type[UsageError], messag
         build_network(name, (3, 32, 32), 10, nn.ReLU)
     with pytest.raises(UsageError, match=rf"kwta\[network={name}\]: .*{message}"):
         registry.defenses.create(f"kwta[network={name}]")
-
-
-def test_a_depth_that_does_not_split_is_refused_when_it_is_built() -> None:
-    """The error names the depths next to it."""
-    with pytest.raises(UsageError, match=r"6n \+ 4: 22 or 28 \(got 23\)"):
-        build_network("wideresnet-23-10", (3, 32, 32), 10, nn.ReLU)
 
 
 def test_bad_gamma_is_refused_by_name() -> None:

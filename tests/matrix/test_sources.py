@@ -50,7 +50,7 @@ def test_a_named_source_is_loaded_and_not_attacked() -> None:
     assert reasons["kwta", "transfer[source=relu]"] == ""
     assert reasons["kwta", "transfer[source=relu-at]"] == ""
     assert reasons["relu", "transfer[source=relu-at]"] == ""
-    assert "nothing to transfer from" in reasons["relu", "transfer[source=relu]"]  # it is relu
+    assert "it is the source itself" in reasons["relu", "transfer[source=relu]"]
 
 
 @pytest.mark.parametrize("missing", ["relu", "relu-at"])
