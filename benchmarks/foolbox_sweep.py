@@ -1,0 +1,182 @@
+"""Curves over eight epsilons by Foolbox's PGD and FMN: through Winnow against Foolbox by itself.
+
+    python benchmarks/foolbox_sweep.py --n 20
+
+Foolbox gets a model in eval mode, all examples and all epsilons in one call, as its examples do.
+Winnow is measured twice: `each` attacks every epsilon by itself, and `bracket` leaves out what the
+same attack broke at a smaller epsilon. Its passes and seconds are those of the attack's own cells
+in the summary, judging included. Bracketing needs examination, whose passes are not the attack's:
+they are told below the table. Curves differ by random starts, by the best iterate that Winnow keeps
+where Foolbox returns the last, and by FMN's second run on what its first left unbroken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from measuring import say, surroundings, timed, verdict
+
+from bench import registry
+from bench.matrix.work import one_thread
+from bench.preparation import RunConfig, prepare
+from bench.report.markdown import table
+from bench.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+HEADER = ["attack", "by", "forwards", "backwards", "seconds", "passes ratio", "seconds ratio"]
+HEADER += ["robust accuracy (%), by epsilon"]
+EPSILONS = "0.02,0.04,0.06,0.08,0.1,0.12,0.15,0.2"
+FOOLBOX = "Foolbox"
+
+
+class Curve(NamedTuple):
+    """What one way to a curve took and found."""
+
+    forwards: int
+    """Of all examples and epsilons together."""
+    backwards: int
+    """Of all examples and epsilons together."""
+    seconds: float
+    """By the clock on the wall."""
+    robust: list[float]
+    """Robust accuracy by epsilon, fractions."""
+
+    @property
+    def passes(self) -> int:
+        """Forwards and backwards."""
+        return self.forwards + self.backwards
+
+
+def config_for(arguments: argparse.Namespace, sweep: Any, out: str) -> RunConfig:
+    """The run of all attacks at all epsilons."""
+    return RunConfig(
+        defenses=(arguments.defense,),
+        attacks=arguments.attacks,
+        epsilons=tuple(arguments.epsilons.split(",")),
+        n=arguments.n,
+        seed=arguments.seed,
+        device="cpu",
+        shard_size=arguments.n,
+        workers=1,
+        out=Path(out),
+        twins=False,
+        examine=sweep == "bracket",
+        escalate=False,
+        sweep=sweep,
+    )
+
+
+def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
+    """The curve of each attack by one call of Foolbox."""
+    import peers
+
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(config_for(arguments, "each", folder))
+    (contender,), examples = prepared.contenders, prepared.examples
+    curves = {}
+    for attack in prepared.attacks:
+        model = peers.Counting(contender.loader())
+        success, spent = timed(
+            functools.partial(
+                peers.by_foolbox,
+                attack,
+                model,
+                examples.inputs,
+                examples.labels,
+                epsilons=[float(epsilon) for epsilon in prepared.setting.epsilons],
+                seed=arguments.seed,
+            )
+        )
+        robust = (1 - success.float().mean(dim=1)).tolist()
+        curves[attack.name] = Curve(model.forwards, model.backwards, spent.seconds, robust)
+    return curves
+
+
+def by_winnow(arguments: argparse.Namespace, sweep: str) -> tuple[dict[str, Curve], int]:
+    """The curve of each attack from its own cells, and the passes of everything else."""
+    with tempfile.TemporaryDirectory() as folder:
+        prepared = prepare(config_for(arguments, sweep, folder))
+        (defense,) = run(prepared).summary["defenses"].values()
+    epsilons = [epsilon.text for epsilon in prepared.setting.epsilons]
+    curves = {}
+    for attack in prepared.attacks:
+        cells = [defense["attacks"][attack.name][epsilon] for epsilon in epsilons]
+        curves[attack.name] = Curve(
+            sum(cell["forwards"] for cell in cells),
+            sum(cell["backwards"] for cell in cells),
+            sum(cell["seconds"] for cell in cells),
+            [cell["robust_accuracy"] for cell in cells],
+        )
+    all_passes = defense["cost"]["forwards"] + defense["cost"]["backwards"]
+    return curves, all_passes - sum(curve.passes for curve in curves.values())
+
+
+def rows(curves: dict[str, dict[str, Curve]]) -> list[list[str]]:
+    """The table: every way of every attack."""
+    return [
+        [
+            attack,
+            way,
+            f"{curve.forwards:,}",
+            f"{curve.backwards:,}",
+            f"{curve.seconds:.1f}",
+            f"{curve.passes / curves[FOOLBOX][attack].passes:.3f}",
+            f"{curve.seconds / curves[FOOLBOX][attack].seconds:.2f}",
+            " ".join(f"{100 * robust:.0f}" for robust in curve.robust),
+        ]
+        for attack in curves[FOOLBOX]
+        for way, curve in ((way, by_attack[attack]) for way, by_attack in curves.items())
+    ]
+
+
+def words(curves: dict[str, dict[str, Curve]]) -> list[str]:
+    """What the table says: one sentence for passes and one for seconds, of each comparison."""
+    return [
+        verdict(f"{attack} by {way}", ratio, f"Foolbox's {of}", even=even)
+        for way, by_attack in curves.items()
+        if way != FOOLBOX
+        for attack, curve in by_attack.items()
+        for ratio, of, even in (
+            (curve.passes / curves[FOOLBOX][attack].passes, "passes", 0.0),
+            (curve.seconds / curves[FOOLBOX][attack].seconds, "seconds", 0.05),
+        )
+    ]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Print the table and what it says."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, help="examples (default: 20)")
+    parser.add_argument("--full", action="store_true", help="100 examples")
+    parser.add_argument("--defense", default="relu")
+    parser.add_argument("--attacks", default="pgd,fmn")
+    parser.add_argument("--epsilons", default=EPSILONS, help="in Linf")
+    parser.add_argument("--sweeps", default="each,bracket")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args(argv)
+    arguments.n = arguments.n or (100 if arguments.full else 20)
+    arguments.attacks = ",".join(
+        registry.attacks.create(name).name for name in arguments.attacks.split(",")
+    )
+    with one_thread("cpu"):
+        curves, besides = {FOOLBOX: by_foolbox(arguments)}, {}
+        for sweep in arguments.sweeps.split(","):
+            curves[f"Winnow, {sweep}"], besides[sweep] = by_winnow(arguments, sweep)
+    say(table(HEADER, rows(curves), text=frozenset({"attack", "by", HEADER[-1]})) + "\n")
+    for sentence in words(curves):
+        say(sentence)
+    for sweep, passes in besides.items():
+        what = "clean predictions" + (" and examination" if sweep == "bracket" else "")
+        say(f"Besides, `{sweep}` makes {passes:,} passes for {what}.")
+    facts = {"data": "digits", "defense": arguments.defense, "Linf": arguments.epsilons}
+    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, **facts))
+
+
+if __name__ == "__main__":
+    main()

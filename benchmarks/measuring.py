@@ -1,0 +1,91 @@
+"""What the benchmarks of speed and size share: timing, who wins, and where a figure comes from.
+
+Nothing here imports torch, so that a script can measure what importing it costs.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
+
+from bench.record.provenance import device_name, version_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+ROOT = Path(__file__).resolve().parent.parent
+#: Distributions whose versions stand below a table.
+NOTED = ("winnow-bench", "torch", "foolbox", "pyautoattack", "numpy")
+#: Ratios of times this close to 1 count as even.
+EVEN = 0.05
+
+Value = TypeVar("Value")
+
+
+class Spent(NamedTuple):
+    """Time that some work took."""
+
+    seconds: float
+    """By the clock on the wall."""
+    processor: float
+    """Of this process on all its cores; what else the machine does is not in it."""
+
+
+def timed(work: Callable[[], Value]) -> tuple[Value, Spent]:
+    """Do some work once."""
+    wall, processor = time.perf_counter(), time.process_time()
+    value = work()
+    return value, Spent(time.perf_counter() - wall, time.process_time() - processor)
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spent]:
+    """Medians of each work's times; every round does each once, so that they share its weather.
+
+    Args:
+        works: by name, each repeatable.
+        rounds: at least 1.
+    """
+    samples: dict[str, list[Spent]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            samples[name].append(timed(work)[1])
+    return {
+        name: Spent(*map(statistics.median, zip(*s, strict=True))) for name, s in samples.items()
+    }
+
+
+def verdict(who: str, ratio: float, of: str, *, even: float = EVEN) -> str:
+    """One sentence on a ratio of costs: below 1 wins, above 1 loses, close to 1 is even.
+
+    Args:
+        who: is measured.
+        ratio: its cost over its peer's.
+        of: what the peer's cost is called, such as `Foolbox's passes`.
+        even: how far from 1 still counts as even; 0 for exact counts.
+    """
+    outcome = "loses" if ratio > 1 + even else "wins" if ratio < 1 - even else "is even"
+    return f"{who} {outcome}: {ratio:.2f} times {of}."
+
+
+def surroundings(**facts: object) -> str:
+    """Machine, device, versions and what else a table's figures depend on, such as n and seed."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    machine = f"{device_name('cpu')}, {os.cpu_count()} cores{load}, {platform.system()}"
+    versions = ", ".join(f"{name} {version_of(name)}" for name in NOTED)
+    told = ", ".join(f"{name} = {value}" for name, value in facts.items())
+    return (
+        f"Machine: {machine} {platform.machine()}; device: cpu, one thread.\n"
+        f"Versions: Python {platform.python_version()}, {versions}.\n"
+        f"Measured in one run: {told}."
+    )
+
+
+def say(text: str) -> None:
+    """Print at once."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()

@@ -1,0 +1,148 @@
+"""The libraries that Winnow drives, called as their own examples call them; and their passes."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from bench.matrix.isolation import isolated_generators
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from bench.api import Attack
+
+
+class Counting(nn.Module):
+    """A module and a note of each of its batches: `[rows, backward passes that followed]`.
+
+    It counts where logits are left, apart from how `bench.matrix.model` does, and costs next to
+    nothing.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        self.batches: list[list[int]] = []
+        self.eval()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        logits: Tensor = self.module(x)
+        batch = [len(x), 0]
+        self.batches.append(batch)
+        if logits.requires_grad:
+            logits.register_hook(functools.partial(_note, batch))  # type: ignore[no-untyped-call]
+        return logits
+
+    @property
+    def forwards(self) -> int:
+        """Of all examples together."""
+        return sum(rows for rows, _ in self.batches)
+
+    @property
+    def backwards(self) -> int:
+        """Of all examples together."""
+        return sum(rows * times for rows, times in self.batches)
+
+
+def _note(batch: list[int], _: Tensor) -> None:
+    batch[1] += 1
+
+
+def replay(module: nn.Module, inputs: Tensor, batches: Sequence[Sequence[int]]) -> None:
+    """Make the passes that a `Counting` noted again, and nothing else.
+
+    Args:
+        module: any.
+        inputs: as many as the largest batch, or more.
+        batches: as noted.
+    """
+    for rows, times in batches:
+        x = inputs[:rows].clone().requires_grad_(times > 0)
+        with torch.set_grad_enabled(times > 0):
+            logits = module(x)
+        for left in reversed(range(times)):
+            torch.autograd.grad(logits.sum(), x, retain_graph=left > 0)
+
+
+def foolbox_attack(attack: Attack) -> Any:
+    """Foolbox's own attack in Linf with the parameters of Winnow's of this name.
+
+    Raises:
+        ValueError: an attack that is not compared.
+    """
+    import foolbox
+
+    match attack.name.partition("[")[0]:
+        case "fgsm":
+            return foolbox.attacks.LinfFastGradientAttack()
+        case "pgd":
+            return foolbox.attacks.LinfPGD(
+                steps=attack.parameters.get("steps", 40),
+                rel_stepsize=attack.parameters.get("rel_stepsize", 0.1),
+                random_start=True,
+            )
+        case "fmn":
+            return foolbox.attacks.LInfFMNAttack(steps=attack.parameters.get("steps", 100))
+    raise ValueError(f"no peer for {attack.name!r}; there are fgsm, pgd and fmn of Foolbox")
+
+
+def by_foolbox(
+    attack: Attack,
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epsilons: Sequence[float],
+    seed: int,
+) -> Tensor:
+    """Where Foolbox says that it found an adversarial example: bool, (epsilons, N)."""
+    import foolbox
+
+    with isolated_generators(seed), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # on its own use of NumPy
+        model = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+        _, _, success = foolbox_attack(attack)(model, inputs, labels, epsilons=list(epsilons))
+    found: Tensor = success
+    return found
+
+
+def by_autoattack(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    epsilon: float,
+    seed: int,
+    members: Sequence[str] = (),
+    queries: int | None = None,
+) -> Tensor:
+    """Where pyautoattack says that its standard version, in Linf, left the model right: bool, (N,).
+
+    Args:
+        module: to attack.
+        inputs: all in one batch.
+        labels: of the inputs.
+        epsilon: the radius.
+        seed: of each of its attacks.
+        members: those of its attacks that run; all of the standard version where empty.
+        queries: of Square, where not 5,000.
+    """
+    import pyautoattack
+
+    with isolated_generators(seed):
+        adversary = pyautoattack.AutoAttack(module, norm="Linf", eps=epsilon, seed=seed)
+        if members:
+            adversary.attacks_to_run = list(members)
+        if queries is not None:
+            adversary.square.n_queries = queries
+        _, predicted = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
+    robust: Tensor = predicted == labels
+    return robust

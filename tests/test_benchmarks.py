@@ -1,0 +1,250 @@
+"""The benchmarks of speed and size print what they promise, and count right.
+
+No test asks for times: each script runs with arguments so small that it says nothing about speed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+import bench
+from attacks.bridging.adapter import FoolboxAttack
+from bench import registry
+from bench.matrix.model import CountedModel
+from bench.preparation import RunConfig, prepare
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import ModuleType
+
+FOLDER = Path(bench.__file__).parent.parent / "benchmarks"
+#: Every example of these is broken by a few passes.
+WIDE = "0.3"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
+    """Loads a benchmark by its name as `python benchmarks/NAME.py` finds it."""
+    monkeypatch.syspath_prepend(FOLDER)
+
+    def load(name: str) -> ModuleType:
+        spec = importlib.util.spec_from_file_location(f"benchmark_{name}", FOLDER / f"{name}.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        monkeypatch.setitem(sys.modules, spec.name, module)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+def printed(capsys: pytest.CaptureFixture[str]) -> tuple[list[dict[str, str]], str]:
+    """The lines of the one table that was printed, by column, and what stands below it."""
+    lines = capsys.readouterr().out.splitlines()
+    table = [line.strip("| ").split(" | ") for line in lines if line.startswith("|")]
+    header, ruler, *rows = table
+    assert set("".join(ruler)) <= set(":- |")
+    assert {len(row) for row in rows} == {len(header)}
+    return [dict(zip(header, row, strict=True)) for row in rows], "\n".join(lines[len(table) :])
+
+
+def count(text: str) -> int:
+    """A number as tables write it."""
+    return int(text.replace(",", ""))
+
+
+def right(defense: str, n: int) -> int:
+    """How many of the first examples a defense gets right."""
+    prepared = prepare(RunConfig(defenses=(defense,), n=n, device="cpu", twins=False))
+    examples = prepared.examples
+    with torch.no_grad():
+        predicted = prepared.contenders[0].loader()(examples.inputs).argmax(dim=1)
+    return int((predicted == examples.labels).sum())
+
+
+def test_counting_agrees_with_the_harness(script: Callable[[str], ModuleType]) -> None:
+    """Passes counted at the logits are those that `CountedModel` counts at the inputs."""
+    peers = script("peers")
+    theirs = CountedModel(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)), 3, None, "cpu")
+    ours = peers.Counting(theirs)
+    with torch.no_grad():
+        ours(torch.rand(5, 1, 2, 2))
+    x = torch.rand(2, 1, 2, 2, requires_grad=True)
+    logits = ours(x)
+    torch.autograd.grad(logits[:, 0].sum(), x, retain_graph=True)
+    torch.autograd.grad(logits[:, 1].sum(), x)
+
+    assert ours.batches == [[5, 0], [2, 2]]
+    assert (ours.forwards, ours.backwards) == (theirs.forwards, theirs.backwards) == (7, 4)
+
+
+def test_a_replay_makes_the_same_passes(script: Callable[[str], ModuleType]) -> None:
+    """What was noted and made again is noted again."""
+    peers = script("peers")
+    model = peers.Counting(nn.Sequential(nn.Flatten(), nn.Linear(4, 3)))
+    batches = [[3, 0], [1, 1], [2, 3]]
+
+    peers.replay(model, torch.rand(3, 1, 2, 2), batches)
+
+    assert model.batches == batches
+
+
+@pytest.mark.parametrize(
+    ("ratio", "even", "outcome"),
+    [(1.06, 0.05, "loses"), (1.04, 0.05, "is even"), (0.94, 0.05, "wins"), (1.001, 0.0, "loses")],
+)
+def test_a_loser_is_told(
+    script: Callable[[str], ModuleType], ratio: float, even: float, outcome: str
+) -> None:
+    """A cost above the peer's loses, in words."""
+    assert f"it {outcome}: " in script("measuring").verdict("it", ratio, "theirs", even=even)
+
+
+def test_rounds_are_interleaved(script: Callable[[str], ModuleType]) -> None:
+    """Every round does each work once, in turn."""
+    done: list[str] = []
+    works = {name: lambda name=name: done.append(name) for name in "ab"}
+
+    spent = script("measuring").interleaved(works, 3)
+
+    assert done == ["a", "b"] * 3
+    assert list(spent) == ["a", "b"]
+
+
+def test_autoattack(
+    script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both sides make the same search; Winnow asks 6 times before it and judges after it."""
+    script("autoattack").main(["--n", "4", "--defenses", "relu", "--epsilon", WIDE])
+
+    (peer, winnow), below = printed(capsys)
+    robust = {side["robust accuracy (%)"] for side in (peer, winnow)}
+    assert [peer["by"], winnow["by"]] == ["pyautoattack", "Winnow"]
+    assert robust == {"0.0"}
+    active = right("relu", 4)
+    assert active == 4  # else the library would ask about its clean errors, too
+    # APGD-CE: its start and 100 steps, each forward with its backward.
+    assert count(peer["backwards"]) == count(winnow["backwards"]) == 101 * active
+    # Each candidate is judged in its batch and, being wrong there, alone.
+    assert count(winnow["forwards"]) == count(peer["forwards"]) + 6 * 4 + 2 * active
+    assert f"n = 4, seed = 0, data = digits, Linf = {WIDE}" in below
+    assert "torch " in below
+
+
+def test_foolbox_sweep(
+    script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """PGD has 40 steps and the check of its end, of every example at every epsilon."""
+    arguments = ["--n", "4", "--epsilons", "0.1,0.3", "--sweeps", "each", "--attacks", "pgd"]
+    script("foolbox_sweep").main(arguments)
+
+    (peer, winnow), below = printed(capsys)
+    active = right("relu", 4)
+    curve = [float(point) for point in winnow["robust accuracy (%), by epsilon"].split()]
+    broken = sum(round(4 * (1 - point / 100)) - (4 - active) for point in curve)
+    judged = 2 * active + broken  # in their batch, and those that were wrong once more alone
+    assert (count(peer["forwards"]), count(peer["backwards"])) == (2 * 41 * 4, 2 * 40 * 4)
+    assert count(winnow["forwards"]) == 2 * 41 * active + judged
+    assert count(winnow["backwards"]) == 2 * 40 * active
+    assert "pgd by Winnow, each" in below
+
+
+def test_overhead(script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
+    """The passes that are made again are those of the attack; the harness's parts are apart."""
+    script("overhead").main(["--n", "4", "--rounds", "1", "--attacks", "pgd", "--defenses", "relu"])
+
+    (line,), below = printed(capsys)
+    active = right("relu", 4)
+    assert {"bare (s)", "library (s)", "shard (s)", "storing (s)"} <= line.keys()
+    assert {"watching (%)", "judging (%)", "storing (%)", "overhead (%)"} <= line.keys()
+    assert (count(line["forwards"]), count(line["backwards"])) == (41 * active, 40 * active)
+    parts = sum(float(line[part]) for part in ("watching (%)", "judging (%)", "storing (%)"))
+    assert float(line["overhead (%)"]) == pytest.approx(parts, abs=0.3)
+    assert "the aim of 5 %" in below
+
+
+@pytest.mark.parametrize("name", ["fgsm", "pgd[steps=3]", "fmn"])
+def test_peers_have_the_parameters_of_winnow(
+    script: Callable[[str], ModuleType], name: str
+) -> None:
+    """Foolbox gets as many steps of the size that the attack of that name has here."""
+    attack = registry.attacks.create(name)
+    assert isinstance(attack, FoolboxAttack)
+
+    peer = script("peers").foolbox_attack(attack)
+
+    for parameter in ("steps", "rel_stepsize", "random_start"):
+        expected = attack.options(Norm.LINF).get(parameter)
+        assert expected is None or getattr(peer, parameter) == expected
+
+
+def test_startup(
+    script: Callable[[str], ModuleType],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line per command, in the units of both libraries, whose imports are left out here."""
+    startup = script("startup")
+    for peer in (startup.TORCH, startup.FOOLBOX):
+        monkeypatch.setitem(startup.PEERS, peer, ("-c", "pass"))
+    startup.main(["--repeats", "1"])
+
+    lines, below = printed(capsys)
+    by_command = {line["command"].strip("`"): line for line in lines}
+    assert by_command.keys() == startup.OWN.keys() | startup.PEERS.keys()
+    assert by_command[startup.TORCH]["of import torch"] == "1.00"
+    assert by_command[startup.FOOLBOX]["of import foolbox"] == "1.00"
+    assert below.count("`import torch`") == len(startup.OWN)
+
+
+def test_a_command_that_fails_has_no_time(script: Callable[[str], ModuleType]) -> None:
+    """Its quick end would look like speed."""
+    startup = script("startup")
+
+    with pytest.raises(startup.subprocess.CalledProcessError):
+        startup.start(["-c", "raise SystemExit(3)"])
+
+
+def test_memory(
+    script: Callable[[str], ModuleType],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Growth is per example beyond the fewest, and the libraries alone stand in the first line."""
+    memory = script("memory")
+    peaks = {0: 500_000_000, 50: 600_000_000, 250: 660_000_000}
+    monkeypatch.setattr(memory, "peak", lambda n, attacks, seed: peaks[n])
+    memory.main(["--n", "250,50"])
+
+    lines, below = printed(capsys)
+    assert [line["examples"] for line in lines] == ["none", "50", "250"]
+    assert [line["growth per example (kB)"] for line in lines] == ["–", "–", "300.0"]
+    assert [line["of the fewest examples"] for line in lines] == ["–", "1.000", "1.100"]
+    assert "A run of n = 250 loses: 1.10 times the memory of one of n = 50." in below
+
+
+def test_the_peak_is_that_of_the_child(script: Callable[[str], ModuleType]) -> None:
+    """A child that imports torch and runs an attack is measured, whatever this process holds."""
+    size = script("memory").peak(2, "fgsm", 0)
+
+    assert 100e6 < size < 5e9
+
+
+def test_memory_once_taken_is_seen(script: Callable[[str], ModuleType]) -> None:
+    """The peak rises by what is written to, and stays when it is given back."""
+    memory = script("memory")
+    before = memory.own_peak()
+    taken = bytearray(b"x") * (before + 50_000_000)
+    held = len(taken)
+    del taken
+
+    assert memory.own_peak() >= held
