@@ -25,7 +25,7 @@ LAYERS = [
     {"preparation"},
     {"inquiry"},
     {"run"},
-    {"evaluation", "figures", "publish", "seeds", "verify"},
+    {"calibration", "evaluation", "figures", "publish", "seeds", "verify"},
     {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API
