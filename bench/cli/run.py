@@ -149,9 +149,12 @@ def run(
 
     if dry_run:
         _print_plan(console, prepared)
-        notes.print("calibrating on a few examples; Ctrl-C to leave it …")
-        with RunProgress(notes, prepared.headline.text) as progress:
-            _print_prediction(console, predict(prepared, progress))
+        notes.print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
+        try:
+            with RunProgress(notes, prepared.headline.text) as progress:
+                _print_prediction(console, predict(prepared, progress))
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
         return
     try:
         with RunProgress(notes, prepared.headline.text) as progress:

@@ -215,12 +215,13 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Pat
     out = tmp_path / "runs"
     done = call(
         "run", "--defense", "relu,kwta", "--attacks", "pgd,gaussian-noise", "--dry-run",
-        "--out", out,
+        "--no-examine", "--n", "20", "--workers", "1", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" × pgd @ ") == 2 * 4
     assert "skipped: searches in L2 only" in done.stdout
     assert "backward passes" in done.stdout
+    assert "expected by a pilot on 10 examples" in done.stdout
     assert not out.exists()
 
 
