@@ -207,7 +207,7 @@ class Prepared:
             defenses=(previous.defenses if previous else {}) | own,
             examined=self.config.examine or (previous is not None and previous.examined),
             suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
-            sweep=self.sweep,
+            sweep="bracket" if previous and previous.sweep == "bracket" else self.sweep,
             limit=self.config.budget,
             budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),

@@ -96,7 +96,7 @@ class RunRecord(Record):
     suites: dict[str, list[str]] = {}
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
     sweep: Sweep = "each"
-    """How the last command went over its epsilons."""
+    """How its commands went over their epsilons: `bracket` where any of them did."""
     limit: int | None = None
     """Passes that the last command could spend in all; None for as many as it took."""
     budget: int | None = None
