@@ -16,6 +16,7 @@ from bench.record.schema import SCHEMA_VERSION
 from bench.record.summary import proportion
 from bench.report.markdown import (
     Summary,
+    caveats,
     escape,
     interval,
     percent,
@@ -141,7 +142,6 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
     worst = defense["worst_case"][headline]
     if "majority_accuracy" not in worst:  # of a randomised defense every run stands for itself
         worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
-    complete = all(item.defense["worst_case"][headline]["complete"] for item in group)
     lowest = min(
         (
             (item.defense["attacks"][attack][headline]["robust_accuracy"], attack)
@@ -154,7 +154,7 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
         escape(entry.name),
         escape(defense["network"]),
         percent(defense["clean_accuracy"]),
-        f"**{interval(worst)}**" + ("" if complete else " †"),
+        f"**{interval(worst)}**" + caveats([e.defense["worst_case"][headline] for e in group]),
         escape((defense.get("verdict") or {}).get("level", "–")),
         escape(lowest),
         str(summary["n"]),

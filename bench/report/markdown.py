@@ -73,13 +73,18 @@ def render_matrix(summary: Summary, name: str) -> str:
     ]
     worst = [
         f"**{percent(defense['worst_case'][epsilon]['robust_accuracy'])}**"
-        + ("" if defense["worst_case"][epsilon]["complete"] else " †")
-        + (INFERRED if defense["worst_case"][epsilon].get("inferred") else "")
+        + caveats([defense["worst_case"][epsilon]])
         for epsilon in epsilons
     ]
     cost = defense["cost"]
     rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
     return table(header, rows, text=frozenset({"attack"}))
+
+
+def caveats(worst: list[dict[str, Any]]) -> str:
+    """The marks of a worst case over some runs: that it is not whole, or rests on inference."""
+    unfinished = "" if all(entry["complete"] for entry in worst) else " †"
+    return unfinished + (INFERRED if any(entry.get("inferred") for entry in worst) else "")
 
 
 def _mark(mark: str | None) -> str:
@@ -130,7 +135,7 @@ def render_defense(summary: Summary, name: str) -> str:
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
-        f"**worst case {interval(worst)} %** at ε = {escape(headline)} "
+        f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
         f"(lowest row: {escape(strongest(defense, headline))}).",
         "",
         *([_ruling(verdict), ""] if verdict else []),

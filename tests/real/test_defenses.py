@@ -62,7 +62,7 @@ def test_annealing(name: str, start: str, loss: str, mnist: str) -> None:
     """It wants the weights that it starts from, and the command that it names makes them."""
     with pytest.raises(CheckpointError, match=f"there are no weights of {start} ") as missing:
         train(name, mnist)
-    command = re.search(r"python -m bench (train .*) \(or", str(missing.value))
+    command = re.search(r"python -m bench (train .*?)( \(or|$)", str(missing.value))
     assert command is not None
     winnow(*shlex.split(command[1]), "--epochs", 1, "--device", "cpu")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -163,3 +164,21 @@ def test_a_leaderboard_is_written_over_the_runs_of_a_folder(
     (tmp_path / "b" / "summary.json").write_text("[]")
     with pytest.raises(StoreError, match="is not the summary of a run"):
         write_leaderboard(tmp_path)
+
+
+def test_a_figure_that_rests_on_another_epsilon_is_marked_wherever_it_stands(
+    summary: dict[str, Any],
+) -> None:
+    """In the ranking, above the matrix and in it, with what the check of it found."""
+    run = variant(summary)
+    defense = run["defenses"]["model"]
+    defense["worst_case"]["0.02"]["inferred"] = 3
+    defense["sweep"] = {"inferred": 3, "checked": 1, "differed": 0}
+    text = render_leaderboard([run])
+    ((_, _, _, _, robust, *_),) = rows(text)
+    assert robust.endswith("** ‡")
+    assert " %** ‡ at ε = 0.02" in text
+    assert re.search(r"\| \*\*worst case\*\* \| \*\*[0-9.]+\*\* ‡ \|", text)
+    assert "Sweep: 3 survivals" in text
+    assert "1 others were attacked after all, and 0 of them broke" in text
+    assert "‡" not in render_leaderboard([summary])
