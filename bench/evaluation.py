@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from bench import registry
 from bench.api import Examples
+from bench.config import RunConfig
 from bench.errors import ModelError, UsageError
-from bench.preparation import RunConfig, assemble, resolve_device
+from bench.preparation import assemble, resolve_device
 from bench.run import Result, run
 from bench.threat import Epsilon, Norm, ThreatModel
 

@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from bench.config import RunConfig
     from bench.matrix.fill import Observer
-    from bench.preparation import Prepared, RunConfig
+    from bench.preparation import Prepared
     from bench.run import Result
     from bench.train import Progress
 

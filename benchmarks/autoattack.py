@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from measuring import say, surroundings, timed, verdict
 
+from bench.config import RunConfig
 from bench.matrix.tasks import shard_seed
 from bench.matrix.work import one_thread
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.report.markdown import table
 from bench.run import run
 

@@ -21,9 +21,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from measuring import say, surroundings, timed
 
+from bench.config import RunConfig
 from bench.matrix.tasks import shard_seed
 from bench.matrix.work import one_thread
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.record.results import read_cells
 from bench.record.store import open_run
 from bench.report.markdown import table

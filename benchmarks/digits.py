@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench import registry
+from bench.config import RunConfig
 from bench.data import open_dataset
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.run import run
 from bench.train import train
 

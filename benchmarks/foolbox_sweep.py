@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from measuring import say, surroundings, timed, verdict
 
 from bench import registry
+from bench.config import RunConfig
 from bench.matrix.work import one_thread
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.report.markdown import table
 from bench.run import run
 

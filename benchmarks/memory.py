@@ -54,7 +54,8 @@ def run_here(n: int, attacks: str, seed: int) -> None:
     import pyautoattack  # noqa: F401
     import torch
 
-    from bench.preparation import RunConfig, prepare
+    from bench.config import RunConfig
+    from bench.preparation import prepare
     from bench.run import run
 
     torch.set_num_threads(1)

@@ -28,9 +28,10 @@ from measuring import Spent, interleaved, say, surroundings
 
 from bench import registry
 from bench.api import Problem
+from bench.config import RunConfig
 from bench.matrix.tasks import Clean, tasks_for
 from bench.matrix.work import Bench, one_thread
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.record.store import RunStore
 from bench.report.markdown import table
 

@@ -14,7 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.preparation import RunConfig, prepare
+from bench.config import RunConfig
+from bench.preparation import prepare
 from bench.run import run
 
 ADAPTIVE = ("fd-pgd", "surrogate", "margin-pgd", "averaged-pgd", "transfer")

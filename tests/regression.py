@@ -14,7 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.preparation import RunConfig, prepare
+from bench.config import RunConfig
+from bench.preparation import prepare
 from bench.record.files import write_json
 from bench.run import run
 

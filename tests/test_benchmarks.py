@@ -17,8 +17,9 @@ from torch import nn
 import bench
 from attacks.bridging.adapter import FoolboxAttack
 from bench import registry
+from bench.config import RunConfig
 from bench.matrix.model import CountedModel
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.threat import Norm
 
 if TYPE_CHECKING:

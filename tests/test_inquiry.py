@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import registry
-from bench.preparation import RunConfig, prepare
+from bench.config import RunConfig
+from bench.preparation import prepare
 from bench.run import run
 from bench.trust.escalation import RANDOMISED, ROUNDS
 from bench.trust.requests import CHEAPER, MEASURED

@@ -1,29 +1,20 @@
 from __future__ import annotations
 
-import re
-import subprocess
-import sys
-import textwrap
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
 from bench.api import Attack, Cost, Problem, Proposal
 from bench.errors import PluginError, UnknownNameError, UsageError
-from bench.grammar import Written, parameters_of, split_names
+from bench.grammar import parameters_of
 from bench.registry import (
     Registry,
     attacks,
-    create_attacks,
     defenses,
-    register_suite,
-    suite_epsilons,
-    suites,
 )
-from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from bench.threat import Norm
 
 
 class Still(Attack):
@@ -63,62 +54,6 @@ def registry() -> Registry[Attack]:
     registry.register("still")(Still)
     registry.register("tuned")(Tuned)
     return registry
-
-
-@pytest.mark.parametrize(
-    ("text", "name", "options"),
-    [
-        ("kwta", "kwta", {}),
-        (" kwta[] ", "kwta", {}),
-        ("kwta[gamma=0.2]", "kwta", {"gamma": "0.2"}),
-        ("kwta[ gamma = 0.2 , exact=true ]", "kwta", {"gamma": "0.2", "exact": "true"}),
-        ("robustbench:Carmon2019Unlabeled", "robustbench:Carmon2019Unlabeled", {}),
-    ],
-)
-def test_names_are_read(text: str, name: str, options: dict[str, str]) -> None:
-    """A name, an argument after a colon, and options in brackets; spaces do not matter."""
-    assert Written.parse(text) == Written(name, options)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "cannot read the name ''"),
-        ("[a=1]", "cannot read the name"),
-        ("kwta[a=1", "cannot read the name"),
-        ("kwta[a=1]x", "cannot read the name"),
-        ("kwta[[a=1]]", "cannot read the name"),
-        ("kwta[gamma]", "cannot read 'gamma' in .*; write key=value"),
-        ("kwta[gamma=]", "cannot read 'gamma=' in .*; write key=value"),
-        ("kwta[=1]", "cannot read '=1' in .*; write key=value"),
-        ("kwta[a=1,a=2]", "'a' is given twice in 'kwta"),
-    ],
-)
-def test_unreadable_names_are_refused(text: str, message: str) -> None:
-    """The error repeats what was written and says how to write it."""
-    with pytest.raises(UsageError, match=message):
-        Written.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "names"),
-    [
-        ("a", ["a"]),
-        ("a,b[x=1,y=2] , c", ["a", "b[x=1,y=2]", "c"]),
-        ("a,,b,", ["a", "b"]),
-        (" ", []),
-    ],
-)
-def test_lists_split_outside_brackets(text: str, names: list[str]) -> None:
-    """A comma within brackets belongs to the options."""
-    assert split_names(text) == names
-
-
-@pytest.mark.parametrize("text", ["a[x=1,b", "a]x", "a[[x=1]]"])
-def test_unmatched_brackets_are_refused(text: str) -> None:
-    """Nothing is guessed."""
-    with pytest.raises(UsageError, match="brackets do not match"):
-        split_names(text)
 
 
 @pytest.mark.parametrize(
@@ -272,120 +207,6 @@ def test_built_in_plugins_are_found(kind: Registry[Any]) -> None:
     """Each can be created by its bare name, which is its canonical name."""
     assert kind.names()
     assert [kind.create(name).name for name in kind.names()] == kind.names()
-
-
-def test_suites_expand_once() -> None:
-    """An attack that several names stand for is run once, in the order of the first."""
-    first, second, *_ = attacks.names()
-    register_suite("pair", "two attacks")(lambda norm: [first, second])
-
-    try:
-        chosen = create_attacks(f"{second},pair,{first}", Norm.LINF)
-    finally:
-        del suites["pair"]
-
-    assert [attack.name for attack in chosen] == [second, first]
-
-
-@pytest.mark.parametrize(
-    ("text", "family", "norm", "expected"),
-    [
-        ("own", "digits", Norm.LINF, ("0.1", "0.2")),
-        (" own ", "digits", Norm.LINF, ("0.1", "0.2")),
-        ("own", "digits", Norm.L2, ()),
-        ("own", "mnist", Norm.LINF, ()),
-        ("own", None, Norm.LINF, ()),
-        ("own,still", "digits", Norm.LINF, ()),
-        ("still", "digits", Norm.LINF, ()),
-        ("quick", "digits", Norm.LINF, ()),
-    ],
-)
-def test_a_suite_brings_its_epsilons_where_it_stands_alone(
-    text: str, family: str | None, norm: Norm, expected: tuple[str, ...]
-) -> None:
-    """For the families and norms it names; beside anything else it brings none."""
-    epsilons = {("digits", Norm.LINF): "0.1 0.2"}
-    register_suite("own", "with epsilons", epsilons=epsilons)(lambda norm: ["fgsm"])
-
-    try:
-        assert suite_epsilons(text, family, norm) == expected
-    finally:
-        del suites["own"]
-
-
-def test_suite_names_are_guarded() -> None:
-    """A taken name and an empty or unknown list are refused."""
-    with pytest.raises(PluginError, match="suite 'quick': the name is taken"):
-        register_suite("quick", "another")(lambda norm: [])
-    with pytest.raises(UsageError, match=r"no attack given; .*--attacks standard"):
-        create_attacks(" , ", Norm.LINF)
-    with pytest.raises(UnknownNameError, match="attack or suite 'quik'; did you mean 'quick'"):
-        create_attacks("quik", Norm.LINF)
-
-
-GOOD = """
-    from bench.api import Attack, Cost, Proposal
-
-    class Good(Attack):
-        summary = "third-party"
-
-        def __init__(self, *, steps: int = 1) -> None:
-            pass
-
-        def cost(self, *, norm, shape, classes):
-            return Cost(1)
-
-        def run(self, problem):
-            return Proposal(problem.inputs)
-"""
-#: A module, what its entry point calls, and why it cannot be used (None if it can).
-THIRD_PARTY = {
-    "good": (GOOD, "Good", None),
-    "broken": ("raise RuntimeError('out of order')", "Good", "RuntimeError: out of order"),
-    "absent": (GOOD, "Missing", "AttributeError: .*Missing"),
-    "lazy": ("class Good: pass", "Good", "PluginError: .*subclass of bench.api.Attack"),
-    "fgsm": (GOOD, "Good", "PluginError: .*'fgsm' .*the name is taken by attacks"),
-}
-
-
-def ask(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter that sees the distributions in a folder."""
-    code = f"import sys; sys.path.insert(0, {str(folder)!r})\n{textwrap.dedent(code)}"
-    return subprocess.run(
-        [sys.executable, "-c", code],
-        capture_output=True, text=True, timeout=60, check=True, cwd=folder,
-    )  # fmt: skip
-
-
-@pytest.mark.parametrize("name", THIRD_PARTY)
-def test_third_party_entry_points(tmp_path: Path, name: str) -> None:
-    """A good one registers; a broken one warns, is left out, and takes nothing else with it."""
-    source, attribute, fault = THIRD_PARTY[name]
-    module = f"winnow_third_party_{name}"
-    (tmp_path / f"{module}.py").write_text(textwrap.dedent(source))
-    info = tmp_path / f"{module}-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {module}\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text(f"[winnow.attacks]\n{name} = {module}:{attribute}\n")
-
-    done = ask(
-        tmp_path,
-        f"""
-        from bench.registry import attacks
-        print(type(attacks.create("{name}[steps=2]")).__module__ if {fault is None} else "-")
-        print("square" in attacks.names(), attacks.names().count("{name}"))
-        print(attacks.get("fgsm").__module__.split(".")[0])
-        """,
-    )
-
-    if fault is None:
-        assert done.stdout.split() == [module, "True", "1", "attacks"]
-        assert done.stderr == ""
-    else:
-        assert done.stdout.split() == ["-", "True", str(int(name == "fgsm")), "attacks"]
-        warned = " ".join(done.stderr.split())
-        assert f"the plugin {name!r} of winnow.attacks ({module}:{attribute}) cannot be" in warned
-        assert re.search(fault, warned)
 
 
 @pytest.mark.parametrize(

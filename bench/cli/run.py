@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -16,15 +15,9 @@ from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.calibration import Prediction
-    from bench.preparation import Prepared, RunConfig
+    from bench.config import RunConfig
+    from bench.preparation import Prepared
     from bench.run import Result
-
-
-class Sweep(StrEnum):
-    """How to go over epsilons."""
-
-    each = "each"
-    bracket = "bracket"
 
 
 def run(
@@ -80,11 +73,11 @@ def run(
         bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
     ] = True,
     sweep: Annotated[
-        Sweep,
+        Literal["each", "bracket"],
         typer.Option(
             help="Over epsilons: infer and check what survives below (bracket), or attack each."
         ),
-    ] = Sweep.bracket,
+    ] = "bracket",
     budget: Annotated[
         int | None,
         typer.Option(help="Passes the run may spend; what does not fit is marked incomplete."),
@@ -105,8 +98,9 @@ def run(
     """
     from bench import registry
     from bench.calibration import predict
+    from bench.config import RunConfig
     from bench.grammar import split_names
-    from bench.preparation import RunConfig, prepare
+    from bench.preparation import prepare
     from bench.record.provenance import command_line
     from bench.run import run as execute
     from bench.threat import Norm
@@ -130,7 +124,7 @@ def run(
         twins=twins,
         examine=examine,
         escalate=escalate,
-        sweep=sweep.value,
+        sweep=sweep,
         budget=budget,
         escalation_budget=escalation_budget,
         command=command_line(),

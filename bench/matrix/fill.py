@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
@@ -162,8 +161,8 @@ class Filler:
         return self._phase(ready, active)
 
     def _phase(self, cells: list[Cell], active: dict[str, list[int]]) -> list[CellRecord]:
-        tasks = tasks_for(cells, self.setting, stored=(), clean=self._clean, active=active)
-        self.observer.begin([part for part in map(self._missing, tasks) if part.cells])
+        tasks = tasks_for(cells, self.setting, clean=self._clean, active=active)
+        self.observer.begin(self._missing(tasks))
         errors: dict[str, str] = {}
         while admitted := self.budget.admit(tasks):
             taken = set(map(id, admitted))
@@ -184,10 +183,10 @@ class Filler:
                 self.results[cell.target.name].append(self._read(records[-1]))
         return records
 
-    def _missing(self, task: Task) -> Task:
-        """What of a task is not stored yet."""
-        cells = tuple(cell for cell in task.cells if not self.store.has(cell[0], task.shard))
-        return dataclasses.replace(task, cells=cells)
+    def _missing(self, tasks: Sequence[Task]) -> list[Task]:
+        """What of these tasks is not stored yet."""
+        parts = [task.missing(self.store.has) for task in tasks]
+        return [part for part in parts if part.cells]
 
     def _results(self, tasks: list[Task]) -> Iterator[TaskResult]:
         """Do what is missing of these tasks; the budget is charged for what is stored, too."""
@@ -196,8 +195,7 @@ class Filler:
                 for key, _ in task.cells:
                     if self.store.has(key, task.shard):
                         self.budget.charge(self.store.get(key, task.shard).totals)
-        missing = [part for part in map(self._missing, tasks) if part.cells]
-        for result in self.executor.run(missing, self.observer.busy):
+        for result in self.executor.run(self._missing(tasks), self.observer.busy):
             if result.fatal:
                 raise ModelError(f"{result.task.target}: {result.error}")
             self._keep(result)

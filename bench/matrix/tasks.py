@@ -6,14 +6,14 @@ A task is one computation on one shard; a minimum-norm attack's task serves all 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from bench.api import Attack, Cost
 from bench.matrix.plan import source_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from bench.matrix.plan import Cell, Setting
     from bench.threat import Epsilon, Norm
@@ -76,6 +76,15 @@ class Task:
         epsilons = "" if len(self.cells) != 1 else f" @ {self.cells[0][1]}"
         return f"{self.target} × {self.attack}{epsilons}"
 
+    def missing(self, stored: Callable[[str, int], bool]) -> Task:
+        """The same task for those of its cells whose shard is not stored yet.
+
+        Args:
+            stored: whether the outcomes of a cell key and shard are.
+        """
+        cells = tuple(cell for cell in self.cells if not stored(cell[0], self.shard))
+        return replace(self, cells=cells)
+
 
 def shard_seed(run_seed: int, attack: str, norm: Norm, epsilon: Epsilon | None, shard: int) -> int:
     """The seed of a shard: never of time, order or worker.
@@ -91,31 +100,25 @@ def tasks_for(
     cells: Sequence[Cell],
     setting: Setting,
     *,
-    stored: Iterable[tuple[str, int]],
     clean: dict[str, Clean],
     active: dict[str, list[int]],
 ) -> list[Task]:
-    """The tasks that fill these cells' missing shards, the most expensive first.
+    """The tasks that fill these cells, the most expensive first.
 
     Args:
         cells: of one phase, none of them skipped.
         setting: the run's.
-        stored: (cell key, shard) of what needs no work.
         clean: the predictions on the unperturbed examples, by defense.
         active: the examples to attack, by cell key; all where it is missing.
     """
-    have = set(stored)
     tasks = []
     for shard, (start, stop) in enumerate(setting.shards):
         for group in _groups(cells):
             first = group[0]
-            missing = [cell for cell in group if (cell.key, shard) not in have]
-            if not missing:
-                continue
             attack, target = first.attack, first.target.name
             known = clean.get(target)
             fixed = attack is not None and attack.kind == "fixed"
-            chosen = active.get(missing[0].key, range(setting.n))
+            chosen = active.get(first.key, range(setting.n))
             mine = tuple(i for i in chosen if start <= i < stop)
             tasks.append(
                 Task(
@@ -124,7 +127,7 @@ def tasks_for(
                     shard=shard,
                     start=start,
                     stop=stop,
-                    cells=tuple((cell.key, cell.epsilon) for cell in missing),
+                    cells=tuple((cell.key, cell.epsilon) for cell in group),
                     seed=shard_seed(
                         setting.seed,
                         first.attack_name,
@@ -132,7 +135,7 @@ def tasks_for(
                         first.epsilon if fixed else None,
                         shard,
                     ),
-                    cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(missing)),
+                    cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(group)),
                     active=mine,
                     norm=setting.norm,
                     clean_draws=known.draws if known else 1,

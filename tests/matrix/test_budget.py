@@ -9,8 +9,9 @@ import pytest
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.calibration import predict
+from bench.config import RunConfig
 from bench.errors import UsageError
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.run import run
 from tests.test_run import figures
 

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.config import RunConfig
 from bench.errors import UnknownNameError, UsageError
 from bench.matrix.targets import source_name
-from bench.preparation import Prepared, RunConfig, prepare
+from bench.preparation import Prepared, prepare
 from bench.record import checkpoints
 from bench.run import run
 

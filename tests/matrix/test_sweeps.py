@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
+from bench.config import RunConfig
 from bench.evaluation import evaluate
 from bench.inquiry import sample
-from bench.preparation import RunConfig, prepare
+from bench.preparation import prepare
 from bench.run import run
 from bench.trust import Request
 from tests.models import Sum, linear_examples, linf_thresholds
@@ -22,6 +23,7 @@ from tests.test_run import figures
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.record.schema import Sweep
     from bench.run import Result
 
 
@@ -36,7 +38,7 @@ EPSILONS = ["0.002", "0.005", "0.01", "0.02", "0.05"]
 THRESHOLDS = linf_thresholds(linear_examples())
 
 
-def sweep(attacks: str, how: str = "bracket", model: nn.Module | None = None) -> Result:
+def sweep(attacks: str, how: Sweep = "bracket", model: nn.Module | None = None) -> Result:
     """A model on the linear examples, examined, without escalation."""
     examples = linear_examples()
     return evaluate(
@@ -47,7 +49,7 @@ def sweep(attacks: str, how: str = "bracket", model: nn.Module | None = None) ->
         attacks=attacks,
         shard_size=6,
         escalate=False,
-        sweep=how,  # type: ignore[arg-type]
+        sweep=how,
     )
 
 

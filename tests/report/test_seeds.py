@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import registry
+from bench.config import RunConfig
 from bench.data import open_dataset
 from bench.errors import UsageError
-from bench.preparation import RunConfig
 from bench.report.seeds import render_seeds, t_interval
 from bench.seeds import check_seeds, run_seeds
 from bench.train import train

@@ -1,0 +1,40 @@
+"""All that the author of a plugin has to read: `Examples`, `Defense`, `Recipe`, `Attack`.
+
+A plugin is a class with a registered name. Its parameters are the keyword-only arguments of its
+`__init__`, each annotated (`bool`, `int`, `float`, `str` or a `Literal`) and with a default;
+`kwta[gamma=0.2]` on the command line is then `KWTA(gamma=0.2)`. Import torch inside methods, not
+at the top of a plugin's module: listing plugins has to be instant.
+
+    from bench.api import Defense
+    from bench.registry import register_defense
+
+    @register_defense("my-defense")
+    class MyDefense(Defense):
+        summary = "What it does, in one line"
+        twin = "relu"
+
+        def network(self, *, shape): ...
+
+        def build(self, *, network, shape, classes): ...
+
+`defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks with
+another activation, and the files in `defenses/` and `attacks/` are meant to be read as examples.
+"""
+
+from bench.api.attacks import Attack, Cost, Problem, Proposal
+from bench.api.defenses import Defense
+from bench.api.examples import Examples
+from bench.api.plugins import Plugin
+from bench.api.training import Recipe, Schedule
+
+__all__ = [
+    "Attack",
+    "Cost",
+    "Defense",
+    "Examples",
+    "Plugin",
+    "Problem",
+    "Proposal",
+    "Recipe",
+    "Schedule",
+]

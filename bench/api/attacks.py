@@ -1,0 +1,111 @@
+"""`Attack`: a search for adversarial examples; what it is asked, what it proposes, its cost."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from bench.api.plugins import Plugin
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Cost:
+    """An upper estimate of the passes that one example costs: for plans, progress and budgets."""
+
+    forwards: float
+    backwards: float = 0.0
+
+    def __mul__(self, times: float) -> Cost:
+        return Cost(self.forwards * times, self.backwards * times)
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(self.forwards + other.forwards, self.backwards + other.backwards)
+
+    @property
+    def total(self) -> float:
+        """Passes, forwards and backwards together."""
+        return self.forwards + self.backwards
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What an attack is asked to break."""
+
+    model: nn.Module
+    """Float32 inputs (N, C, H, W) to float32 logits (N, classes); frozen, in eval mode. It counts
+    its passes, splits large batches by itself, and raises on logits that are not finite."""
+    inputs: Tensor
+    """Float32 in [0, 1], contiguous, (N, C, H, W), N at least 1; the model gets every one right."""
+    labels: Tensor
+    """Int64, (N,)."""
+    norm: Norm
+    """The norm of the threat model."""
+    epsilon: float | None
+    """The radius; None for a minimum-norm attack, which searches the smallest perturbation."""
+    classes: int
+    """The number of logits."""
+    seed: int
+    """Of this shard. torch, numpy and random are already seeded with it, and are put back
+    afterwards; it is for libraries that seed themselves."""
+    surrogates: dict[str, nn.Module] = field(default_factory=dict)
+    """What the defense declares for its backward pass (`Defense.surrogates`), weights loaded, by
+    name; passes count as the model's own. Empty unless the attack `needs` them."""
+    source: nn.Module | None = None
+    """Another defense's model for a transfer attack, or None."""
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What an attack found. The judge decides what it is worth."""
+
+    candidates: Tensor
+    """Shape of the inputs. Where nothing was found anything may stand; best is the input."""
+    flags: tuple[str, ...] = ()
+    """What a reader of the table should know, a short sentence each."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """Per-example arrays of length N, kept beside the outcomes (such as passes used)."""
+
+
+class Attack(Plugin):
+    """A search for adversarial examples.
+
+    One instance serves many shards; it keeps no state between calls of `run`. An attack whose
+    result depends on its batch (most do: they draw random numbers for all of it) need not worry,
+    because shards are fixed by the plan.
+    """
+
+    kind: ClassVar[Literal["fixed", "minimum"]] = "fixed"
+    """`fixed`: searches within epsilon, run once for each. `minimum`: searches the smallest
+    perturbation, run once for all epsilons, and read in the threat model's norm."""
+    norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
+    """The norms it searches in. A minimum-norm attack can be read in another as well."""
+    access: ClassVar[Literal["white-box", "black-box", "noise"]] = "white-box"
+    """What it uses: gradients, outputs, or nothing but chance."""
+    scope: ClassVar[Literal["all", "remaining", "evidence"]] = "all"
+    """`remaining`: runs last, only on what no other attack of the run broke, and adds to the worst
+    case without being a row. `evidence`: measures the defense instead of attacking it, in columns
+    of `Proposal.extra`; neither a row nor part of the worst case."""
+    needs: ClassVar[Literal["nothing", "surrogates", "source"]] = "nothing"
+    """`surrogates`: runs only where the defense declares some. `source`: gets the model of the
+    defense that its parameter `source` names (`twin`: the defense's own)."""
+    libraries: ClassVar[tuple[str, ...]] = ()
+    """Distributions whose version can change its outcomes."""
+
+    def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
+        """The reason why it cannot run here, or None. Called before anything is attacked."""
+        if self.kind == "fixed" and norm not in self.norms:
+            return f"searches in {' and '.join(sorted(self.norms))} only"
+        return None
+
+    @abstractmethod
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Passes per example of one computation when nothing is broken early."""
+
+    @abstractmethod
+    def run(self, problem: Problem) -> Proposal:
+        """Search. May raise: the cell is then recorded as failed with the reason."""

@@ -1,0 +1,20 @@
+"""`Plugin`: what defenses and attacks have in common."""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar
+
+
+class Plugin(ABC):
+    """What defenses and attacks have in common. The registry fills in `name` and `parameters`."""
+
+    summary: ClassVar[str]
+    """One line for `python -m bench list`."""
+    version: ClassVar[int] = 1
+    """Raise it when results change: stored outcomes of another version are not reused."""
+
+    name: str = ""
+    """The canonical name, such as `kwta[gamma=0.2]`: keys sorted, defaults left out."""
+    parameters: dict[str, bool | int | float | str]
+    """Every parameter with its value, defaults included."""
