@@ -14,17 +14,13 @@ curve with less. It is counted from the first such example, attacked alone.
 
 from __future__ import annotations
 
-import argparse
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from measuring import say, surroundings, timed
+from measuring import Side, asking, say, surroundings
 
-from bench.config import RunConfig
-from bench.matrix.tasks import shard_seed
 from bench.matrix.work import one_thread
-from bench.preparation import prepare
 from bench.record.results import read_cells
 from bench.record.store import open_run
 from bench.report.markdown import table
@@ -33,8 +29,6 @@ from bench.run import run
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from bench.preparation import Prepared
-
 EPSILONS = {
     "digits": "0.02,0.04,0.06,0.08,0.1,0.12,0.15,0.2",
     "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
@@ -42,21 +36,6 @@ EPSILONS = {
 #: The parts of a run that a curve needs: predictions, cascade with its checks, gradients.
 SWEEP = ("clean", "autoattack", "probe-gradients")
 HEADER = ["defense", "by", "forwards", "backwards", "seconds", "fewer passes", "of the floor"]
-
-
-class Side(NamedTuple):
-    """What one way to the curve took."""
-
-    forwards: int
-    """Of all examples together."""
-    backwards: int
-    """Of all examples together."""
-    seconds: float
-
-    @property
-    def passes(self) -> int:
-        """Forwards and backwards."""
-        return self.forwards + self.backwards
 
 
 class Curves(NamedTuple):
@@ -71,49 +50,28 @@ class Curves(NamedTuple):
     report: str
 
 
-def cascade(prepared: Prepared, place: int, only: slice) -> tuple[Side, list[bool]]:
-    """AutoAttack by itself at one of the epsilons: what it took, and which examples it left."""
-    from peers import Counting, by_autoattack
-
-    setting, examples = prepared.setting, prepared.examples
-    epsilon = setting.epsilons[place]
-    model = Counting(prepared.contenders[0].loader())
-    robust, spent = timed(
-        lambda: by_autoattack(
-            model,
-            examples.inputs[only],
-            examples.labels[only],
-            epsilon=float(epsilon),
-            seed=shard_seed(setting.seed, "autoattack", setting.norm, epsilon, 0),
-        )
-    )
-    return Side(model.forwards, model.backwards, spent.seconds), robust.tolist()
-
-
 def measure(defense: str, dataset: str, n: int, seed: int) -> Curves:
     """Both curves of one defense."""
+    from peers import alone, cascade
+
     family = dataset.rpartition("/")[2].rpartition(":")[2]
+    epsilons = tuple(EPSILONS[family].split(","))
     with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
-        config = RunConfig(
-            defenses=(defense,),
-            attacks="autoattack",
-            dataset=dataset,
-            epsilons=tuple(EPSILONS[family].split(",")),
+        prepared = alone(
+            defense,
+            "autoattack",
             n=n,
+            dataset=dataset,
+            epsilons=epsilons,
             seed=seed,
-            device="cpu",
-            shard_size=n,
-            workers=1,
             out=Path(folder),
-            twins=False,
             escalate=False,
         )
-        prepared = prepare(config)
         result = run(prepared)
         store, record = open_run(prepared.folder)
         cells = read_cells(store, record)[defense]
         part = result.summary["defenses"][defense]
-        singly = [cascade(prepared, e, slice(n)) for e in range(len(EPSILONS[family].split(",")))]
+        singly = [cascade(prepared, place) for place in range(len(epsilons))]
         lines = [robust for _, robust in singly]
         survivors = [i for i in range(n) if any(robust[i] for robust in lines)]
         one = Side(0, 0, 0.0)
@@ -185,23 +143,19 @@ def words(defense: str, curves: Curves) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, help="examples (default: 30)")
-    parser.add_argument("--full", action="store_true", help="100 examples")
+    parser = asking(__doc__, n=30, full=100)
     parser.add_argument("--defenses", default="relu-at,relu")
     parser.add_argument("--dataset", default="digits", help="digits, or parquet:…/mnist")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    n = arguments.n or (100 if arguments.full else 30)
     measured = {
-        defense: measure(defense, arguments.dataset, n, arguments.seed)
+        defense: measure(defense, arguments.dataset, arguments.n, arguments.seed)
         for defense in arguments.defenses.split(",")
     }
     lines = [row for defense, curves in measured.items() for row in rows(defense, curves)]
     say(table(HEADER, lines, text=frozenset({"defense", "by"})) + "\n")
     for defense, curves in measured.items():
         say(words(defense, curves))
-    say("\n" + surroundings(n=n, seed=arguments.seed, data=arguments.dataset))
+    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, data=arguments.dataset))
 
 
 if __name__ == "__main__":

@@ -12,23 +12,23 @@ where Foolbox returns the last, and by FMN's second run on what its first left u
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from measuring import say, surroundings, timed, verdict
+from measuring import Side, asking, say, surroundings, timed, verdict
 
 from bench import registry
-from bench.config import RunConfig
 from bench.matrix.work import one_thread
-from bench.preparation import prepare
 from bench.report.markdown import table
 from bench.run import run
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
+
+    from bench.preparation import Prepared
 
 HEADER = ["attack", "by", "forwards", "backwards", "seconds", "passes ratio", "seconds ratio"]
 HEADER += ["robust accuracy (%), by epsilon"]
@@ -39,34 +39,22 @@ FOOLBOX = "Foolbox"
 class Curve(NamedTuple):
     """What one way to a curve took and found."""
 
-    forwards: int
-    """Of all examples and epsilons together."""
-    backwards: int
-    """Of all examples and epsilons together."""
-    seconds: float
-    """By the clock on the wall."""
+    took: Side
     robust: list[float]
     """Robust accuracy by epsilon, fractions."""
 
-    @property
-    def passes(self) -> int:
-        """Forwards and backwards."""
-        return self.forwards + self.backwards
 
-
-def config_for(arguments: argparse.Namespace, sweep: Any, out: str) -> RunConfig:
+def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepared:
     """The run of all attacks at all epsilons."""
-    return RunConfig(
-        defenses=(arguments.defense,),
-        attacks=arguments.attacks,
-        epsilons=tuple(arguments.epsilons.split(",")),
+    from peers import alone
+
+    return alone(
+        arguments.defense,
+        arguments.attacks,
         n=arguments.n,
+        epsilons=tuple(arguments.epsilons.split(",")),
         seed=arguments.seed,
-        device="cpu",
-        shard_size=arguments.n,
-        workers=1,
         out=Path(out),
-        twins=False,
         examine=sweep == "bracket",
         escalate=False,
         sweep=sweep,
@@ -78,7 +66,7 @@ def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
     import peers
 
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(config_for(arguments, "each", folder))
+        prepared = prepared_for(arguments, "each", folder)
     (contender,), examples = prepared.contenders, prepared.examples
     curves = {}
     for attack in prepared.attacks:
@@ -95,27 +83,24 @@ def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
             )
         )
         robust = (1 - success.float().mean(dim=1)).tolist()
-        curves[attack.name] = Curve(model.forwards, model.backwards, spent.seconds, robust)
+        took = Side(model.forwards, model.backwards, spent.seconds)
+        curves[attack.name] = Curve(took, robust)
     return curves
 
 
 def by_winnow(arguments: argparse.Namespace, sweep: str) -> tuple[dict[str, Curve], int]:
     """The curve of each attack from its own cells, and the passes of everything else."""
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(config_for(arguments, sweep, folder))
+        prepared = prepared_for(arguments, sweep, folder)
         (defense,) = run(prepared).summary["defenses"].values()
     epsilons = [epsilon.text for epsilon in prepared.setting.epsilons]
     curves = {}
     for attack in prepared.attacks:
         cells = [defense["attacks"][attack.name][epsilon] for epsilon in epsilons]
-        curves[attack.name] = Curve(
-            sum(cell["forwards"] for cell in cells),
-            sum(cell["backwards"] for cell in cells),
-            sum(cell["seconds"] for cell in cells),
-            [cell["robust_accuracy"] for cell in cells],
-        )
+        took = Side(*(sum(cell[part] for cell in cells) for part in Side._fields))
+        curves[attack.name] = Curve(took, [cell["robust_accuracy"] for cell in cells])
     all_passes = defense["cost"]["forwards"] + defense["cost"]["backwards"]
-    return curves, all_passes - sum(curve.passes for curve in curves.values())
+    return curves, all_passes - sum(curve.took.passes for curve in curves.values())
 
 
 def rows(curves: dict[str, dict[str, Curve]]) -> list[list[str]]:
@@ -124,11 +109,11 @@ def rows(curves: dict[str, dict[str, Curve]]) -> list[list[str]]:
         [
             attack,
             way,
-            f"{curve.forwards:,}",
-            f"{curve.backwards:,}",
-            f"{curve.seconds:.1f}",
-            f"{curve.passes / curves[FOOLBOX][attack].passes:.3f}",
-            f"{curve.seconds / curves[FOOLBOX][attack].seconds:.2f}",
+            f"{curve.took.forwards:,}",
+            f"{curve.took.backwards:,}",
+            f"{curve.took.seconds:.1f}",
+            f"{curve.took.passes / curves[FOOLBOX][attack].took.passes:.3f}",
+            f"{curve.took.seconds / curves[FOOLBOX][attack].took.seconds:.2f}",
             " ".join(f"{100 * robust:.0f}" for robust in curve.robust),
         ]
         for attack in curves[FOOLBOX]
@@ -144,24 +129,20 @@ def words(curves: dict[str, dict[str, Curve]]) -> list[str]:
         if way != FOOLBOX
         for attack, curve in by_attack.items()
         for ratio, of, even in (
-            (curve.passes / curves[FOOLBOX][attack].passes, "passes", 0.0),
-            (curve.seconds / curves[FOOLBOX][attack].seconds, "seconds", 0.05),
+            (curve.took.passes / curves[FOOLBOX][attack].took.passes, "passes", 0.0),
+            (curve.took.seconds / curves[FOOLBOX][attack].took.seconds, "seconds", 0.05),
         )
     ]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, help="examples (default: 20)")
-    parser.add_argument("--full", action="store_true", help="100 examples")
+    parser = asking(__doc__, n=20, full=100)
     parser.add_argument("--defense", default="relu")
     parser.add_argument("--attacks", default="pgd,fmn")
     parser.add_argument("--epsilons", default=EPSILONS, help="in Linf")
     parser.add_argument("--sweeps", default="each,bracket")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    arguments.n = arguments.n or (100 if arguments.full else 20)
     arguments.attacks = ",".join(
         registry.attacks.create(name).name for name in arguments.attacks.split(",")
     )

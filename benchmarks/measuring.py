@@ -5,6 +5,7 @@ Nothing here imports torch, so that a script can measure what importing it costs
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import statistics
@@ -34,6 +35,38 @@ class Spent(NamedTuple):
     """By the clock on the wall."""
     processor: float
     """Of this process on all its cores; what else the machine does is not in it."""
+
+
+class Side(NamedTuple):
+    """What one way of doing something took."""
+
+    forwards: int
+    """Of all examples together."""
+    backwards: int
+    """Of all examples together."""
+    seconds: float
+    """By the clock on the wall."""
+
+    @property
+    def passes(self) -> int:
+        """Forwards and backwards."""
+        return self.forwards + self.backwards
+
+
+def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
+    """What every script asks on the command line: `--n`, `--full` and `--seed`.
+
+    Args:
+        doc: of the script.
+        n: examples where nothing is said.
+        full: examples of `--full`.
+    """
+    parser = argparse.ArgumentParser(description=doc)
+    size = parser.add_mutually_exclusive_group()
+    size.add_argument("--n", type=int, default=n, help="examples (default: %(default)s)")
+    size.add_argument("--full", action="store_const", dest="n", const=full, help=f"{full} examples")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
 
 
 def timed(work: Callable[[], Value]) -> tuple[Value, Spent]:

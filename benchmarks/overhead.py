@@ -17,21 +17,18 @@ the same overhead by the time of this process on the processor, which other work
 
 from __future__ import annotations
 
-import argparse
 import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import Spent, interleaved, say, surroundings
+from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
 from bench.api import Problem
-from bench.config import RunConfig
 from bench.matrix.tasks import Clean, tasks_for
 from bench.matrix.work import Bench, one_thread
-from bench.preparation import prepare
 from bench.record.store import RunStore
 from bench.report.markdown import table
 
@@ -42,6 +39,7 @@ if TYPE_CHECKING:
 
     from bench.api import Attack
     from bench.matrix.tasks import Task
+    from bench.preparation import Prepared
 
 HEADER = ["attack", "defense", "forwards", "backwards", "bare (s)", "library (s)", "proposal (s)"]
 HEADER += ["shard (s)", "storing (s)", "watching (%)", "judging (%)", "storing (%)"]
@@ -89,18 +87,17 @@ class Measured:
         ]
 
 
-def plan(config: RunConfig) -> tuple[Bench, Task]:
+def plan(prepared: Prepared) -> tuple[Bench, Task]:
     """A bench and the one task that attacks its only shard.
 
     Raises:
         ValueError: the attack cannot run here.
     """
-    prepared = prepare(config)
     bench, setting = prepared.executor().bench, prepared.setting
     first, cell = prepared.cells
     if cell.skipped:
         raise ValueError(f"{cell.attack_name}: {cell.skipped}")
-    (predict,) = tasks_for([first], setting, stored=(), clean={}, active={})
+    (predict,) = tasks_for([first], setting, clean={}, active={})
     frame = bench.run(predict).outcomes[0].frame
     clean = Clean(
         frame["clean_prediction"].tolist(),
@@ -109,9 +106,7 @@ def plan(config: RunConfig) -> tuple[Bench, Task]:
         frame["wrong_draws"].tolist(),
     )
     target = cell.target.name
-    (task,) = tasks_for(
-        [cell], setting, stored=(), clean={target: clean}, active={cell.key: clean.right}
-    )
+    (task,) = tasks_for([cell], setting, clean={target: clean}, active={cell.key: clean.right})
     return bench, task
 
 
@@ -141,13 +136,13 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
     )
 
 
-def measure(config: RunConfig, rounds: int) -> Measured:
-    """Everything about one attack on one defense; `config` names one of each and one epsilon."""
+def measure(prepared: Prepared, rounds: int) -> Measured:
+    """Everything about one attack on one defense; the run has one of each and one epsilon."""
     import peers
 
     from bench.matrix.isolation import isolated_generators
 
-    bench, task = plan(config)
+    bench, task = plan(prepared)
     attack, model = registry.attacks.create(task.attack), bench.model(task.target)
     examples, rows = bench.examples, list(task.active)
     problem = Problem(
@@ -201,41 +196,34 @@ def words(measured: Measured) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--n", type=int, help="examples, in one shard (default: 50)")
-    parser.add_argument("--rounds", type=int, help="of which medians are taken (default: 3)")
-    parser.add_argument("--full", action="store_true", help="200 examples, 9 rounds")
+    from peers import alone
+
+    parser = asking(__doc__, n=50, full=200)
+    parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
     parser.add_argument("--attacks", default="fgsm,pgd,square[queries=100]")
     parser.add_argument("--defenses", default="relu,relu-at")
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
-    parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args(argv)
-    n = arguments.n or (200 if arguments.full else 50)
-    rounds = arguments.rounds or (9 if arguments.full else 3)
     measured = []
     with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
         for attack in arguments.attacks.split(","):
             for defense in arguments.defenses.split(","):
-                config = RunConfig(
-                    defenses=(defense,),
-                    attacks=attack,
+                prepared = alone(
+                    defense,
+                    attack,
+                    n=arguments.n,
                     epsilons=(arguments.epsilon,),
-                    n=n,
                     seed=arguments.seed,
-                    device="cpu",
-                    shard_size=n,
-                    workers=1,
                     out=Path(folder),
-                    twins=False,
                     examine=False,
                 )
-                measured.append(measure(config, rounds))
+                measured.append(measure(prepared, arguments.rounds))
     text = frozenset({"attack", "defense"})
     say(table(HEADER, [line.row for line in measured], text=text) + "\n")
     for line in measured:
         say(words(line))
-    facts = {"rounds": rounds, "data": "digits", "Linf": arguments.epsilon}
-    say("\n" + surroundings(n=n, seed=arguments.seed, **facts))
+    facts = {"rounds": arguments.rounds, "data": "digits", "Linf": arguments.epsilon}
+    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, **facts))
 
 
 if __name__ == "__main__":

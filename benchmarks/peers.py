@@ -7,9 +7,13 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
+from measuring import Side, timed
 from torch import nn
 
+from bench.config import RunConfig
 from bench.matrix.isolation import isolated_generators
+from bench.matrix.tasks import shard_seed
+from bench.preparation import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +21,30 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Attack
+    from bench.preparation import Prepared
+
+
+def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
+    """A run of one defense in this process on the CPU, all examples in one shard.
+
+    Args:
+        defense: its name.
+        attacks: their names.
+        n: examples.
+        more: of `RunConfig`.
+    """
+    return prepare(
+        RunConfig(
+            defenses=(defense,),
+            attacks=attacks,
+            n=n,
+            device="cpu",
+            shard_size=n,
+            workers=1,
+            twins=False,
+            **more,
+        )
+    )
 
 
 class Counting(nn.Module):
@@ -146,3 +174,31 @@ def by_autoattack(
         _, predicted = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
     robust: Tensor = predicted == labels
     return robust
+
+
+def cascade(
+    prepared: Prepared, place: int = 0, only: slice = slice(None)
+) -> tuple[Side, list[bool]]:
+    """AutoAttack by itself, from the seed that the shard of such a run has.
+
+    Args:
+        prepared: of one defense and one shard (`alone`).
+        place: which of its epsilons.
+        only: which of its examples.
+
+    Returns:
+        What it took, and which examples it left right.
+    """
+    setting, examples = prepared.setting, prepared.examples
+    epsilon = setting.epsilons[place]
+    model = Counting(prepared.contenders[0].loader())
+    robust, spent = timed(
+        lambda: by_autoattack(
+            model,
+            examples.inputs[only],
+            examples.labels[only],
+            epsilon=float(epsilon),
+            seed=shard_seed(setting.seed, "autoattack", setting.norm, epsilon, 0),
+        )
+    )
+    return Side(model.forwards, model.backwards, spent.seconds), robust.tolist()
