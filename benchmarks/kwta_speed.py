@@ -69,7 +69,7 @@ def network_step(activation: Callable[[], nn.Module], device: str) -> Step:
     name, n = ("resnet18", 256) if gpu else ("resnet10w16", 32)
     layout = torch.channels_last if gpu else torch.contiguous_format
     model = build_network(name, (3, 32, 32), 10, activation)
-    model = model.to(device, memory_format=layout).train()
+    model = model.to(device).to(memory_format=layout).train()
     x = torch.rand(n, 3, 32, 32, device=device).to(memory_format=layout)
     labels = torch.arange(n, device=device) % 10
 
@@ -77,7 +77,7 @@ def network_step(activation: Callable[[], nn.Module], device: str) -> Step:
         model.zero_grad(set_to_none=True)
         with torch.autocast(device, torch.bfloat16, enabled=gpu):
             loss = nn.functional.cross_entropy(model(x), labels)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
 
     return step
 
@@ -85,7 +85,7 @@ def network_step(activation: Callable[[], nn.Module], device: str) -> Step:
 def milliseconds(step: Step, device: str) -> float:
     """One run of a step, to its end on the GPU."""
     if device == "cuda":
-        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         torch.cuda.synchronize()
         begin.record()
         step()
