@@ -49,6 +49,7 @@ class APGDCE(AutoAttackRow):
     """Auto-PGD on the cross-entropy: 100 steps; in L1 five restarts, as standard has it."""
 
     summary = "Auto-PGD on the cross-entropy (AutoAttack)"
+    version = 2
     member = "apgd-ce"
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
@@ -75,6 +76,7 @@ class APGDT(AutoAttackRow):
     """Auto-PGD on the targeted difference of logits ratio: nine targets (L1: five)."""
 
     summary = "Auto-PGD towards each of the most likely classes (AutoAttack)"
+    version = 2
     member = "apgd-t"
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
@@ -138,6 +140,7 @@ class AutoAttack(Attack):
     """The standard cascade: APGD-CE, APGD-T, FAB-T, Square, each on what the ones before left."""
 
     summary = "AutoAttack's standard cascade on what no other attack broke"
+    version = 2
     scope = "remaining"
     libraries = ("pyautoattack",)
 
@@ -199,6 +202,7 @@ def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
     import pyautoattack
 
     from attacks.bridging.listening import listening
+    from attacks.bridging.watching import leave_when_settled
 
     inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
     with listening() as flags:
@@ -213,6 +217,8 @@ def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
         adversary.attacks_to_run = list(members)
         for targeted in (adversary.apgd_targeted, adversary.fab):
             targeted.n_target_classes = min(targeted.n_target_classes, problem.classes - 1)
+        for gradient in (adversary.apgd, adversary.apgd_targeted):
+            leave_when_settled(gradient, problem)
         for name, value in options.items():
             setattr(adversary.square, name, value)
         candidates, predicted = adversary.run_standard_evaluation(

@@ -45,6 +45,7 @@ class PGD(FoolboxAttack):
     """
 
     summary = "Projected gradient descent from a random start"
+    version = 2
     implementations = each_norm("{}ProjectedGradientDescentAttack", LINF, L2, L1)
 
     def __init__(self, *, steps: int = 40, rel_stepsize: float = 0.1, restarts: int = 1) -> None:
@@ -86,6 +87,8 @@ class SteppedAttack(FoolboxAttack):
         steps: gradient steps.
         rel_stepsize: size of a step relative to epsilon.
     """
+
+    version = 2
 
     def __init__(self, *, steps: int = 10, rel_stepsize: float = 0.2) -> None:
         check_positive(steps=steps, rel_stepsize=rel_stepsize)

@@ -26,6 +26,7 @@ class UniformNoise(FoolboxAttack):
     """
 
     summary = "Uniform noise within epsilon"
+    version = 2
     access = "noise"
     implementations: ClassVar[Mapping[Norm, str]] = {
         LINF: "LinfRepeatedAdditiveUniformNoiseAttack",

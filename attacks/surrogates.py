@@ -39,6 +39,7 @@ class Surrogate(Attack):
     """
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
+    version = 2
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"
     libraries = ("pyautoattack",)

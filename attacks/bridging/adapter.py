@@ -1,10 +1,10 @@
 """The one way from a problem to a Foolbox attack and back.
 
-Three habits of Foolbox are mended here: its fixed-epsilon attacks return their last iterate (here
-the best one seen), its decision-based attacks stop for the whole batch when one example has no
-starting point (here the others go on), and its minimum-norm attacks may be told an epsilon to
-stop at (here never, so that the result cannot depend on it). `attacks.bridging.repairs` mends
-single attacks.
+Four habits of Foolbox are mended here: its fixed-epsilon attacks return their last iterate (here
+the best one seen) and go on with what is broken already (here it leaves), its decision-based
+attacks stop for the whole batch when one example has no starting point (here the others go on), and
+its minimum-norm attacks may be told an epsilon to stop at (here never, so that the result cannot
+depend on it). `attacks.bridging.repairs` mends single attacks.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class FoolboxAttack(Attack):
         return implementation(**self.options(searched))
 
     def run(self, problem: Problem) -> Proposal:
-        """Search with Foolbox. `extra["silent_success"]` marks lost last iterates (bool, N).
+        """Search with Foolbox.
 
         Raises:
             AttackError: no epsilon for a fixed-epsilon attack, or no end to its loop.
@@ -81,16 +81,15 @@ class FoolboxAttack(Attack):
     def _run_fixed(self, problem: Problem, limit: float) -> Proposal:
         import torch
 
-        from attacks.bridging.watching import Recorder
+        from attacks.bridging.watching import Recorder, Settled
 
         recorder = Recorder(problem, limit)
-        last, success = self._call(recorder, problem.inputs, problem, radius(problem))
-        found = recorder.found
-        rows = found.reshape(-1, *[1] * (last.ndim - 1))
-        return Proposal(
-            torch.where(rows, recorder.best, last),
-            extra={"silent_success": (found & ~success).cpu().numpy()},
-        )
+        try:
+            last, _ = self._call(recorder, problem.inputs, problem, radius(problem))
+        except Settled:
+            return Proposal(recorder.best)
+        found = recorder.found.reshape(-1, *[1] * (last.ndim - 1))
+        return Proposal(torch.where(found, recorder.best, last))
 
     def _run_minimum(self, problem: Problem, limit: float) -> Proposal:
         import torch

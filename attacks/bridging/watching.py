@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
+
+
+#: An example is settled when its margin is beyond this share of its largest logit: more than
+#: TensorFloat-32 or another batch can move it, so that the judge will find it wrong as well.
+SOLID = 0.01
 
 
 class Guard(nn.Module):
@@ -51,11 +57,18 @@ class Guard(nn.Module):
         return logits
 
 
+class Settled(Exception):  # noqa: N818 - an end, and no error
+    """Every example of the batch is settled: nothing is left to ask the model."""
+
+
 class Recorder(Guard):
     """Remembers, per example, the most confidently wrong input in the ball and the box.
 
-    Foolbox returns the last iterate, which can be right again although an earlier one was wrong;
-    models with misleading gradients do that often.
+    Libraries return the last iterate, which can be right again although an earlier one was wrong;
+    models with misleading gradients do that often. They also go on with what is broken already:
+    here an example whose margin is beyond doubt is settled, its logits stay as they were then,
+    without a gradient, and the model is asked about the others alone. Not so on a randomised
+    defense, where one wrong answer settles nothing.
 
     Args:
         problem: with an epsilon; its model is asked.
@@ -64,35 +77,85 @@ class Recorder(Guard):
     Attributes:
         found: bool (N,), where some input was adversarial.
         best: the inputs of the problem, replaced by the adversarial one with the largest margin.
+        settled: bool (N,), where the search has ended.
     """
 
-    def __init__(self, problem: Problem, limit: float) -> None:
+    def __init__(self, problem: Problem, limit: float = float("inf")) -> None:
         super().__init__(problem.model, limit)
         self.problem = problem
         self.found = torch.zeros_like(problem.labels, dtype=torch.bool)
         self.best = problem.inputs.clone()
+        self.settled = torch.zeros_like(problem.labels, dtype=torch.bool)
+        self._left = torch.arange(len(problem.labels), device=problem.labels.device)
         self._margin = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
+        self._logits = problem.inputs.new_zeros(len(problem.labels), problem.classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits (N, classes); batches that are not aligned with the problem's are not recorded."""
-        logits = super().forward(x)
-        if x.shape == self.problem.inputs.shape:
-            self._record(x.detach(), logits.detach())
-        return logits
+        """Logits (N, classes); batches that are not aligned with the problem's are not recorded.
 
-    def _record(self, x: Tensor, logits: Tensor) -> None:
-        problem = self.problem
-        top, predicted = logits.max(dim=1)
-        margin = top - logits.gather(1, problem.labels[:, None]).squeeze(1)
-        better = (predicted != problem.labels) & (margin > self._margin)
-        (rows,) = torch.where(better)
+        Raises:
+            Settled: every example is.
+        """
+        if x.shape != self.problem.inputs.shape:
+            return super().forward(x)
+        rows = self._left
         if len(rows) == 0:
+            raise Settled
+        whole = len(rows) == len(x)
+        part = x if whole else x[rows]
+        logits = super().forward(part)
+        self._record(part.detach(), logits.detach(), rows)
+        return logits if whole else self._logits.index_copy(0, rows, logits)
+
+    def _record(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
+        problem = self.problem
+        labels = problem.labels[rows]
+        top, predicted = logits.max(dim=1)
+        margin = top - logits.gather(1, labels[:, None]).squeeze(1)
+        (better,) = torch.where((predicted != labels) & (margin > self._margin[rows]))
+        if len(better) == 0:
             return
-        inputs, candidates = problem.inputs[rows], x[rows]
-        flat = candidates.flatten(1)
+        flat = x[better].flatten(1)
         inside = ((flat >= 0) & (flat <= 1)).all(dim=1)
-        inside &= problem.norm.distance(inputs, candidates) <= radius(problem) + TOLERANCE
-        rows = rows[inside]
-        self.found[rows] = True
-        self.best[rows] = x[rows]
-        self._margin[rows] = margin[rows]
+        distance = problem.norm.distance(problem.inputs[rows[better]], x[better])
+        better = better[inside & (distance <= radius(problem) + TOLERANCE)]
+        kept = rows[better]
+        self.found[kept] = True
+        self.best[kept] = x[better]
+        self._margin[kept] = margin[better]
+        if problem.randomised:
+            return
+        solid = better[margin[better] > SOLID * logits[better].abs().amax(dim=1)]
+        if len(solid):
+            self.settled[rows[solid]] = True
+            self._logits[rows[solid]] = logits[solid]
+            (self._left,) = torch.where(~self.settled)
+
+
+def leave_when_settled(attack: Any, problem: Problem) -> None:
+    """Let examples leave an Auto-PGD of pyautoattack once they are settled (see `Recorder`).
+
+    Its outcomes stay what they are: an example does not depend on the others of its batch.
+
+    Args:
+        attack: an `APGDAttack`, or a targeted one; changed in place.
+        problem: with an epsilon, the radius that counts, whatever larger ones the attack visits.
+    """
+    search = attack.attack_single_run
+
+    def run(x: Tensor, y: Tensor, x_init: Tensor | None = None) -> tuple[Tensor, ...]:
+        model = attack.model
+        recorder = Recorder(replace(problem, model=model, inputs=x, labels=y))
+        attack.model = recorder
+        try:
+            best, right, loss, adversarial = search(x, y, x_init=x_init)
+        except Settled:
+            nothing = torch.zeros_like(y)
+            return recorder.best, nothing.bool(), nothing.float(), recorder.best.clone()
+        finally:
+            attack.model = model
+        left = recorder.settled
+        best[left], adversarial[left], right[left] = recorder.best[left], recorder.best[left], False
+        return best, right, loss, adversarial
+
+    attack.attack_single_run = run

@@ -55,6 +55,9 @@ class Problem:
     surrogates: dict[str, nn.Module] = field(default_factory=dict)
     """What the defense declares for its backward pass (`Defense.surrogates`), weights loaded, by
     name; passes count as the model's own. Empty unless the attack `needs` them."""
+    randomised: bool = False
+    """Whether the model answers differently when it is asked again: no one answer then settles
+    that an example is broken."""
     source: nn.Module | None = None
     """Another defense's model for a transfer attack, or None."""
 

@@ -155,6 +155,7 @@ class Filler:
                 self.setting,
                 sweep=sweep,
                 headline=self.headline,
+                stored=self._stored,
             )
             ready.append(chosen.cell)
             active[chosen.cell.key] = chosen.examples
@@ -182,6 +183,10 @@ class Filler:
                 records.append(_record(cell, "ok"))
                 self.results[cell.target.name].append(self._read(records[-1]))
         return records
+
+    def _stored(self, key: str) -> bool:
+        """Whether every shard of a cell is."""
+        return all(self.store.has(key, shard) for shard in range(len(self.setting.shards)))
 
     def _missing(self, tasks: Sequence[Task]) -> list[Task]:
         """What of these tasks is not stored yet."""

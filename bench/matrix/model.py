@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -16,6 +18,15 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torch import Tensor
+
+
+@dataclass(slots=True)
+class _Count:
+    """What a model has done. No attribute of the module itself: setting those is slow."""
+
+    forwards: int = 0
+    backwards: int = 0
+    largest: int = 0
 
 
 class CountedModel(nn.Module):
@@ -42,9 +53,7 @@ class CountedModel(nn.Module):
         self.classes = classes
         self.batch_size = batch_size
         self.device = torch.device(device)
-        self.forwards = 0
-        self.backwards = 0
-        self._largest = 0
+        self._count = _Count()
         self.eval()
 
     def train(self, mode: bool = True) -> Self:
@@ -61,30 +70,36 @@ class CountedModel(nn.Module):
             ModelError: the module's output is not of shape (N, classes).
             NonFiniteLogitsError: it answered finite inputs with NaN or infinity.
         """
-        if len(x) == 0:  # Square may ask for what is left when nothing is
+        rows, count = x.shape[0], self._count
+        if rows == 0:  # Square may ask for what is left when nothing is
             return x.new_zeros((0, self.classes), dtype=torch.float32)
         x = x.float().contiguous()
-        self.forwards += len(x)
-        self._largest = max(self._largest, len(x))
+        count.forwards += rows
+        count.largest = max(count.largest, rows)
         if torch.is_grad_enabled() and x.requires_grad:
-            x = _CountBackward.apply(x, self)
-        usable = torch.isfinite(x).flatten(1).all(dim=1)
-        all_usable = bool(usable.all())
-        if not all_usable:
-            x = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-        logits = self._logits(x).float()
+            x = _CountBackward.apply(x, count)
+        if _surely_finite(x):
+            logits = self._logits(x).float()
+            if _surely_finite(logits):
+                return logits
+            usable = torch.ones(len(x), dtype=torch.bool, device=x.device)
+        else:
+            usable = torch.isfinite(x).flatten(1).all(dim=1)
+            black = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
+            logits = self._logits(black).float()
         finite = torch.isfinite(logits).all(dim=1)
-        if not bool(finite.all()) and bool((usable & ~finite).any()):
+        if bool((usable & ~finite).any()):
             raise NonFiniteLogitsError(
                 f"the model answered {int((usable & ~finite).sum())} of {len(x)} finite inputs "
                 "with NaN or infinity"
             )
-        return logits if all_usable else logits.masked_fill(~usable[:, None], float("nan"))
+        return logits.masked_fill(~usable[:, None], float("nan"))
 
     def _logits(self, x: Tensor) -> Tensor:
         size = self.batch_size
-        if size is None or len(x) <= size:
-            return self._checked(self.module(x), len(x))
+        rows = x.shape[0]
+        if size is None or rows <= size:
+            return self._checked(self.module(x), rows)
         keep = torch.is_grad_enabled() and x.requires_grad
         return torch.cat(
             [
@@ -108,17 +123,32 @@ class CountedModel(nn.Module):
         return logits
 
     @property
+    def forwards(self) -> int:
+        """Of all examples together, since the last `reset_counts`."""
+        return self._count.forwards
+
+    @property
+    def backwards(self) -> int:
+        """Of all examples together, since the last `reset_counts`."""
+        return self._count.backwards
+
+    @property
     def passes(self) -> Cost:
         """Forwards and backwards since the last `reset_counts`, summed over examples."""
         return Cost(self.forwards, self.backwards)
 
     def reset_counts(self) -> None:
         """Start counting passes again at 0."""
-        self.forwards = self.backwards = 0
+        self._count.forwards = self._count.backwards = 0
+
+    def charge(self, other: CountedModel) -> None:
+        """Count another model's passes as its own."""
+        self._count.forwards += other.forwards
+        self._count.backwards += other.backwards
 
     def halve(self) -> bool:
         """Halve the largest batch that the module gets; False when it gets single examples."""
-        largest = self._largest or self.batch_size or 1
+        largest = self._count.largest or self.batch_size or 1
         current = min(self.batch_size or largest, largest)
         if current <= 1:
             return False
@@ -126,18 +156,23 @@ class CountedModel(nn.Module):
         return True
 
 
+def _surely_finite(x: Tensor) -> bool:
+    """False where a value is not finite, or where their sum is too large to tell: one reduction."""
+    return math.isfinite(x.detach().sum().item())
+
+
 class _CountBackward(torch.autograd.Function):
     """The identity; each backward pass through it counts every example of the batch once."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, model: CountedModel) -> Tensor:
-        ctx.model = model
+    def forward(ctx: Any, x: Tensor, count: _Count) -> Tensor:
+        ctx.count = count
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         (gradient,) = gradients
-        ctx.model.backwards += len(gradient)
+        ctx.count.backwards += gradient.shape[0]
         return gradient, None
 
 

@@ -22,7 +22,7 @@ from bench.matrix.plan import Cell, keyed
 from bench.record.results import broken_within, critical_distances
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     import numpy as np
 
@@ -65,6 +65,7 @@ def choose(
     *,
     sweep: Sweep,
     headline: Epsilon,
+    stored: Callable[[str], bool],
 ) -> Chosen:
     """The examples that a cell attacks, clean errors always left out.
 
@@ -76,6 +77,7 @@ def choose(
         sweep: how epsilons are gone over. A randomised defense is broken by degrees: it is
             attacked at each epsilon.
         headline: the epsilon that evidence is gathered at: its rows leave nothing out.
+        stored: whether every shard of a cell key is: a row that was attacked whole stays whole.
     """
     if cell.scope == "check":
         return Chosen(cell, list(cell.chosen))
@@ -88,7 +90,7 @@ def choose(
         left = [i for i in clean.right if not broken[i] and not above[i]]
         inferred = any(above[i] and not broken[i] for i in clean.right)
         return Chosen(_sourced(keyed(cell, setting, left), inferred), left)
-    if mine and _skips(cell, sweep, headline):
+    if mine and _skips(cell, sweep, headline) and not stored(cell.key):
         broken = broken_within(critical_distances(mine, setting.norm), cell.epsilon)
         left = [i for i in clean.right if not broken[i]]
         if len(left) < len(clean.right):

@@ -167,6 +167,7 @@ class Bench:
                 seed=task.seed,
                 surrogates=dict(surrogates),
                 source=source,
+                randomised=task.clean_draws > 1,
             )
             proposal = attack.run(problem)
             if not isinstance(proposal, Proposal):
@@ -175,8 +176,7 @@ class Bench:
                 )
         result = TaskResult(task)
         for helper in helpers:
-            model.forwards += helper.forwards
-            model.backwards += helper.backwards
+            model.charge(helper)
         spent = model.forwards
         for position, (_, epsilon) in enumerate(task.cells):
             threat = ThreatModel(task.norm, epsilon)

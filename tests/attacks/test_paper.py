@@ -84,6 +84,7 @@ def test_the_suite_has_the_papers_epsilons(family: str, epsilon: str) -> None:
     assert suite_epsilons("paper", family, Norm.L2) == ()
 
 
+@pytest.mark.usefixtures("nobody_leaves")
 @pytest.mark.parametrize(
     ("name", "steps", "size"), [("pgd[steps=20]", 20, 0.003), (MIM, 10, 0.007)]
 )
@@ -98,6 +99,7 @@ def test_steps_are_the_papers_at_its_epsilon(name: str, steps: int, size: float)
     assert bool(first.any()) == name.startswith("pgd")  # MIM starts at the input, PGD at random
 
 
+@pytest.mark.usefixtures("nobody_leaves")
 def test_momentum_sums_up_gradients_of_l1_size_1() -> None:
     """Each iterate is that of Dong et al. written in NumPy; summed signs lead elsewhere."""
     posed, _ = linear_problem(4, Norm.LINF, 12)

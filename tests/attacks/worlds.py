@@ -28,6 +28,16 @@ class Function(nn.Module):
         return self.function(x)
 
 
+def column(*logits: Tensor) -> Tensor:
+    """Logits of shape (N, classes) from one tensor per class."""
+    return torch.stack(logits, dim=1)
+
+
+def grey(count: int, value: float = 0.5) -> Tensor:
+    """Uniform grey inputs."""
+    return torch.full((count, *SHAPE), value)
+
+
 def builtin_attacks() -> list[str]:
     """The registered attacks that Winnow brings itself, whatever other tests registered."""
     return [n for n in attacks.names() if attacks.get(n).__module__.startswith("attacks.")]

@@ -217,6 +217,25 @@ def test_a_sweep_is_the_same_on_many_workers_and_continued(tmp_path: Path, worke
     assert figures(run(prepare(alone)).summary) == first
 
 
+@pytest.mark.usefixtures("gradients_alone")
+def test_what_was_attacked_whole_stays_whole(tmp_path: Path) -> None:
+    """A run at each epsilon is not made less by a later command that would have inferred."""
+    each = RunConfig(
+        defenses=("relu",),
+        attacks="fgsm",
+        n=12,
+        epsilons=("0.1", "0.2", "0.3"),
+        escalate=False,
+        sweep="each",
+        workers=1,
+        out=tmp_path,
+    )
+    rows = run(prepare(each)).summary["defenses"]["relu"]["attacks"]["fgsm"]
+    assert rows["0.1"]["broken"] > 12 - rows["0.1"]["attacked"]  # else nothing could be inferred
+    later = run(prepare(dataclasses.replace(each, sweep="bracket")))
+    assert later.summary["defenses"]["relu"]["attacks"]["fgsm"] == rows
+
+
 def test_the_sample_is_a_tenth_of_the_examples_and_follows_from_the_seed() -> None:
     """At least one pair; another seed takes others."""
     pairs = [("a", "0.1", i) for i in range(40)] + [("a", "0.2", i) for i in range(20)]
