@@ -27,6 +27,7 @@ from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
 from bench.api import Problem
+from bench.grammar import split_names
 from bench.matrix.tasks import Clean, tasks_for
 from bench.matrix.work import Bench, one_thread
 from bench.record.store import RunStore
@@ -202,16 +203,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
     parser.add_argument("--attacks", default="fgsm,pgd,square[queries=100]")
     parser.add_argument("--defenses", default="relu,relu-at")
+    parser.add_argument("--dataset", default="digits", help="digits, or parquet:…")
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
     arguments = parser.parse_args(argv)
     measured = []
     with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
-        for attack in arguments.attacks.split(","):
-            for defense in arguments.defenses.split(","):
+        for attack in split_names(arguments.attacks):
+            for defense in split_names(arguments.defenses):
                 prepared = alone(
                     defense,
                     attack,
                     n=arguments.n,
+                    dataset=arguments.dataset,
                     epsilons=(arguments.epsilon,),
                     seed=arguments.seed,
                     out=Path(folder),
@@ -222,7 +225,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say(table(HEADER, [line.row for line in measured], text=text) + "\n")
     for line in measured:
         say(words(line))
-    facts = {"rounds": arguments.rounds, "data": "digits", "Linf": arguments.epsilon}
+    facts = {"rounds": arguments.rounds, "data": arguments.dataset, "Linf": arguments.epsilon}
     say("\n" + surroundings(n=arguments.n, seed=arguments.seed, **facts))
 
 
