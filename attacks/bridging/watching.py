@@ -102,7 +102,7 @@ class Recorder(Guard):
         if len(rows) == 0:
             raise Settled
         whole = len(rows) == len(x)
-        part = x if whole else x[rows]
+        part = x if whole else x.index_select(0, rows)
         logits = super().forward(part)
         self._record(part.detach(), logits.detach(), rows)
         return logits if whole else self._logits.index_copy(0, rows, logits)
