@@ -116,7 +116,8 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
     twins = [d.twin for d in asked if d.twin] if config.twins and config.examine else []
     shape, digest = dataset.load("test").shape, dataset.digest("train")
     paths = {}
-    for name in dict.fromkeys([*(d.name for d in asked), *twins]):
+    wanted = [*(d.name for d in asked), *twins]
+    for name in dict.fromkeys(n for w in wanted for n in _with_starts(w, dataset.family)):
         defense = registry.defenses.create(name)
         stem = checkpoint_name(name, defense.network(shape=shape), digest, seed)
         paths[name] = folder / f"{stem}.safetensors"
@@ -132,4 +133,12 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
                 command=config.command,
                 on_progress=on_progress,
             )
-    return paths
+    return {name: paths[name] for name in wanted}
+
+
+def _with_starts(name: str, family: str | None) -> list[str]:
+    """A defense, and before it those whose weights its training starts from."""
+    recipe = registry.defenses.create(name).recipe(family) if family else None
+    if recipe is None or recipe.start is None:
+        return [name]
+    return [*_with_starts(registry.defenses.create(recipe.start).name, family), name]

@@ -132,12 +132,17 @@ def fit(
     return history
 
 
+def held_out_count(n: int, count: int) -> int:
+    """How many of n training examples are held out where so many are asked for."""
+    return min(count, n // 5)
+
+
 def held_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]:
     """The examples to train on, and those to choose the best epoch by: the same for every seed.
 
     At most a fifth is held out, however many are asked for, so that little data can be trained on.
     """
-    count = min(count, len(examples) // 5)
+    count = held_out_count(len(examples), count)
     if not count:
         return examples, None
     generator = torch.Generator().manual_seed(derived_seed(0, "validation"))

@@ -28,7 +28,14 @@ from bench.record.files import canonical_json, digest_of
 from bench.record.provenance import device_name, version_of
 from bench.record.weights import tensors_of
 from bench.train.curve import write_curve
-from bench.train.fit import Progress, accuracy, derived_seed, fit, memory_format
+from bench.train.fit import (
+    Progress,
+    accuracy,
+    derived_seed,
+    fit,
+    held_out_count,
+    memory_format,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -103,6 +110,7 @@ def train(
     network = defense.network(shape=examples.shape)
     begin = _start(recipe, network, dataset, seed, Path(out))
     settings = json.loads(canonical_json(recipe.describe()))
+    settings["validation"] = held_out_count(len(examples), recipe.schedule.validation)
     if begin is not None and (origin := read_record(begin)) is not None:
         settings["start_weights"] = origin.weights_digest
     identity = {

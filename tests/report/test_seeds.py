@@ -92,6 +92,36 @@ class Quick(ReLU):
         return recipe
 
 
+class Later(Quick):
+    """Trained on from the weights of `quick`."""
+
+    summary = "for tests"
+
+    def recipe(self, family: str) -> Recipe:
+        """The same, from other weights."""
+        recipe = super().recipe(family)
+        recipe.start = "quick"
+        return recipe
+
+
+def test_weights_that_a_training_starts_from_are_trained_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the same seed; nobody asked for that defense itself."""
+    monkeypatch.chdir(tmp_path)
+    registry.defenses.names()
+    plugins = {**registry.defenses._classes, "quick": Quick, "later": Later}
+    monkeypatch.setattr(registry.defenses, "_classes", plugins)
+    config = RunConfig(("later",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, workers=1)
+
+    (result,) = run_seeds(config, [2]).results.values()
+
+    assert list(result.summary["defenses"]) == ["later"]
+    record = train(registry.defenses.create("later"), open_dataset("digits"), seed=2).record
+    first = train(registry.defenses.create("quick"), open_dataset("digits"), seed=2).record
+    assert record.recipe["start_weights"] == first.weights_digest
+
+
 def test_each_seed_is_trained_and_evaluated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,3 +169,10 @@ def test_interrupted_between_the_checkpoints_both_are_made(
     assert again.best is not None
     assert again.path.read_bytes() == whole.path.read_bytes()
     assert again.best.read_bytes() == whole.best.read_bytes()
+
+
+@pytest.mark.parametrize(("asked", "held"), [(15, 15), (50, 18)])
+def test_what_was_held_out_is_recorded(tmp_path: Path, asked: int, held: int) -> None:
+    """Of 90 examples at most a fifth, whatever the schedule asks for."""
+    record = train(Toy(validation=asked, epochs=1), Stripes(), out=tmp_path).record
+    assert record.recipe["validation"] == held
