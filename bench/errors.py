@@ -45,6 +45,10 @@ class PluginError(UsageError):
     """A plugin that breaks the interface; the message names the plugin and the fault."""
 
 
+class PluginWarning(UserWarning):
+    """A plugin that cannot be loaded is left out, or stands on weights that are not its own."""
+
+
 class DataError(UsageError):
     """Examples that cannot be loaded or are not what they have to be."""
 

@@ -1,16 +1,16 @@
 """Names to plugins: registration, discovery, suites.
 
 Built-in plugins are the modules that lie directly in `defenses/` and `attacks/` (their building
-blocks are packages inside); others arrive by the decorators below or by the entry-point groups
-`winnow.defenses` and `winnow.attacks`.
+blocks are packages inside), and Python files in folders of these names in the working directory
+join them; others arrive by the decorators below or by the entry-point groups `winnow.defenses` and
+`winnow.attacks`. A module that cannot be imported is left out with a warning, and who asks for its
+name is told why.
 """
 
 from __future__ import annotations
 
-import importlib
 import importlib.metadata
 import inspect
-import pkgutil
 import re
 import types
 import typing
@@ -20,13 +20,16 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from bench.api import Attack, Defense, Plugin
-from bench.errors import PluginError, UnknownNameError, UsageError, WinnowError
+from bench.discovery import edition, plugin_modules, shown
+from bench.discovery import join_local as join_local  # for the packages of plugins
+from bench.errors import PluginError, PluginWarning, UnknownNameError, UsageError, WinnowError
 from bench.grammar import Value, Written, parameters_of, split_names
 from bench.threat import Norm
 
 P = TypeVar("P", bound=Plugin)
 C = TypeVar("C", bound=type[Plugin])
-_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+#: What a bare name looks like.
+NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 
 
 class Registry(Generic[P]):
@@ -39,6 +42,7 @@ class Registry(Generic[P]):
         self.group = f"winnow.{package}"
         self._classes: dict[str, type[P]] = {}
         self._origins: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
         self._discovered = False
 
     def register(self, name: str) -> Callable[[C], C]:
@@ -64,7 +68,7 @@ class Registry(Generic[P]):
 
         if not (isinstance(cls, type) and issubclass(cls, self.base)):
             refuse(f"has to be a subclass of bench.api.{self.base.__name__}")
-        if not _NAME.fullmatch(name):
+        if not NAME.fullmatch(name):
             refuse("a name is lower-case words of letters and digits joined by hyphens")
         origin = f"{cls.__module__}.{cls.__qualname__}"
         if name in self._classes and self._origins[name] != origin:
@@ -74,6 +78,8 @@ class Registry(Generic[P]):
             refuse(f"lacks {', '.join(f'{method}()' for method in missing)}")
         if not isinstance(getattr(cls, "summary", None), str) or not cls.summary.strip():
             refuse("needs a one-line `summary`")
+        if type(cls.version) is not int or cls.version < 0:
+            refuse(f"`version` has to be a whole number from 0 up (got {cls.version!r})")
         fault = self._signature_fault(cls)
         if fault:
             refuse(fault)
@@ -123,12 +129,20 @@ class Registry(Generic[P]):
         """The class registered under a bare name.
 
         Raises:
+            PluginError: its module was left out; the error says why.
             UnknownNameError: with the closest names.
         """
         self._discover()
-        if name not in self._classes:
-            raise UnknownNameError(self.kind, name, self._classes)
-        return self._classes[name]
+        if name in self._classes:
+            return self._classes[name]
+        if name in self._left_out:
+            raise PluginError(f"{self.kind} {name!r} is not there: {self._left_out[name]}")
+        raise UnknownNameError(self.kind, name, self._classes)
+
+    def knows(self, name: str) -> bool:
+        """Whether a bare name is registered, or is that of a plugin that was left out."""
+        self._discover()
+        return name in self._classes or name in self._left_out
 
     def create(self, text: str) -> P:
         """A plugin from its name as written, `name` and `parameters` filled in.
@@ -151,6 +165,7 @@ class Registry(Generic[P]):
             raise UsageError(f"{text}: {error}") from error
         full = {key: values.get(key, parameter.default) for key, parameter in known.items()}
         plugin.parameters = full
+        plugin.version = edition(cls, cls.version)
         options = [
             f"{key}={parameter.write(full[key])}"
             for key, parameter in sorted(known.items())
@@ -163,14 +178,12 @@ class Registry(Generic[P]):
         if self._discovered:
             return
         self._discovered = True  # before importing: a plugin's module may ask for names itself
-        try:
-            package = importlib.import_module(self.package)
-            for module in pkgutil.iter_modules(package.__path__):
-                if not module.ispkg and not module.name.startswith("_"):
-                    importlib.import_module(f"{self.package}.{module.name}")
-        except BaseException:
-            self._discovered = False
-            raise
+        for module in plugin_modules(self.package):
+            before = dict(self._classes)
+            if fault := module.import_it():
+                self._classes = before  # not half of a file
+                names = module.plugin_names(self.kind)
+                self._leave_out(names, f"{shown(module.path)} is left out: {fault}")
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
 
@@ -183,11 +196,16 @@ class Registry(Generic[P]):
             if loaded not in self._classes.values():
                 self.register(point.name)(loaded)
         except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
-            warnings.warn(
+            self._leave_out(
+                {point.name},
                 f"the plugin {point.name!r} of {point.group} ({point.value}) cannot be loaded and "
                 f"is left out: {type(error).__name__}: {error}",
-                stacklevel=2,
             )
+
+    def _leave_out(self, names: set[str], reason: str) -> None:
+        """Remember why these names are not there, and say it."""
+        self._left_out |= dict.fromkeys(names, reason)
+        warnings.warn(reason, PluginWarning, stacklevel=2)
 
 
 defenses: Registry[Defense] = Registry("defense", Defense, "defenses")
@@ -249,7 +267,7 @@ def create_attacks(text: str, norm: Norm) -> list[Attack]:
         bare = Written.parse(written)
         if bare.name in suites and not bare.options:
             members = suites[bare.name].members(norm)
-        elif bare.name in known:
+        elif attacks.knows(bare.name):
             members = [written]
         else:
             raise UnknownNameError("attack or suite", bare.name, [*known, *suites])

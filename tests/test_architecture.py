@@ -17,7 +17,7 @@ ROOT = Path(bench.__file__).parent.parent
 LAYERS = [
     {"errors"},
     {"threat", "grammar"},
-    {"api"},
+    {"api", "discovery"},
     {"registry"},
     {"data", "record"},
     {"matrix", "trust", "train"},
@@ -26,7 +26,7 @@ LAYERS = [
     {"preparation"},
     {"inquiry"},
     {"run"},
-    {"calibration", "evaluation", "figures", "publish", "seeds", "verify"},
+    {"calibration", "evaluation", "figures", "publish", "scaffold", "seeds", "verify"},
     {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API

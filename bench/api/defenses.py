@@ -25,6 +25,10 @@ class Defense(Plugin):
     twin: str | None = None
     """The same architecture and training with ReLU, the control it is compared with: a canonical
     name."""
+    weights_of: str | None = None
+    """The defense, as written, whose weights it takes where it has none of its own: for one that
+    is put around a network that was trained without it. The names in its `state_dict` have to be
+    the same."""
 
     @abstractmethod
     def network(self, *, shape: tuple[int, int, int]) -> str:

@@ -11,8 +11,10 @@ class Plugin(ABC):
 
     summary: ClassVar[str]
     """One line for `python -m bench list`."""
-    version: ClassVar[int] = 1
-    """Raise it when results change: stored outcomes of another version are not reused."""
+    version: int = 1
+    """Raise it when results change: stored outcomes of another version are not reused. 0 marks a
+    draft: every change of its file makes it another version. A file in the working directory's
+    `defenses/` or `attacks/` is a draft unless it gives a number."""
 
     name: str = ""
     """The canonical name, such as `kwta[gamma=0.2]`: keys sorted, defaults left out."""

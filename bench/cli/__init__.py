@@ -14,6 +14,7 @@ from bench.cli.figure import app as figure
 from bench.cli.list import list_plugins
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.scaffold import new_attack, new_defense
 from bench.cli.selftest import selftest
 from bench.cli.train import train
 from bench.cli.verify import verify
@@ -38,6 +39,8 @@ app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
 app.command("selftest")(selftest)
+app.command("new-defense")(new_defense)
+app.command("new-attack")(new_attack)
 app.add_typer(figure, name="figure")
 
 

@@ -13,10 +13,12 @@ import multiprocessing.connection
 import os
 import signal
 import threading
+import warnings
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.errors import PluginWarning
 from bench.matrix.work import TaskResult
 
 if TYPE_CHECKING:
@@ -129,6 +131,7 @@ class Workers:
 def _serve(connection: Connection, bench: Bench) -> None:
     """A worker's life: a task in, a result out, until the parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    warnings.simplefilter("ignore", PluginWarning)  # the parent has said it
     threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:

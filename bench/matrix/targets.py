@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+import shlex
+import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
 from bench.data import open_dataset
-from bench.errors import CheckpointError, ModelError, UsageError
+from bench.errors import CheckpointError, ModelError, PluginWarning, UsageError
 from bench.grammar import Written, parameters_of
 from bench.matrix.plan import Target
 from bench.record import checkpoints
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from bench.api import Examples
+    from bench.api import Defense, Examples
     from bench.matrix.work import Loader
     from bench.record.schema import DefenseRecord
 
@@ -69,9 +71,7 @@ def _contender(name: str, source: str, examples: Examples, path: Path | None) ->
     defense = registry.defenses.create(name)
     network = defense.network(shape=examples.shape)
     if path is None:
-        path = checkpoints.find_checkpoint(name, network, open_dataset(source).digest("train"))
-    if path is None:
-        raise checkpoints.missing_checkpoint_error(name, network, source)
+        path = _found_weights(defense, network, source)
     place = (name, network, examples.shape, examples.classes, path)
     loader = functools.partial(load, *place)
     digest = checkpoints.weights_digest(loader())
@@ -92,6 +92,41 @@ def _contender(name: str, source: str, examples: Examples, path: Path | None) ->
     )
     surrogates = functools.partial(load_surrogates, *place) if declared else None
     return Contender(target, loader, record, surrogates)
+
+
+def _found_weights(defense: Defense, network: str, source: str) -> Path:
+    """The checkpoint of a defense: its own, or that of the defense whose weights it takes.
+
+    Warns where what is evaluated is not what was trained.
+
+    Raises:
+        CheckpointError: there is neither.
+    """
+    command = f"python -m bench train --defense {shlex.quote(defense.name)}"
+    digest = open_dataset(source).digest("train")
+    path = checkpoints.find_checkpoint(defense.name, network, digest)
+    if path is not None:
+        record = checkpoints.read_record(path)
+        if record is not None and record.version not in (None, defense.version):
+            warnings.warn(
+                f"{defense.name} has changed since its weights were trained ({path.name}); "
+                f"to train them again: {command} --dataset {shlex.quote(source)} --fresh",
+                PluginWarning,
+                stacklevel=2,
+            )
+        return path
+    if defense.weights_of is not None:
+        other = registry.defenses.create(defense.weights_of).name
+        path = checkpoints.find_checkpoint(other, network, digest)
+    if path is None:
+        raise checkpoints.missing_checkpoint_error(defense.name, network, source)
+    warnings.warn(
+        f"{defense.name} has no weights of its own and is evaluated with those of {other} "
+        f"({path.name}); to train it: {command} --dataset {shlex.quote(source)}",
+        PluginWarning,
+        stacklevel=2,
+    )
+    return path
 
 
 class Entrants(NamedTuple):

@@ -75,6 +75,8 @@ class CheckpointRecord(Record):
     """SHA-256 over names, dtypes, shapes and bytes of the weights."""
     command: str
     """What makes it again."""
+    version: int | None = None
+    """Of the defense when it was trained; None in records from before it was kept."""
 
     @field_validator("recipe", mode="before")
     @classmethod

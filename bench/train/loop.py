@@ -115,6 +115,7 @@ def train(
         settings["start_weights"] = origin.weights_digest
     identity = {
         "defense": defense.name,
+        "version": defense.version,
         "network": network,
         "shape": examples.shape,
         "classes": examples.classes,
@@ -226,10 +227,12 @@ def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord 
     if not path.exists():
         return None
     record = read_record(path)
+    if record is not None and record.version is None:
+        identity = {**identity, "version": None}  # it is older than that
     if record is None or any(getattr(record, key) != value for key, value in identity.items()):
         raise UsageError(
-            f"{path} is there already, from a training with other settings; --fresh writes over "
-            "it, and --out FOLDER keeps it"
+            f"{path} is there already, from a training with other settings, or of another version "
+            "of the defense's file; --fresh writes over it, and --out FOLDER keeps it"
         )
     return record
 
