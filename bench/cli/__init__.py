@@ -10,6 +10,7 @@ from typing import Any
 import typer
 from rich.console import Console
 
+from bench.cli.check import check
 from bench.cli.figure import app as figure
 from bench.cli.list import list_plugins
 from bench.cli.report import report
@@ -39,6 +40,7 @@ app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
 app.command("selftest")(selftest)
+app.command("check")(check)
 app.command("new-defense")(new_defense)
 app.command("new-attack")(new_attack)
 app.add_typer(figure, name="figure")

@@ -1,0 +1,387 @@
+"""What a defense has to keep, check by check: `CHECKS` is the list."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bench import registry
+from bench.api import Recipe
+from bench.data.base import FAMILY_OF_SHAPE
+from bench.errors import UsageError
+from bench.grammar import Written, parameters_of
+from bench.matrix.isolation import isolated_generators
+from bench.record.checkpoints import weights_digest
+from bench.record.weights import tensors_of
+from bench.testing.conformance import Check, NotApplicableError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from bench.api import Defense
+
+#: Shapes of inputs, the first that the defense has a network for is taken; and one that few have.
+SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 224, 224))
+ODD = (2, 7, 5)
+CLASSES = 10
+#: Noise, after a black and a white image.
+NOISE = 6
+#: How far normalised logits may differ by rounding (AutoAttack's own check).
+ALIKE = 1e-4
+#: The share of inputs whose logits may differ by more: where values tie, rounding decides.
+TIED = 0.25
+
+
+class DefenseSubject:
+    """A defense, its module with untrained weights, and inputs for it.
+
+    Args:
+        name: as written.
+
+    Raises:
+        UsageError: there is no such defense, or it does not take these options.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.plugin: Defense = registry.defenses.create(name)
+
+    @functools.cached_property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the inputs."""
+        for shape in SHAPES:
+            try:
+                self.plugin.network(shape=shape)
+            except UsageError:
+                continue
+            return shape
+        raise NotApplicableError(f"it has no network for any of {SHAPES}")
+
+    @functools.cached_property
+    def network(self) -> str:
+        """What `network` says for these inputs."""
+        return self.plugin.network(shape=self.shape)
+
+    def build(self, seed: int = 0) -> nn.Module:
+        """A new module, in eval mode."""
+        with isolated_generators(seed):
+            module = self.plugin.build(network=self.network, shape=self.shape, classes=CLASSES)
+        return module.eval()
+
+    @functools.cached_property
+    def module(self) -> nn.Module:
+        """The one that checks ask; a check that changes it builds its own."""
+        try:
+            return self.build()
+        except NotApplicableError:
+            raise
+        except Exception as error:
+            raise NotApplicableError(f"it cannot be built ({type(error).__name__})") from error
+
+    @functools.cached_property
+    def surrogates(self) -> dict[str, nn.Module]:
+        """Those that are declared, with the weights of `module`, in eval mode."""
+        with isolated_generators(1):
+            declared = self.plugin.surrogates(
+                network=self.network, shape=self.shape, classes=CLASSES
+            )
+        for module in declared.values():
+            module.load_state_dict(self.module.state_dict())
+            module.eval()
+        return declared
+
+    @functools.cached_property
+    def inputs(self) -> Tensor:
+        """A black image, a white one, and noise: float32 (2 + NOISE, C, H, W)."""
+        noise = torch.rand(NOISE, *self.shape, generator=torch.Generator().manual_seed(0))
+        return torch.cat([torch.zeros(1, *self.shape), torch.ones(1, *self.shape), noise])
+
+
+def ask(module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
+    """Logits, from a seed."""
+    with isolated_generators(seed), torch.no_grad():
+        logits: Tensor = module(x)
+    return logits
+
+
+def differing(a: Tensor, b: Tensor) -> int:
+    """In how many rows logits differ by more than rounding."""
+    a, b = a.detach().double().cpu(), b.detach().double().cpu()
+    size = b.norm(dim=1).clamp(min=1e-10)
+    return int((~((a - b).norm(dim=1) / size <= ALIKE)).sum())
+
+
+def _mostly(a: Tensor, b: Tensor, what: str) -> str | None:
+    """What is seen where more rows differ than ties explain."""
+    count = differing(a, b)
+    return f"{count} of {len(a)} inputs get other logits {what}" if count > TIED * len(a) else None
+
+
+def _randomised(subject: DefenseSubject) -> bool:
+    answers = [ask(subject.module, subject.inputs, seed) for seed in (0, 1)]
+    return differing(*answers) > 0
+
+
+def _name(subject: DefenseSubject) -> str | None:
+    plugin = subject.plugin
+    again = registry.defenses.create(plugin.name)
+    if (again.name, again.parameters) != (plugin.name, plugin.parameters):
+        return f"{plugin.name!r} is read back as {again.name!r}, with {again.parameters}"
+    bare = Written.parse(plugin.name).name
+    for key, parameter in parameters_of(type(plugin)).items():
+        if parameter.default == "":
+            continue
+        written = f"{bare}[{key}={parameter.write(parameter.default)}]"
+        if (found := registry.defenses.create(written).name) != bare:
+            return f"{written!r}, its default written out, is read as {found!r}"
+    return None
+
+
+def _build(subject: DefenseSubject) -> str | None:
+    module = subject.build()
+    return None if isinstance(module, nn.Module) else f"build() returned {type(module).__name__}"
+
+
+def _output(subject: DefenseSubject) -> str | None:
+    for x in (subject.inputs, subject.inputs[:1]):
+        logits = ask(subject.module, x)
+        if not isinstance(logits, Tensor) or logits.shape != (len(x), CLASSES):
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            return f"{got} for {len(x)} inputs and {CLASSES} classes"
+        if logits.dtype != torch.float32:
+            return f"logits are {logits.dtype}"
+        if not bool(logits.isfinite().all()):
+            return f"{int((~logits.isfinite()).any(dim=1).sum())} inputs get NaN or infinity"
+    return None
+
+
+def _eval_mode(subject: DefenseSubject) -> str | None:
+    module = subject.build()
+    ask(module, subject.inputs)
+    woken = [name or "the module itself" for name, m in module.named_modules() if m.training]
+    return f"in training mode after a forward pass: {', '.join(woken[:3])}" if woken else None
+
+
+def _input_unchanged(subject: DefenseSubject) -> str | None:
+    x = subject.inputs.clone()
+    ask(subject.module, x)
+    changed = int((x != subject.inputs).flatten(1).any(dim=1).sum())
+    return f"{changed} of {len(x)} inputs are changed in place" if changed else None
+
+
+def _same_seed(subject: DefenseSubject) -> str | None:
+    first, second = (ask(subject.module, subject.inputs) for _ in range(2))
+    count = differing(first, second)
+    return f"{count} inputs get other logits when asked again with the same seed" if count else None
+
+
+def _no_state(subject: DefenseSubject) -> str | None:
+    module = subject.build()
+    before, first = weights_digest(module), ask(module, subject.inputs)
+    ask(module, 1 - subject.inputs)
+    if weights_digest(module) != before:
+        return "a forward pass changes parameters or buffers"
+    count = differing(first, ask(module, subject.inputs))
+    return f"{count} inputs get other logits after the model saw others" if count else None
+
+
+def _batch_mates(subject: DefenseSubject) -> str | None:
+    if _randomised(subject):
+        raise NotApplicableError("it is randomised: an answer differs in the same batch already")
+    whole = ask(subject.module, subject.inputs)
+    alone = torch.cat([ask(subject.module, x[None]) for x in subject.inputs])
+    return _mostly(alone, whole, "alone than in a batch")
+
+
+def slope(module: nn.Module, x: Tensor) -> Tensor | None:
+    """The gradient of the difference of the two largest logits; None where there is none."""
+    x = x.clone().requires_grad_()
+    with isolated_generators(0), torch.enable_grad():
+        top = module(x).topk(2, dim=1).values
+        difference = (top[:, 0] - top[:, 1]).sum()
+        if not difference.requires_grad:
+            return None
+        (gradient,) = torch.autograd.grad(difference, x, allow_unused=True)
+    return gradient if isinstance(gradient, Tensor) else None
+
+
+def _useless(module: nn.Module, x: Tensor) -> str | None:
+    """What is wrong with a gradient that nothing can be done with."""
+    gradient = slope(module, x)
+    if gradient is None:
+        return "cannot be computed"
+    if not bool(gradient.isfinite().all()):
+        return "is not finite"
+    flat = int((gradient == 0).flatten(1).all(dim=1).sum())
+    return f"is zero on {flat} of {len(x)} inputs" if 2 * flat > len(x) else None
+
+
+def _gradient(subject: DefenseSubject) -> str | None:
+    noise = subject.inputs[2:]
+    own = _useless(subject.module, noise)
+    if own is None:
+        return None
+    if not subject.surrogates:
+        return f"the gradient {own}, and no surrogates are declared"
+    theirs = {name: _useless(module, noise) for name, module in subject.surrogates.items()}
+    if all(theirs.values()):
+        name, fault = next(iter(theirs.items()))
+        return f"the gradient {own}, and that of the surrogate {name!r} {fault}"
+    return None
+
+
+def _surrogates(subject: DefenseSubject) -> str | None:
+    declared = subject.plugin.surrogates(
+        network=subject.network, shape=subject.shape, classes=CLASSES
+    )
+    if not declared:
+        raise NotApplicableError("it declares none")
+    own = ask(subject.module, subject.inputs)
+    for name, module in declared.items():
+        if misfit := _misfit(module, subject.module):
+            return f"the weights of the model do not fit the surrogate {name!r}: {misfit}"
+        other = ask(subject.surrogates[name], subject.inputs)
+        if not torch.equal(own, other):
+            far = float((own - other).abs().max())
+            return f"logits of the surrogate {name!r} differ from the model's by up to {far:.3g}"
+    return None
+
+
+def _misfit(module: nn.Module, other: nn.Module) -> str:
+    """Where the names and shapes of two modules' weights differ."""
+    mine = {name: tuple(t.shape) for name, t in module.state_dict().items()}
+    theirs = {name: tuple(t.shape) for name, t in other.state_dict().items()}
+    odd = sorted(set(mine.items()) ^ set(theirs.items()))
+    return f"{odd[0][0]} {odd[0][1]}" if odd else ""
+
+
+def _dtype(subject: DefenseSubject) -> str | None:
+    module = subject.build().double()
+    logits = ask(module, subject.inputs.double())
+    if logits.dtype != torch.float64:
+        return f"a module in float64 answers in {logits.dtype}"
+    return _mostly(logits, ask(subject.module, subject.inputs), "in float64")
+
+
+def _device(subject: DefenseSubject) -> str | None:
+    for where, module in subject.module.named_modules():
+        loose = [key for key, value in vars(module).items() if isinstance(value, Tensor)]
+        if loose:
+            return f"{where or 'the module itself'} holds the plain tensor {loose[0]!r}"
+    if torch.cuda.is_available():
+        module = subject.build().cuda()
+        logits = ask(module, subject.inputs.cuda())
+        if not logits.is_cuda:
+            return f"a module on the GPU answers on {logits.device}"
+    return None
+
+
+def _channels_last(subject: DefenseSubject) -> str | None:
+    if _randomised(subject):
+        raise NotApplicableError("it is randomised")
+    x = subject.inputs.contiguous(memory_format=torch.channels_last)
+    return _mostly(
+        ask(subject.module, x), ask(subject.module, subject.inputs), "when channels lie last"
+    )
+
+
+def _save_load(subject: DefenseSubject) -> str | None:
+    from safetensors.torch import load, save
+
+    other = subject.build(seed=1)
+    other.load_state_dict(load(save(tensors_of(subject.module))), strict=True)
+    count = differing(ask(other, subject.inputs), ask(subject.module, subject.inputs))
+    return f"{count} inputs get other logits after weights were saved and loaded" if count else None
+
+
+def _twin(subject: DefenseSubject) -> str | None:
+    if subject.plugin.twin is None:
+        raise NotApplicableError("it names no twin")
+    twin = registry.defenses.create(subject.plugin.twin)
+    if twin.name != subject.plugin.twin:
+        return f"{subject.plugin.twin!r} is not canonical; its name is {twin.name!r}"
+    if twin.name == subject.plugin.name:
+        return "it names itself"
+    twin.network(shape=subject.shape)
+    return None
+
+
+def _weights_of(subject: DefenseSubject) -> str | None:
+    if subject.plugin.weights_of is None:
+        raise NotApplicableError("it takes nobody's weights")
+    other = registry.defenses.create(subject.plugin.weights_of)
+    module = other.build(network=subject.network, shape=subject.shape, classes=CLASSES)
+    misfit = _misfit(module, subject.module)
+    return f"weights of {other.name} do not fit: {misfit}" if misfit else None
+
+
+def _odd_shape(subject: DefenseSubject) -> str | None:
+    try:
+        network = subject.plugin.network(shape=ODD)
+        module = subject.plugin.build(network=network, shape=ODD, classes=CLASSES).eval()
+    except UsageError:
+        return None
+    logits = ask(module, torch.rand(2, *ODD))
+    return None if logits.shape == (2, CLASSES) else f"logits of shape {tuple(logits.shape)}"
+
+
+def _recipe(subject: DefenseSubject) -> str | None:
+    family = FAMILY_OF_SHAPE.get(subject.shape)
+    if family is None:
+        raise NotApplicableError(f"no family of data has inputs of shape {subject.shape}")
+    recipe = subject.plugin.recipe(family)
+    if recipe is None:
+        raise NotApplicableError("it has none: its weights come from --checkpoint")
+    if not isinstance(recipe, Recipe):
+        return f"recipe({family!r}) returned {type(recipe).__name__}"
+    try:
+        recipe.describe()
+    except Exception as error:  # noqa: BLE001 - anybody's code
+        return f"describe() raised {type(error).__name__}: {error}"
+    return None
+
+
+def _check(id: str, expected: str, mend: str, look: Callable[[DefenseSubject], str | None]) -> Check[DefenseSubject]:  # noqa: A002, E501
+    return Check(id, expected, mend, look)
+
+
+CHECKS: tuple[Check[DefenseSubject], ...] = (
+    _check("name", "Its name, and each option written out, is read back as the same defense",
+        "give every parameter of __init__ a type, and a default that can be written", _name),
+    _check("build", "build() makes an nn.Module for the network that network() names",
+        "return a torch.nn.Module from build(network=…, shape=…, classes=…)", _build),
+    _check("output", "Logits are finite float32 of shape (N, classes), for one input as for many",
+        "end the module in one logit per class, and divide by nothing that can be 0", _output),
+    _check("eval-mode", "The module stays in eval mode",
+        "do not call train() in forward, and leave dropout and batch norm to the mode", _eval_mode),
+    _check("input-unchanged", "The input is left as it is",
+        "replace x += …, x[…] = … and functions ending in _ by ones that return", _input_unchanged),
+    _check("same-seed", "With the same seed the same input gets the same logits",
+        "draw random numbers from torch's, numpy's or random's global generator alone", _same_seed),
+    _check("keeps-no-state", "An answer depends on the input alone, not on earlier ones",
+        "keep nothing in self in forward; put what is learnt into training", _no_state),
+    _check("batch-mates", "An answer does not depend on the inputs beside it",
+        "take no statistics over dim 0; put batch norm in eval mode", _batch_mates),
+    _check("gradient", "The logits have a gradient, or surrogates that have one are declared",
+        "replace what has none (round, argmax, detach) in surrogates(): BPDA", _gradient),
+    _check("surrogates", "Each surrogate takes the same weights and answers bit for bit alike",
+        "change the backward pass alone: y.detach() + (x - x.detach()) has the value y", _surrogates),
+    _check("dtype", "In float64 it answers alike, in float64",
+        "make constants with x.new_tensor(…) or register_buffer", _dtype),
+    _check("device", "It moves to another device as a whole",
+        "register tensors with register_buffer(name, tensor)", _device),
+    _check("channels-last", "The layout of the input in memory does not matter",
+        "use reshape in place of view, and no strides", _channels_last),
+    _check("save-load", "The state_dict is all that it learnt",
+        "hold what training sets in parameters and buffers; fix the rest by parameters", _save_load),
+    _check("twin", "The twin is a defense with a network for the same inputs, canonically named",
+        "name a registered defense (python -m bench list), such as twin = \"relu\"", _twin),
+    _check("weights-of", "The weights of the defense that it names fit",
+        "keep the names of the network's weights, or train it and delete weights_of", _weights_of),
+    _check("odd-shape", "Inputs of a shape it cannot take are refused by a UsageError",
+        "raise bench.errors.UsageError in network(), saying which shapes it takes", _odd_shape),
+    _check("recipe", "recipe() returns a bench.api.Recipe that describes itself, or None",
+        "return one of defenses.recipes, or a subclass of bench.api.Recipe", _recipe),
+)  # fmt: skip
