@@ -48,8 +48,8 @@ def check(
 def _all() -> list[tuple[str, str]]:
     from bench import registry
 
-    known = [("defense", registry.defenses), ("attack", registry.attacks)]
-    return [(kind, name) for kind, each in known for name in each.names()]
+    defenses = [("defense", name) for name in registry.defenses.names()]
+    return defenses + [("attack", name) for name in registry.attacks.names()]
 
 
 def _find(written: str) -> list[tuple[str, str]]:
@@ -63,8 +63,9 @@ def _find(written: str) -> list[tuple[str, str]]:
     from bench.grammar import Written
 
     bare = Written.parse(written).name
-    known = [("defense", registry.defenses), ("attack", registry.attacks)]
-    found = [(kind, written) for kind, each in known if each.knows(bare)]
+    found = [("defense", written)] if registry.defenses.knows(bare) else []
+    if registry.attacks.knows(bare):
+        found.append(("attack", written))
     if not found:
         names = [*registry.defenses.names(), *registry.attacks.names()]
         raise UnknownNameError("defense or attack", bare, names)

@@ -1,5 +1,4 @@
-"""Models whose robustness is known, the test that Winnow's verdicts are right about them, and the
-contracts that plugins keep.
+"""Models of known robustness, the test that verdicts are right about them, and contracts.
 
 Importing this imports neither torch nor the models, nor pytest: `DefenseContract` and
 `AttackContract` are imported when they are first used.

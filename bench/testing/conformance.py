@@ -88,10 +88,10 @@ def subject_of(kind: str, name: str) -> Any:
         UsageError: there is no such plugin, or it does not take these options.
     """
     if kind == "defense":
-        from bench.testing.defense_checks import DefenseSubject
+        from bench.testing.defense_subject import DefenseSubject
 
         return DefenseSubject(name)
-    from bench.testing.attack_checks import AttackSubject
+    from bench.testing.attack_subject import AttackSubject
 
     return AttackSubject(name)
 

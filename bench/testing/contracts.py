@@ -1,9 +1,9 @@
 """The checks as pytest classes, for the tests of plugins. Importing this imports pytest and torch.
 
-    from bench.testing import DefenseContract
+from bench.testing import DefenseContract
 
-    class TestMyDefense(DefenseContract):
-        name = "my-defense"
+class TestMyDefense(DefenseContract):
+name = "my-defense"
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ class _Contract:
     name: ClassVar[str]
     """The plugin, as written; options may be given."""
     kind: ClassVar[str]
+    _subjects: ClassVar[dict[type, Any]] = {}
     _findings: ClassVar[dict[tuple[type, str], Finding]] = {}
 
-    @pytest.fixture(scope="class")
+    @pytest.fixture
     def subject(self, request: pytest.FixtureRequest) -> Any:
         """What the checks look at; one for all of them."""
         if not hasattr(request.cls, "name"):
             pytest.fail(f'{request.cls.__name__} needs `name = "…"`, the plugin\'s', pytrace=False)
-        return subject_of(self.kind, request.cls.name)
+        if request.cls not in self._subjects:
+            self._subjects[request.cls] = subject_of(self.kind, request.cls.name)
+        return self._subjects[request.cls]
 
     def _finding(self, check: Check[Any], subject: Any) -> Finding:
         key = (type(self), check.id)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
 
@@ -17,111 +14,15 @@ from bench.matrix.isolation import isolated_generators
 from bench.record.checkpoints import weights_digest
 from bench.record.weights import tensors_of
 from bench.testing.conformance import Check, NotApplicableError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from bench.api import Defense
-
-#: Shapes of inputs, the first that the defense has a network for is taken; and one that few have.
-SHAPES = ((1, 8, 8), (1, 28, 28), (3, 32, 32), (3, 64, 64), (3, 224, 224))
-ODD = (2, 7, 5)
-CLASSES = 10
-#: Noise, after a black and a white image.
-NOISE = 6
-#: How far normalised logits may differ by rounding (AutoAttack's own check).
-ALIKE = 1e-4
-#: The share of inputs whose logits may differ by more: where values tie, rounding decides.
-TIED = 0.25
-
-
-class DefenseSubject:
-    """A defense, its module with untrained weights, and inputs for it.
-
-    Args:
-        name: as written.
-
-    Raises:
-        UsageError: there is no such defense, or it does not take these options.
-    """
-
-    def __init__(self, name: str) -> None:
-        self.plugin: Defense = registry.defenses.create(name)
-
-    @functools.cached_property
-    def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the inputs."""
-        for shape in SHAPES:
-            try:
-                self.plugin.network(shape=shape)
-            except UsageError:
-                continue
-            return shape
-        raise NotApplicableError(f"it has no network for any of {SHAPES}")
-
-    @functools.cached_property
-    def network(self) -> str:
-        """What `network` says for these inputs."""
-        return self.plugin.network(shape=self.shape)
-
-    def build(self, seed: int = 0) -> nn.Module:
-        """A new module, in eval mode."""
-        with isolated_generators(seed):
-            module = self.plugin.build(network=self.network, shape=self.shape, classes=CLASSES)
-        return module.eval()
-
-    @functools.cached_property
-    def module(self) -> nn.Module:
-        """The one that checks ask; a check that changes it builds its own."""
-        try:
-            return self.build()
-        except NotApplicableError:
-            raise
-        except Exception as error:
-            raise NotApplicableError(f"it cannot be built ({type(error).__name__})") from error
-
-    @functools.cached_property
-    def surrogates(self) -> dict[str, nn.Module]:
-        """Those that are declared, with the weights of `module`, in eval mode."""
-        with isolated_generators(1):
-            declared = self.plugin.surrogates(
-                network=self.network, shape=self.shape, classes=CLASSES
-            )
-        for module in declared.values():
-            module.load_state_dict(self.module.state_dict())
-            module.eval()
-        return declared
-
-    @functools.cached_property
-    def inputs(self) -> Tensor:
-        """A black image, a white one, and noise: float32 (2 + NOISE, C, H, W)."""
-        noise = torch.rand(NOISE, *self.shape, generator=torch.Generator().manual_seed(0))
-        return torch.cat([torch.zeros(1, *self.shape), torch.ones(1, *self.shape), noise])
-
-
-def ask(module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
-    """Logits, from a seed."""
-    with isolated_generators(seed), torch.no_grad():
-        logits: Tensor = module(x)
-    return logits
-
-
-def differing(a: Tensor, b: Tensor) -> int:
-    """In how many rows logits differ by more than rounding."""
-    a, b = a.detach().double().cpu(), b.detach().double().cpu()
-    size = b.norm(dim=1).clamp(min=1e-10)
-    return int((~((a - b).norm(dim=1) / size <= ALIKE)).sum())
-
-
-def _mostly(a: Tensor, b: Tensor, what: str) -> str | None:
-    """What is seen where more rows differ than ties explain."""
-    count = differing(a, b)
-    return f"{count} of {len(a)} inputs get other logits {what}" if count > TIED * len(a) else None
-
-
-def _randomised(subject: DefenseSubject) -> bool:
-    answers = [ask(subject.module, subject.inputs, seed) for seed in (0, 1)]
-    return differing(*answers) > 0
+from bench.testing.defense_subject import (
+    CLASSES,
+    ODD,
+    DefenseSubject,
+    ask,
+    differing,
+    mostly,
+    randomised,
+)
 
 
 def _name(subject: DefenseSubject) -> str | None:
@@ -188,11 +89,11 @@ def _no_state(subject: DefenseSubject) -> str | None:
 
 
 def _batch_mates(subject: DefenseSubject) -> str | None:
-    if _randomised(subject):
+    if randomised(subject):
         raise NotApplicableError("it is randomised: an answer differs in the same batch already")
     whole = ask(subject.module, subject.inputs)
     alone = torch.cat([ask(subject.module, x[None]) for x in subject.inputs])
-    return _mostly(alone, whole, "alone than in a batch")
+    return mostly(alone, whole, "alone than in a batch")
 
 
 def slope(module: nn.Module, x: Tensor) -> Tensor | None:
@@ -262,7 +163,7 @@ def _dtype(subject: DefenseSubject) -> str | None:
     logits = ask(module, subject.inputs.double())
     if logits.dtype != torch.float64:
         return f"a module in float64 answers in {logits.dtype}"
-    return _mostly(logits, ask(subject.module, subject.inputs), "in float64")
+    return mostly(logits, ask(subject.module, subject.inputs), "in float64")
 
 
 def _device(subject: DefenseSubject) -> str | None:
@@ -279,11 +180,13 @@ def _device(subject: DefenseSubject) -> str | None:
 
 
 def _channels_last(subject: DefenseSubject) -> str | None:
-    if _randomised(subject):
+    if randomised(subject):
         raise NotApplicableError("it is randomised")
-    x = subject.inputs.contiguous(memory_format=torch.channels_last)
-    return _mostly(
-        ask(subject.module, x), ask(subject.module, subject.inputs), "when channels lie last"
+    own = ask(subject.module, subject.inputs)
+    last = subject.inputs.contiguous(memory_format=torch.channels_last)
+    turned = subject.inputs.mT.contiguous().mT  # of one channel: columns before rows
+    return mostly(ask(subject.module, last), own, "when channels lie last") or mostly(
+        ask(subject.module, turned), own, "when columns lie before rows"
     )
 
 
@@ -334,7 +237,7 @@ def _recipe(subject: DefenseSubject) -> str | None:
     recipe = subject.plugin.recipe(family)
     if recipe is None:
         raise NotApplicableError("it has none: its weights come from --checkpoint")
-    if not isinstance(recipe, Recipe):
+    if not isinstance(recipe, Recipe):  # a plugin's word for it
         return f"recipe({family!r}) returned {type(recipe).__name__}"
     try:
         recipe.describe()
@@ -343,45 +246,41 @@ def _recipe(subject: DefenseSubject) -> str | None:
     return None
 
 
-def _check(id: str, expected: str, mend: str, look: Callable[[DefenseSubject], str | None]) -> Check[DefenseSubject]:  # noqa: A002, E501
-    return Check(id, expected, mend, look)
-
-
 CHECKS: tuple[Check[DefenseSubject], ...] = (
-    _check("name", "Its name, and each option written out, is read back as the same defense",
+    Check("name", "Its name, and each option written out, is read back as the same defense",
         "give every parameter of __init__ a type, and a default that can be written", _name),
-    _check("build", "build() makes an nn.Module for the network that network() names",
+    Check("build", "build() makes an nn.Module for the network that network() names",
         "return a torch.nn.Module from build(network=…, shape=…, classes=…)", _build),
-    _check("output", "Logits are finite float32 of shape (N, classes), for one input as for many",
+    Check("output", "Logits are finite float32 of shape (N, classes), for one input as for many",
         "end the module in one logit per class, and divide by nothing that can be 0", _output),
-    _check("eval-mode", "The module stays in eval mode",
+    Check("eval-mode", "The module stays in eval mode",
         "do not call train() in forward, and leave dropout and batch norm to the mode", _eval_mode),
-    _check("input-unchanged", "The input is left as it is",
+    Check("input-unchanged", "The input is left as it is",
         "replace x += …, x[…] = … and functions ending in _ by ones that return", _input_unchanged),
-    _check("same-seed", "With the same seed the same input gets the same logits",
+    Check("same-seed", "With the same seed the same input gets the same logits",
         "draw random numbers from torch's, numpy's or random's global generator alone", _same_seed),
-    _check("keeps-no-state", "An answer depends on the input alone, not on earlier ones",
+    Check("keeps-no-state", "An answer depends on the input alone, not on earlier ones",
         "keep nothing in self in forward; put what is learnt into training", _no_state),
-    _check("batch-mates", "An answer does not depend on the inputs beside it",
+    Check("batch-mates", "An answer does not depend on the inputs beside it",
         "take no statistics over dim 0; put batch norm in eval mode", _batch_mates),
-    _check("gradient", "The logits have a gradient, or surrogates that have one are declared",
+    Check("gradient", "The logits have a gradient, or surrogates that have one are declared",
         "replace what has none (round, argmax, detach) in surrogates(): BPDA", _gradient),
-    _check("surrogates", "Each surrogate takes the same weights and answers bit for bit alike",
-        "change the backward pass alone: y.detach() + (x - x.detach()) has the value y", _surrogates),
-    _check("dtype", "In float64 it answers alike, in float64",
+    Check("surrogates", "Each surrogate takes the same weights and answers bit for bit alike",
+        "y.detach() + (x - x.detach()) has the value y and the gradient of x", _surrogates),
+    Check("dtype", "In float64 it answers alike, in float64",
         "make constants with x.new_tensor(…) or register_buffer", _dtype),
-    _check("device", "It moves to another device as a whole",
+    Check("device", "It moves to another device as a whole",
         "register tensors with register_buffer(name, tensor)", _device),
-    _check("channels-last", "The layout of the input in memory does not matter",
+    Check("channels-last", "The layout of the input in memory does not matter",
         "use reshape in place of view, and no strides", _channels_last),
-    _check("save-load", "The state_dict is all that it learnt",
-        "hold what training sets in parameters and buffers; fix the rest by parameters", _save_load),
-    _check("twin", "The twin is a defense with a network for the same inputs, canonically named",
+    Check("save-load", "The state_dict is all that it learnt",
+        "hold what training sets in parameters and buffers", _save_load),
+    Check("twin", "The twin is a defense with a network for the same inputs, canonically named",
         "name a registered defense (python -m bench list), such as twin = \"relu\"", _twin),
-    _check("weights-of", "The weights of the defense that it names fit",
+    Check("weights-of", "The weights of the defense that it names fit",
         "keep the names of the network's weights, or train it and delete weights_of", _weights_of),
-    _check("odd-shape", "Inputs of a shape it cannot take are refused by a UsageError",
+    Check("odd-shape", "Inputs of a shape it cannot take are refused by a UsageError",
         "raise bench.errors.UsageError in network(), saying which shapes it takes", _odd_shape),
-    _check("recipe", "recipe() returns a bench.api.Recipe that describes itself, or None",
+    Check("recipe", "recipe() returns a bench.api.Recipe that describes itself, or None",
         "return one of defenses.recipes, or a subclass of bench.api.Recipe", _recipe),
 )  # fmt: skip

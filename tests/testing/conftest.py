@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
+from bench import registry
+from bench.api import Defense
 from bench.testing import honest
 from bench.testing.canaries import TWIN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
@@ -50,3 +52,18 @@ def margin_gradient(model: nn.Module, inputs: Tensor) -> Tensor:
     top = model(x).topk(2, dim=1).values
     (gradient,) = torch.autograd.grad((top[:, 0] - top[:, 1]).sum(), x)
     return gradient
+
+
+@pytest.fixture
+def register(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], str]:
+    """Registers a class under a name of its own, and forgets it afterwards."""
+    for each in (registry.defenses, registry.attacks):
+        each.names()
+        monkeypatch.setattr(each, "_classes", dict(each._classes))
+
+    def add(cls: type) -> str:
+        each: Any = registry.defenses if issubclass(cls, Defense) else registry.attacks
+        each.register("test-conformance")(cls)
+        return "test-conformance"
+
+    return add
