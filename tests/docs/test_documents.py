@@ -1,0 +1,102 @@
+"""What the documents tell a reader to type works, in a fresh folder outside the repository.
+
+Every fenced block has a tag. Lines of `sh` are commands of ours; a `python` block is executed, or
+written to the file that its first line names (`# defenses/my_defense.py`); others are only read.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+import bench
+
+ROOT = Path(bench.__file__).parent.parent
+DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
+READ_ONLY = {"text", "toml", "json", "ini", "yaml"}
+PROGRAM = ["python", "-m", "bench"]
+
+
+class Block(NamedTuple):
+    """A fenced block."""
+
+    tag: str
+    text: str
+
+
+def blocks_of(document: str) -> list[Block]:
+    """The fenced blocks of a document, in order."""
+    fences = re.findall(r"^```([^\n`]*)\n(.*?)^```$", document, flags=re.DOTALL | re.MULTILINE)
+    return [Block(tag.strip(), text) for tag, text in fences]
+
+
+def steps_of(document: str) -> list[Block]:
+    """What has to be done: a command, a source to execute, or a file to write, in order.
+
+    Raises:
+        ValueError: a block without a known tag, or a command that is not ours.
+    """
+    steps = []
+    for tag, text in blocks_of(document):
+        if tag == "sh":
+            for line in text.splitlines():
+                if shlex.split(line, comments=True)[:3] not in ([], PROGRAM):
+                    raise ValueError(f"not a command of ours: {line}")
+                steps.append(Block("command", line))
+        elif tag == "python":
+            named = re.match(r"# ((?:defenses|attacks)/\w+\.py)\n", text)
+            steps.append(Block(named[1] if named else "source", text))
+        elif tag not in READ_ONLY:
+            raise ValueError(f"a block is tagged {tag!r}")
+    return steps
+
+
+def do(step: Block, folder: Path) -> None:
+    """Do a step; a command or a source has to succeed."""
+    if step.tag == "command":
+        command = [sys.executable, *shlex.split(step.text, comments=True)[1:]]
+    elif step.tag == "source":
+        command = [sys.executable, "-c", step.text]
+    else:
+        (folder / step.tag).parent.mkdir(exist_ok=True)
+        (folder / step.tag).write_text(step.text)
+        return
+    environment = {k: v for k, v in os.environ.items() if k != "WINNOW_DATA"}
+    environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{step.text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
+def test_a_document_does_what_it_says(path: Path, tmp_path: Path) -> None:
+    """All its steps, in order, in one folder."""
+    for step in steps_of(path.read_text(encoding="utf-8")):
+        do(step, tmp_path)
+
+
+def test_the_test_above_can_fail(tmp_path: Path) -> None:
+    """An untagged block, a foreign command, a failing command or source."""
+    for document in ("```\nls\n```\n", "```sh\nrm -r x\n```\n", "```bash\nls\n```\n"):
+        with pytest.raises(ValueError, match="tagged|not a command of ours"):
+            steps_of(document)
+    for document in ("```sh\npython -m bench check nobody\n```\n", "```python\n1 / 0\n```\n"):
+        (step,) = steps_of(document)
+        with pytest.raises(AssertionError, match="nobody|ZeroDivisionError"):
+            do(step, tmp_path)
+
+
+def test_documents_that_teach_are_among_those_executed() -> None:
+    """They have commands, so that the test above is not one of nothing."""
+    for stem in ("adding-a-defense", "adding-an-attack"):
+        (path,) = (p for p in DOCUMENTS if p.stem == stem)
+        assert sum(s.tag == "command" for s in steps_of(path.read_text(encoding="utf-8"))) >= 4
