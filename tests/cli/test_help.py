@@ -6,13 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from bench.cli import app
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import typer
 
 
 def verbs(tree: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -87,11 +87,11 @@ def test_a_document_does_what_it_says(path: Path, tmp_path: Path) -> None:
 def test_the_test_above_can_fail(tmp_path: Path) -> None:
     """An untagged block, a foreign command, a failing command or source."""
     for document in ("```\nls\n```\n", "```sh\nrm -r x\n```\n", "```bash\nls\n```\n"):
-        with pytest.raises(ValueError, match="tagged|not a command of ours"):
+        with pytest.raises(ValueError, match=r"tagged|not a command of ours"):
             steps_of(document)
     for document in ("```sh\npython -m bench check nobody\n```\n", "```python\n1 / 0\n```\n"):
         (step,) = steps_of(document)
-        with pytest.raises(AssertionError, match="nobody|ZeroDivisionError"):
+        with pytest.raises(AssertionError, match=r"nobody|ZeroDivisionError"):
             do(step, tmp_path)
 
 

@@ -1,0 +1,145 @@
+"""Python files in ./defenses and ./attacks of the working directory are plugins."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import bench
+
+ROOT = Path(bench.__file__).parent.parent
+ATTACK = """
+from bench.api import Attack, Cost, Proposal
+from bench.registry import register_attack
+
+@register_attack("still")
+class Still(Attack):
+    summary = "moves nothing"
+
+    def cost(self, *, norm, shape, classes):
+        return Cost(0)
+
+    def run(self, problem):
+        return Proposal(problem.inputs)
+"""
+
+
+def ask(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run code in a fresh interpreter, started in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+
+
+def write(folder: Path, path: str, text: str) -> None:
+    """A file in a folder."""
+    (folder / path).parent.mkdir(exist_ok=True)
+    (folder / path).write_text(text)
+
+
+def test_a_file_is_found_and_its_class_by_its_module_in_any_process(tmp_path: Path) -> None:
+    """Listed beside the built-in ones; unpickled where the registry was never asked."""
+    write(tmp_path, "attacks/still.py", ATTACK)
+    code = (
+        "from bench.registry import attacks; n = attacks.names(); print('still' in n, 'pgd' in n)"
+    )
+    assert ask(tmp_path, code).stdout.split() == ["True", "True"]
+    pickled = "import pickle; print(pickle.loads(b'\\x80\\x04cattacks.still\\nStill\\n.').summary)"
+    assert ask(tmp_path, pickled).stdout.strip() == "moves nothing"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order"),
+        ("import sys; sys.exit(3)", "SystemExit: 3"),
+        (ATTACK + "\n1 / 0\n", "ZeroDivisionError: division by zero"),
+        (ATTACK.replace("still", "pgd"), "the name is taken by attacks.foolbox.PGD"),
+        ("@register_attack('still'\n", "SyntaxError"),
+    ],
+)
+def test_a_file_that_raises_is_left_out_and_says_why(tmp_path: Path, text: str, why: str) -> None:
+    """A warning; nothing of it is registered, all else is; asking for it tells the reason."""
+    write(tmp_path, "attacks/still.py", text)
+    write(tmp_path, "attacks/zebra.py", ATTACK.replace("still", "zebra"))
+    done = ask(
+        tmp_path,
+        "from bench.errors import PluginError\n"
+        "from bench.registry import attacks, create_attacks\n"
+        "from bench.threat import Norm\n"
+        "n = attacks.names(); print('zebra' in n, 'still' in n, attacks.get('pgd').__module__)\n"
+        "for ask in (attacks.create, lambda name: create_attacks(name, Norm.LINF)):\n"
+        "    try:\n        ask('still')\n    except PluginError as error:\n        print(error)\n",
+    )
+
+    first, *told = done.stdout.splitlines()
+    assert first.split() == ["True", "False", "attacks.foolbox"]
+    assert len(told) == 2
+    for line in (*told, " ".join(done.stderr.split())):
+        assert "attacks/still.py is left out: " in line
+        assert why in line
+
+
+def test_built_in_modules_win(tmp_path: Path) -> None:
+    """A file of the same name is left out, with what to do."""
+    write(tmp_path, "attacks/foolbox.py", ATTACK)
+    done = ask(tmp_path, "from bench.registry import attacks; print(len(attacks.names()) > 20)")
+
+    assert done.stdout.strip() == "True"
+    assert "attacks/foolbox is a built-in's name; rename the file" in done.stderr
+
+
+def test_a_folder_that_is_a_package_is_not_executed(tmp_path: Path) -> None:
+    """It is somebody's own."""
+    write(tmp_path, "attacks/__init__.py", "")
+    write(tmp_path, "attacks/still.py", "raise RuntimeError('executed')")
+    code = (
+        f"import sys; sys.path = [{str(ROOT)!r}, *(p for p in sys.path if p not in ('', '.'))]\n"
+        "from bench.registry import attacks; print('still' in attacks.names())"
+    )
+    done = ask(tmp_path, code)
+
+    assert done.stdout.strip() == "False"
+    assert done.stderr == ""
+
+
+def test_a_draft_s_version_follows_its_file_and_a_number_stays(tmp_path: Path) -> None:
+    """With no number of its own or 0, an edit is another version; given, it is the number."""
+    versions = []
+    for text in (
+        ATTACK,
+        ATTACK + "# edited\n",
+        ATTACK + "    version = 7\n",
+        ATTACK + "    version = 0\n",
+    ):
+        write(tmp_path, "attacks/still.py", text)
+        code = "from bench.registry import attacks; print(attacks.create('still').version)"
+        versions.append(int(ask(tmp_path, code).stdout))
+
+    assert len(set(versions)) == 4
+    assert versions[2] == 7
+    assert min(versions[0], versions[1], versions[3]) > 2**20
+
+
+def test_a_broken_file_does_not_stop_a_run_on_two_workers(tmp_path: Path) -> None:
+    """The scaffold beside it is evaluated in spawned processes; the warning comes once."""
+    write(tmp_path, "defenses/broken.py", "1 / 0")
+    verb = [sys.executable, "-m", "bench"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    for arguments in (
+        ["new-attack", "my-attack"],
+        ["run", "--defense", "relu", "--attacks", "my-attack", "--n", "6", "--eps", "0.1",
+         "--no-examine", "--workers", "2", "--shard-size", "3"],
+    ):  # fmt: skip
+        done = subprocess.run(
+            [*verb, *arguments], cwd=tmp_path, env=environment,
+            capture_output=True, text=True, timeout=300, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+    assert done.stderr.count("defenses/broken.py is left out") == 1
+    assert "| my-attack |" in done.stdout
