@@ -234,10 +234,10 @@ def _recipe(subject: DefenseSubject) -> str | None:
     family = FAMILY_OF_SHAPE.get(subject.shape)
     if family is None:
         raise NotApplicableError(f"no family of data has inputs of shape {subject.shape}")
-    recipe = subject.plugin.recipe(family)
+    recipe: object = subject.plugin.recipe(family)
     if recipe is None:
         raise NotApplicableError("it has none: its weights come from --checkpoint")
-    if not isinstance(recipe, Recipe):  # a plugin's word for it
+    if not isinstance(recipe, Recipe):
         return f"recipe({family!r}) returned {type(recipe).__name__}"
     try:
         recipe.describe()

@@ -73,7 +73,8 @@ def counting(self: Any, x: Tensor) -> Tensor:
     """Logits that grow with every call."""
     self.calls = getattr(self, "calls", 0) + 1
     logits: Tensor = self.net(x)
-    return logits + self.calls * torch.arange(10.0)
+    grown: Tensor = logits + self.calls * torch.arange(10.0)
+    return grown
 
 
 def loose(self: Any, x: Tensor) -> Tensor:
@@ -101,7 +102,8 @@ def fixed(self: Any, x: Tensor) -> Tensor:
     """What it learnt lies in a closure, and no state_dict has it."""
     if "secret" not in vars(self):
         self.secret = [float(draw() % 7) for _ in range(10)]
-    return self.net(x) + x.new_tensor(self.secret)
+    logits: Tensor = self.net(x)
+    return logits + x.new_tensor(self.secret)
 
 
 class Keyed(ReLU):
