@@ -6,6 +6,7 @@ written to the file that its first line names (`# defenses/my_defense.py`); othe
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -58,30 +59,24 @@ def steps_of(document: str) -> list[Block]:
     return steps
 
 
-def do(step: Block, folder: Path) -> None:
-    """Do a step; a command or a source has to succeed."""
-    if step.tag == "command":
-        command = [sys.executable, *shlex.split(step.text, comments=True)[1:]]
-    elif step.tag == "source":
-        command = [sys.executable, "-c", step.text]
-    else:
-        (folder / step.tag).parent.mkdir(exist_ok=True)
-        (folder / step.tag).write_text(step.text)
-        return
+def follow(steps: list[Block], folder: Path) -> None:
+    """Do the steps, started in a folder; each has to succeed."""
+    listed = folder.with_suffix(".json")
+    listed.write_text(json.dumps(steps), encoding="utf-8")
     environment = {k: v for k, v in os.environ.items() if k != "WINNOW_DATA"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300,
-        check=False,
+        [sys.executable, str(ROOT / "tests" / "docs" / "follow.py"), str(listed)],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, f"{step.text}\n{done.stdout}\n{done.stderr}"
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_a_document_does_what_it_says(path: Path, tmp_path: Path) -> None:
     """All its steps, in order, in one folder."""
-    for step in steps_of(path.read_text(encoding="utf-8")):
-        do(step, tmp_path)
+    if steps := steps_of(path.read_text(encoding="utf-8")):
+        follow(steps, tmp_path)
 
 
 def test_the_test_above_can_fail(tmp_path: Path) -> None:
@@ -90,9 +85,8 @@ def test_the_test_above_can_fail(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"tagged|not a command of ours"):
             steps_of(document)
     for document in ("```sh\npython -m bench check nobody\n```\n", "```python\n1 / 0\n```\n"):
-        (step,) = steps_of(document)
         with pytest.raises(AssertionError, match=r"nobody|ZeroDivisionError"):
-            do(step, tmp_path)
+            follow(steps_of(document), tmp_path)
 
 
 def test_documents_that_teach_are_among_those_executed() -> None:
