@@ -6,13 +6,14 @@ import dataclasses
 import os
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.config import DEFAULT_N, ESCALATION, RunConfig
 from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess, Workers
+from bench.matrix.external import External
 from bench.matrix.plan import Cell, Setting, plan_cells, source_of
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
@@ -118,6 +119,7 @@ class Prepared:
             },
             device=self.device,
             batch_size=config.batch_size,
+            externals={a.name: a for a in self.attacks if isinstance(a, External)},
         )
         return InProcess(bench) if self.workers == 1 else Workers(bench, self.workers)
 
@@ -141,8 +143,6 @@ class Prepared:
         """`run.json`: these cells, and those that earlier commands added to the same run."""
         merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
         merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
-        sources = {c.target.name: c.record.weights_digest for c in self.sources}
-        sources = (previous.provenance.get("sources", {}) if previous else {}) | sources
         own = {
             c.target.name: c.record.model_copy(update={"control": c.control})
             for c in self.contenders
@@ -151,6 +151,9 @@ class Prepared:
         budget = self.escalation_budget if escalates else None
         stored = map(Epsilon.parse, previous.epsilons if previous else [])
         epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
+        extended = previous if self.imports else None
+        if extended and status == "complete":  # what the run's own command left is still to do
+            status = "complete" if extended.status == "complete" else "interrupted"
         return RunRecord(
             id=self.id,
             status=status,
@@ -165,12 +168,39 @@ class Prepared:
             examined=self.config.examine or (previous is not None and previous.examined),
             suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
             sweep="bracket" if previous and previous.sweep == "bracket" else self.sweep,
-            limit=self.config.budget,
+            limit=extended.limit if extended else self.config.budget,
             budget=budget if budget is not None or previous is None else previous.budget,
             cells=sorted(merged.values(), key=_place),
-            provenance=provenance(device=self.device, command=self.config.command)
-            | ({"sources": sources} if sources else {}),
+            provenance=self._provenance(previous),
         )
+
+    @property
+    def imports(self) -> dict[str, dict[str, Any]]:
+        """The files that stand among its attacks, by attack."""
+        return {
+            attack.name: {
+                **attack.parameters,
+                "examples": len(attack.index),
+                "command": self.config.command,
+            }
+            for attack in self.attacks
+            if isinstance(attack, External)
+        }
+
+    def _provenance(self, previous: RunRecord | None) -> dict[str, Any]:
+        """Where the figures come from, and the sources and imported files of earlier commands.
+
+        A file that is added leaves the command there that continues the run.
+        """
+        earlier = previous.provenance if previous else {}
+        found = provenance(device=self.device, command=self.config.command)
+        if previous and self.imports:
+            found = dict(earlier)
+        sources = {c.target.name: c.record.weights_digest for c in self.sources}
+        for key, own in (("sources", sources), ("imports", self.imports)):
+            if together := earlier.get(key, {}) | own:
+                found[key] = together
+        return found
 
 
 def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
@@ -209,8 +239,12 @@ def resolve_device(text: str) -> str:
     return f"cuda:{index or 0}"
 
 
-def prepare(config: RunConfig) -> Prepared:
+def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     """Check everything that can be checked before anything is computed or written.
+
+    Args:
+        config: what is asked for.
+        attacks: instead of those that the configuration names.
 
     Raises:
         UsageError: whatever in the configuration cannot be.
@@ -228,7 +262,8 @@ def prepare(config: RunConfig) -> Prepared:
             raise UsageError(f"--{name} has to be at least 1 (got {value})")
     if not config.defenses:
         raise UsageError("no defense given; name one, such as --defense kwta")
-    attacks = registry.create_attacks(config.attacks, config.norm)
+    if attacks is None:
+        attacks = registry.create_attacks(config.attacks, config.norm)
     for name in config.defenses:
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)

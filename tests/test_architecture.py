@@ -26,7 +26,7 @@ LAYERS = [
     {"preparation"},
     {"inquiry"},
     {"run"},
-    {"calibration", "evaluation", "figures", "publish", "scaffold", "seeds", "verify"},
+    {"calibration", "evaluation", "figures", "imports", "publish", "scaffold", "seeds", "verify"},
     {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.cli.check import check
 from bench.cli.figure import app as figure
+from bench.cli.import_adversarial import import_adversarial
 from bench.cli.list import list_plugins
 from bench.cli.report import report
 from bench.cli.run import run
@@ -39,6 +40,7 @@ app.command("train")(train)
 app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
+app.command("import-adversarial")(import_adversarial)
 app.command("selftest")(selftest)
 app.command("check")(check)
 app.command("new-defense")(new_defense)

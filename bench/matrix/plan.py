@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from bench.matrix.external import External
 from bench.matrix.judge import JUDGING_VERSION
 from bench.record.files import digest_of
 from bench.record.provenance import version_of
@@ -88,7 +89,7 @@ class Cell:
     source: Source = "attacked"
     """`inferred`: examples are left out whose outcome follows from another epsilon."""
     chosen: tuple[int, ...] = ()
-    """The examples that a cell of scope `check` attacks."""
+    """The examples that it attacks, but for clean errors; where empty, what its scope says."""
     skipped: str = ""
     """Why it cannot run."""
     round: int = 0
@@ -111,8 +112,15 @@ def plan_cells(
     cells = [Cell(target, None, ZERO, cell_key(target, None, ZERO, setting)) for target in targets]
     for target in targets:
         for attack in attacks:
-            cells += [plan_cell(target, attack, epsilon, setting) for epsilon in setting.epsilons]
+            cells += [_plan_first(target, attack, epsilon, setting) for epsilon in setting.epsilons]
     return cells
+
+
+def _plan_first(target: Target, attack: Attack, epsilon: Epsilon, setting: Setting) -> Cell:
+    """A cell as the user asked for it: of a file that holds only some examples, it is no row."""
+    if isinstance(attack, External) and len(attack.index) < setting.n:
+        return plan_cell(target, attack, epsilon, setting, scope="remaining", chosen=attack.index)
+    return plan_cell(target, attack, epsilon, setting)
 
 
 def plan_cell(
@@ -139,7 +147,7 @@ def plan_cell(
     )
     if cell.skipped or cell.scope == "remaining":
         return cell
-    return keyed(cell, setting, chosen if cell.scope == "check" else None)
+    return keyed(cell, setting, chosen or None)
 
 
 def keyed(cell: Cell, setting: Setting, remaining: Iterable[int] | None = None) -> Cell:

@@ -79,8 +79,9 @@ def choose(
         headline: the epsilon that evidence is gathered at: its rows leave nothing out.
         stored: whether every shard of a cell key is: a row that was attacked whole stays whole.
     """
-    if cell.scope == "check":
-        return Chosen(cell, list(cell.chosen))
+    if cell.chosen:
+        left = [i for i in cell.chosen if not clean.wrong[i]]
+        return Chosen(keyed(cell, setting, left), left)
     if clean.draws > 1:
         sweep = "each"
     mine = [r for r in known if r.cell.attack == cell.attack_name and r.cell.scope == cell.scope]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api import Examples
+    from bench.matrix.external import External
     from bench.matrix.judge import Judgement
     from bench.matrix.model import CountedModel
     from bench.matrix.tasks import Task
@@ -64,6 +65,8 @@ class Bench:
     surrogate_loaders: dict[str, Callable[[], dict[str, nn.Module]]]
     device: str
     batch_size: int | None
+    externals: dict[str, External] = field(default_factory=dict)
+    """Attacks that stand for files, by name: no registry knows them."""
     _models: dict[str, CountedModel] = field(default_factory=dict, repr=False)
     _surrogates: dict[str, dict[str, CountedModel]] = field(default_factory=dict, repr=False)
 
@@ -145,7 +148,8 @@ class Bench:
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
-        attack = registry.attacks.create(task.attack.partition("#")[0])
+        external = self.externals.get(task.attack)
+        attack = external or registry.attacks.create(task.attack.partition("#")[0])
         surrogates = self.surrogates(task.target) if task.surrogates else {}
         source = self.model(task.source) if task.source else None
         helpers = [*surrogates.values(), *([source] if source else [])]
@@ -169,7 +173,9 @@ class Bench:
                 source=source,
                 randomised=task.clean_draws > 1,
             )
-            proposal = attack.run(problem)
+            proposal = (
+                external.proposal(task.active, self.device) if external else attack.run(problem)
+            )
             if not isinstance(proposal, Proposal):
                 raise AttackError(
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
