@@ -11,11 +11,13 @@ import typer
 from rich.console import Console
 
 from bench.cli.check import check
+from bench.cli.compare import compare
 from bench.cli.figure import app as figure
 from bench.cli.import_adversarial import import_adversarial
 from bench.cli.list import list_plugins
 from bench.cli.report import report
 from bench.cli.run import run
+from bench.cli.runs import app as runs
 from bench.cli.scaffold import new_attack, new_defense
 from bench.cli.selftest import selftest
 from bench.cli.train import train
@@ -40,12 +42,14 @@ app.command("train")(train)
 app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
+app.command("compare")(compare)
 app.command("import-adversarial")(import_adversarial)
 app.command("selftest")(selftest)
 app.command("check")(check)
 app.command("new-defense")(new_defense)
 app.command("new-attack")(new_attack)
 app.add_typer(figure, name="figure")
+app.add_typer(runs, name="runs")
 
 
 def main() -> None:

@@ -1,0 +1,111 @@
+"""`runs`: what is stored, and making room."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="List, show and remove stored runs.\n\nExample: python -m bench runs list",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Out = Annotated[Path, typer.Option(help="Folder of the runs.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+RUNS = Path("results/runs")
+
+
+@app.command("list")
+def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
+    """List the runs in a folder: id, date, data, norm, n, defenses, status, size on the disk.
+
+    Example: python -m bench runs list
+    """
+    from bench.record.runs import stored_runs
+    from bench.report.runs import describe, render_runs
+
+    runs = stored_runs(out)
+    if as_json:
+        _print_json([describe(run) for run in runs])
+    elif not runs:
+        typer.echo(f"no runs in {out}")
+    else:
+        typer.echo(render_runs(runs))
+
+
+@app.command("show")
+def show(
+    run: Annotated[str, typer.Argument(help="A run's folder, or (the beginning of) its id.")],
+    out: Out = RUNS,
+    as_json: AsJson = False,
+) -> None:
+    """Show one run: what it has, what is unfinished, and the command that continues it.
+
+    Example: python -m bench runs show 0123456789abcdef
+    """
+    from bench.errors import StoreError
+    from bench.record.runs import find_run, look_at, stored_summary
+    from bench.report.runs import render_run, status_of
+
+    folder = find_run(run, out)
+    found = look_at(folder)
+    if as_json:
+        _print_json(status_of(found))
+        return
+    try:
+        summary = stored_summary(folder)
+    except StoreError:  # unfinished, or changed since: its figures are not shown
+        summary = None
+    typer.echo(render_run(found, summary), nl=False)
+
+
+@app.command("clean")
+def clean(
+    runs: Annotated[
+        list[str] | None, typer.Argument(help="Runs to remove: folders, or beginnings of ids.")
+    ] = None,
+    out: Out = RUNS,
+    unfinished: Annotated[
+        bool, typer.Option("--unfinished", help="Remove every run that did not finish.")
+    ] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes", help="Do it; otherwise it is only said what would go.")
+    ] = False,
+) -> None:
+    """Remove half-written files, and the runs that are named or, with --unfinished, did not finish.
+
+    Nothing is removed without --yes, nothing that a process works on, and nothing published.
+
+    Example: python -m bench runs clean --unfinished --yes
+    """
+    from bench.record.cleaning import clean as remove
+    from bench.record.cleaning import plan_cleaning
+    from bench.record.runs import find_run
+    from bench.report import write_leaderboard
+    from bench.report.runs import megabytes
+
+    chosen = [find_run(text, out) for text in runs or []]
+    removals = plan_cleaning(out, chosen, unfinished=unfinished)
+    if not removals:
+        typer.echo(f"nothing to remove in {out}")
+        return
+    for item in removals:
+        word = "removed" if yes else "would remove"
+        if yes:
+            remove([item])
+        typer.echo(f"{word} {item.path} ({item.why}, {megabytes(item.bytes)})")
+    total = megabytes(sum(item.bytes for item in removals))
+    if not yes:
+        typer.echo(f"{total} in all; nothing is removed without --yes")
+        return
+    if any(item.run for item in removals):
+        write_leaderboard(out)
+    typer.echo(f"{total} removed")
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False))

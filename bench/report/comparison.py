@@ -1,0 +1,317 @@
+"""Two runs side by side: paired differences on the same examples, and what else is not the same.
+
+Pairs are examples: what is compared is whether each of them is robust in one run and in the
+other, so that the sampling of the examples, which both share, does not blur the difference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UnknownNameError, UsageError
+from bench.report.leaderboard import Entry
+from bench.report.markdown import escape, percent, table
+from bench.threat import TOLERANCE, Epsilon
+from bench.trust.twins import mcnemar, paired_interval
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.report.markdown import Summary
+
+CLEAN = "clean"
+#: Of `provenance`, what a reader has to know when it differs.
+ORIGIN = ("commit", "python", "platform", "device", "device_name")
+SIGNIFICANT = 0.05
+
+
+def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) -> dict[str, Any]:
+    """The paired comparison of two runs, ready for JSON.
+
+    Args:
+        first: the summary of a run.
+        second: of another, or of the same for two defenses of it.
+        defenses: none for all that both have; one that both have; or one of each.
+
+    Returns:
+        `runs`, `data_digest`, `dataset`, `norm`, `n`, `differences` (what else differs between the
+        runs: a `what` with its two values) and `pairs`; of each pair the `defenses`, its own
+        `differences`, `notes`, and by epsilon, after `clean`, the two accuracies, the `difference`
+        (first minus second) with its 95 % interval, the discordant examples and the exact `p`.
+
+    Raises:
+        UsageError: the runs cannot be paired, or the defenses are not there; it says why.
+    """
+    _check_pairing(first, second)
+    named = _pairs(first, second, list(defenses))
+    return {
+        "runs": [first["run"], second["run"]],
+        "dataset": first["dataset"],
+        "data_digest": first["data_digest"],
+        "norm": first["norm"],
+        "n": first["n"],
+        "differences": _run_differences(first, second),
+        "pairs": [_pair(first, second, *names) for names in named],
+    }
+
+
+def _check_pairing(first: Summary, second: Summary) -> None:
+    """Refuse what would compare two things at once, or unlike figures."""
+    ids = f"{first['run'][:8]} and {second['run'][:8]} cannot be paired"
+    if first["data_digest"] != second["data_digest"]:
+        sides = [f"{s['dataset']}, n = {s['n']}, {s['data_digest'][:12]}" for s in (first, second)]
+        raise UsageError(
+            f"{ids}: they are on other examples ({sides[0]}; {sides[1]}); run both on the same "
+            "--dataset with the same --n"
+        )
+    if first["norm"] != second["norm"]:
+        raise UsageError(f"{ids}: one is in {first['norm']} and the other in {second['norm']}")
+    for key in ("version", "precision"):
+        sides = [summary["judging"].get(key) for summary in (first, second)]
+        if sides[0] != sides[1]:
+            raise UsageError(
+                f"{ids}: what counts as adversarial was decided by other rules (judging {key} "
+                f"{sides[0]} and {sides[1]}); run the older one again"
+            )
+
+
+def _all(summary: Summary) -> dict[str, Any]:
+    """Every defense of a run, controls last."""
+    return {**summary["defenses"], **summary.get("controls", {})}
+
+
+def _pairs(first: Summary, second: Summary, names: list[str]) -> list[tuple[str, str]]:
+    if len(names) > 2:
+        raise UsageError(f"--defense takes one name, or one for each run; got {len(names)}")
+    itself = first["run"] == second["run"]
+    if not names:
+        common = [name for name in first["defenses"] if name in second["defenses"]]
+        if itself:
+            raise UsageError(
+                "both runs are the same one: name two of its defenses, such as --defense kwta,relu"
+            )
+        if not common:
+            raise UsageError(
+                f"the runs have no defense in common ({', '.join(first['defenses'])}; "
+                f"{', '.join(second['defenses'])}); name one of each, such as --defense kwta,relu"
+            )
+        return [(name, name) for name in sorted(common)]
+    pair = names[0], names[-1]
+    for name, summary in zip(pair, (first, second), strict=True):
+        if name not in _all(summary):
+            raise UnknownNameError(f"defense of run {summary['run'][:8]}", name, _all(summary))
+    if itself and pair[0] == pair[1]:
+        raise UsageError(f"{pair[0]} of one run is not compared with itself; name another defense")
+    return [pair]
+
+
+def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, Any]:
+    ours, theirs = _all(first)[one], _all(second)[other]
+    for name, part in ((one, ours), (other, theirs)):
+        if part.get("critical") is None:
+            raise UsageError(f"{name} has no outcomes to compare: it has no clean predictions")
+    written = {Epsilon.parse(epsilon): epsilon for epsilon in theirs["worst_case"]}
+    shared = [epsilon for epsilon in ours["worst_case"] if Epsilon.parse(epsilon) in written]
+    if not shared:
+        raise UsageError(
+            f"{one} and {other} have no epsilon in common ({', '.join(ours['worst_case'])}; "
+            f"{', '.join(theirs['worst_case'])}); run one of them again with --eps of the other"
+        )
+    epsilons = {CLEAN: _difference(ours["critical"], theirs["critical"], 0.0)}
+    for epsilon in sorted(shared, key=lambda text: float(Epsilon.parse(text))):
+        limit = float(Epsilon.parse(epsilon)) + TOLERANCE
+        whole = [
+            ours["worst_case"][epsilon]["complete"],
+            theirs["worst_case"][written[Epsilon.parse(epsilon)]]["complete"],
+        ]
+        found = _difference(ours["critical"], theirs["critical"], limit)
+        epsilons[epsilon] = {**found, "complete": whole}
+    differing = _defense_differences(Entry(first, one), Entry(second, other), ours, theirs)
+    return {
+        "defenses": [one, other],
+        "headline": first["headline"] if first["headline"] in epsilons else shared[-1],
+        "epsilons": epsilons,
+        "differences": differing,
+        "notes": _notes(ours, theirs, differing),
+    }
+
+
+def _difference(
+    ours: list[float | None], theirs: list[float | None], limit: float
+) -> dict[str, Any]:
+    """Who withstands what is within a distance, example by example."""
+    n = len(ours)
+    robust = [[d is None or d > limit for d in side] for side in (ours, theirs)]
+    gained = sum(a and not b for a, b in zip(*robust, strict=True))
+    lost = sum(b and not a for a, b in zip(*robust, strict=True))
+    low, high = paired_interval(gained, lost, n)
+    return {
+        "first": sum(robust[0]) / n,
+        "second": sum(robust[1]) / n,
+        "difference": (gained - lost) / n,
+        "low": low,
+        "high": high,
+        "only_first": gained,
+        "only_second": lost,
+        "p": mcnemar(gained, lost),
+    }
+
+
+def _run_differences(first: Summary, second: Summary) -> list[dict[str, Any]]:
+    """What two runs were not done alike."""
+    sides = [_circumstances(summary) for summary in (first, second)]
+    return [
+        {"what": what, "first": sides[0].get(what), "second": sides[1].get(what)}
+        for what in dict.fromkeys([*sides[0], *sides[1]])
+        if sides[0].get(what) != sides[1].get(what)
+    ]
+
+
+def _circumstances(summary: Summary) -> dict[str, Any]:
+    origin = summary.get("provenance", {})
+    return {
+        "seed": summary["seed"],
+        "epsilons": ", ".join(summary["epsilons"]),
+        "headline": summary["headline"],
+        "judged on": summary["judging"].get("device"),
+        "sweep": summary.get("sweep"),
+        "--budget": summary.get("limit"),
+        "--escalation-budget": summary.get("budget"),
+        **{name.replace("_", " "): origin.get(name) for name in ORIGIN},
+        **{f"{name} version": version for name, version in origin.get("versions", {}).items()},
+    }
+
+
+def _defense_differences(
+    one: Entry, other: Entry, ours: dict[str, Any], theirs: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Where two defenses are not the same, or were not attacked alike."""
+    found = [
+        {"what": what, "first": ours.get(key), "second": theirs.get(key)}
+        for what, key in (("weights", "weights_digest"), ("network", "network"), ("twin", "twin"))
+        if ours.get(key) != theirs.get(key)
+    ]
+    sides = [
+        {
+            attack
+            for attack, cells in part["attacks"].items()
+            if any(cell["status"] != "skipped" and not cell["escalated"] for cell in cells.values())
+        }
+        for part in (ours, theirs)
+    ]
+    if sides[0] != sides[1]:
+        only = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
+        found.append({"what": "attacks", "first": only[0], "second": only[1]})
+    rulings = [(part.get("verdict") or {}).get("level") for part in (ours, theirs)]
+    if rulings[0] != rulings[1]:
+        found.append({"what": "verdict", "first": rulings[0], "second": rulings[1]})
+    return found
+
+
+def _notes(
+    ours: dict[str, Any], theirs: dict[str, Any], differing: list[dict[str, Any]]
+) -> list[str]:
+    """What a reader must not overlook."""
+    notes = []
+    if any(item["what"] == "attacks" for item in differing):
+        notes.append(
+            "The two were not attacked alike: the difference may be that of the attacks. Run both "
+            "with the same --attacks."
+        )
+    if ours["weights_digest"] == theirs["weights_digest"]:
+        notes.append(
+            "The weights are the same: what differs is how they were attacked, not a defense."
+        )
+    else:
+        notes.append(
+            "One checkpoint a side: this holds for these two checkpoints. Training seeds are "
+            "compared with run --seeds."
+        )
+    if any(
+        "majority_accuracy" in cell for p in (ours, theirs) for cell in p["worst_case"].values()
+    ):
+        notes.append("A randomised defense counts as robust on an example where most draws are.")
+    return notes
+
+
+def render_comparison(comparison: dict[str, Any]) -> str:
+    """The comparison as Markdown."""
+    runs = [escape(run[:8]) for run in comparison["runs"]]
+    parts = [
+        f"# {runs[0]} and {runs[1]}",
+        "",
+        f"{escape(comparison['dataset'])}, {escape(comparison['norm'])}, the same "
+        f"{comparison['n']} examples (data {comparison['data_digest'][:12]}). Differences are "
+        "first minus second, paired by example.",
+    ]
+    for pair in comparison["pairs"]:
+        parts += ["", *_render_pair(pair)]
+    parts += ["", "## What else differs between the runs", ""]
+    parts.append(_render_differences(comparison["differences"]))
+    return "\n".join(parts) + "\n"
+
+
+def _render_pair(pair: dict[str, Any]) -> list[str]:
+    one, other = map(escape, pair["defenses"])
+    title = one if one == other else f"{one} and {other}"
+    header = ["ε", "first %", "second %", "difference (95 %)", "only first", "only second", "p"]
+    rows = []
+    for epsilon, found in pair["epsilons"].items():
+        mark = "" if all(found.get("complete", [True])) else " †"
+        low, high = 100 * found["low"], 100 * found["high"]
+        rows.append(
+            [
+                escape(epsilon),
+                percent(found["first"]),
+                percent(found["second"]),
+                f"{100 * found['difference']:+.1f} ({low:+.1f} to {high:+.1f}){mark}",
+                str(found["only_first"]),
+                str(found["only_second"]),
+                f"{found['p']:.2g}",
+            ]
+        )
+    lines = [f"## {title}", "", f"{_claim(pair)}", "", table(header, rows), ""]
+    lines.append(
+        "`only first` counts examples on which the first is robust and the second is not. p: exact "
+        "two-sided McNemar test; the interval is Bonett and Price's (2012). Neither is corrected "
+        "for several epsilons."
+    )
+    if any(not all(found.get("complete", [True])) for found in pair["epsilons"].values()):
+        lines += ["", "† some cells did not finish: a worst case may be lower."]
+    lines += [line for note in pair["notes"] for line in ("", note)]
+    if pair["differences"]:
+        lines += ["", _render_differences(pair["differences"])]
+    return lines
+
+
+def _claim(pair: dict[str, Any]) -> str:
+    """What the headline's figures say of the two worst cases, and no more."""
+    found, epsilon = pair["epsilons"][pair["headline"]], escape(pair["headline"])
+    one, other = map(escape, pair["defenses"])
+    if found["p"] >= SIGNIFICANT:
+        word = "does not differ significantly from"
+    else:
+        word = "is higher than" if found["difference"] > 0 else "is lower than"
+    return (
+        f"At ε = {epsilon} the worst case of {one} (first) {word} that of {other} (second): "
+        f"{100 * found['difference']:+.1f} points, p = {found['p']:.2g}."
+    )
+
+
+def _render_differences(differences: list[dict[str, Any]]) -> str:
+    if not differences:
+        return "Nothing that is recorded."
+    rows = []
+    for item in differences:
+        cells = [_shown(item["what"], item[side]) for side in ("first", "second")]
+        rows.append([escape(item["what"]), *cells])
+    header = ["", "first", "second"]
+    return table(header, rows, text=frozenset(header))
+
+
+def _shown(what: str, value: object) -> str:
+    if value is None or value == []:
+        return "–"
+    if isinstance(value, list):
+        return escape(("only " if what == "attacks" else "") + ", ".join(map(str, value)))
+    return escape(str(value)[:12] if what in ("weights", "commit") else value)
