@@ -26,7 +26,17 @@ LAYERS = [
     {"preparation"},
     {"inquiry"},
     {"run"},
-    {"calibration", "evaluation", "figures", "imports", "publish", "scaffold", "seeds", "verify"},
+    {
+        "calibration",
+        "evaluation",
+        "exports",
+        "figures",
+        "imports",
+        "publish",
+        "scaffold",
+        "seeds",
+        "verify",
+    },
     {"testing"},
     {"cli"},
     {"", "__main__"},  # `bench` itself, the public API

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from bench.cli.check import check
 from bench.cli.compare import compare
+from bench.cli.export import export
 from bench.cli.figure import app as figure
 from bench.cli.import_adversarial import import_adversarial
 from bench.cli.list import list_plugins
@@ -43,6 +44,7 @@ app.command("list")(list_plugins)
 app.command("report")(report)
 app.command("verify")(verify)
 app.command("compare")(compare)
+app.command("export")(export)
 app.command("import-adversarial")(import_adversarial)
 app.command("selftest")(selftest)
 app.command("check")(check)

@@ -47,11 +47,13 @@ def show(
 
     Example: python -m bench runs show 0123456789abcdef
     """
-    from bench.errors import StoreError
+    from bench.errors import StoreError, UsageError
     from bench.record.runs import find_run, look_at, stored_summary
     from bench.report.runs import render_run, status_of
 
     folder = find_run(run, out)
+    if not (folder / "run.json").is_file():
+        raise UsageError(f"{folder} is a published summary: its figures are in its summary.json")
     found = look_at(folder)
     if as_json:
         _print_json(status_of(found))

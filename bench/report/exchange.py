@@ -1,0 +1,291 @@
+"""A defense in the forms that others read: RobustBench's `model_info`, a model card's metadata.
+
+Only what the run knows is filled in. What it does not know, such as authors and venue, is empty
+as the form has it, unless the caller says it.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import UnknownNameError, UsageError
+from bench.report.markdown import interval, strongest
+from bench.threat import Epsilon
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from bench.report.markdown import Summary
+
+#: The attacks of AutoAttack's standard version, by the names they have as rows.
+STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+#: What RobustBench's loader knows: other data and norms are written, and not read by it.
+ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
+ROBUSTBENCH_NORMS = ("Linf", "L2")
+#: What only the authors know, and what it is where nobody says it.
+INFO: dict[str, Any] = {
+    "link": "",
+    "name": None,  # the title of the paper; the defense's name where nobody says it
+    "authors": "",
+    "venue": "",
+    "additional_data": None,
+    "number_forward_passes": None,
+    "reported": None,
+}
+_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
+
+
+def choose_epsilon(summary: Summary, written: str) -> str:
+    """The epsilon of a run that a text means, as the run writes it; the headline for an empty one.
+
+    Raises:
+        UsageError: the run has no such epsilon.
+    """
+    if not written:
+        return str(summary["headline"])
+    wanted = Epsilon.parse(written)
+    for epsilon in summary["epsilons"]:
+        if Epsilon.parse(epsilon) == wanted:
+            return str(epsilon)
+    raise UsageError(
+        f"the run has no epsilon {written}; it has {', '.join(summary['epsilons'])}: run it again "
+        f"with --eps {written}"
+    )
+
+
+def parse_info(texts: Iterable[str]) -> dict[str, Any]:
+    """What the authors say of a model, from `KEY=VALUE` each.
+
+    Raises:
+        UsageError: not of that form, an unknown key, or a value of another type.
+    """
+    found: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise UsageError(f"--info wants KEY=VALUE (got {text!r})")
+        if key not in INFO:
+            raise UnknownNameError("key of --info", key, INFO)
+        if key == "additional_data":
+            if value not in ("true", "false"):
+                raise UsageError(f"--info additional_data has to be true or false (got {value!r})")
+            found[key] = value == "true"
+        elif key == "number_forward_passes":
+            if not value.isdecimal():
+                raise UsageError(f"--info {key} has to be a whole number (got {value!r})")
+            found[key] = int(value)
+        elif key == "reported" and not re.fullmatch(r"\d{1,3}(\.\d+)?", value):
+            raise UsageError(f"--info reported has to be a percentage such as 52.4 (got {value!r})")
+        else:
+            found[key] = value
+    return found
+
+
+def robustbench_info(
+    summary: Summary, name: str, epsilon: str, info: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The `model_info` of one defense, as RobustBench keeps it; accuracies are strings in percent.
+
+    `external`, RobustBench's best known robust accuracy, is the worst case. `autoattack_acc` is
+    there where AutoAttack's standard version attacked every example at this epsilon, and
+    `unreliable` where there is a verdict: true for any but credible. `footnote` names the evidence.
+
+    Args:
+        summary: of the run.
+        name: of one of its defenses.
+        epsilon: of the run, as written.
+        info: what only the authors know, by `INFO`'s keys.
+
+    Raises:
+        UsageError: the defense has no worst case at this epsilon.
+    """
+    part = summary["defenses"][name]
+    worst = part["worst_case"][epsilon]
+    if worst["robust_accuracy"] is None:
+        raise UsageError(
+            f"{name} has no robust accuracy at {epsilon}: its clean predictions failed"
+        )
+    said = {**INFO, **(info or {})}
+    found = {
+        "link": said["link"],
+        "name": html.escape(said["name"] or name, quote=False),
+        "authors": html.escape(said["authors"], quote=False),
+        "additional_data": said["additional_data"],
+        "number_forward_passes": said["number_forward_passes"],
+        "dataset": summary["dataset"],
+        "venue": html.escape(said["venue"], quote=False),
+        "architecture": html.escape(part["network"], quote=False),
+        "eps": epsilon,
+        "clean_acc": _in_percent(part["clean_accuracy"]),
+    }
+    if said["reported"] is not None:
+        found["reported"] = said["reported"]
+    standard = autoattack_accuracy(summary, name, epsilon)
+    if standard is not None:
+        found["autoattack_acc"] = _in_percent(standard)
+    found["external"] = _in_percent(worst["robust_accuracy"])
+    if worst.get("verdict") is not None:
+        found["unreliable"] = worst["verdict"] != "credible"
+    found["footnote"] = html.escape(_footnote(summary, name, epsilon), quote=False)
+    return found
+
+
+def autoattack_accuracy(summary: Summary, name: str, epsilon: str) -> float | None:
+    """Robust accuracy under AutoAttack's standard version, all examples attacked; else None.
+
+    It is what its four attacks leave together as rows, or what its cascade leaves where nothing
+    was taken from it beforehand. The standard version is not for randomised defenses.
+    """
+    part = summary["defenses"][name]
+    if "majority_accuracy" in part["worst_case"][epsilon]:
+        return None
+    together = part.get("suites", {}).get("standard", {}).get(epsilon)
+    if together and sorted(together["attacks"]) == sorted(STANDARD):
+        return float(together["robust_accuracy"])
+    cascade = part["attacks"].get("autoattack", {}).get(epsilon)
+    right = part["clean_correct"]
+    if cascade and cascade["status"] == "ok" and cascade["attacked"] == right:
+        return float((right - cascade["broken"]) / summary["n"])
+    return None
+
+
+def _footnote(summary: Summary, name: str, epsilon: str) -> str:
+    """What the figure rests on, in plain sentences."""
+    part = summary["defenses"][name]
+    worst = part["worst_case"][epsilon]
+    attacks = [
+        attack
+        for attack, cells in part["attacks"].items()
+        if epsilon in cells and cells[epsilon]["status"] == "ok"
+    ]
+    version = summary["provenance"].get("versions", {}).get("winnow-bench", "")
+    sentences = [
+        f"Evaluated by Winnow {version}, run {summary['run']}, on {summary['n']} examples at "
+        f"{summary['norm']} {epsilon}: {interval(worst)} % remain (95 % interval) in the "
+        f"per-example worst case over {len(attacks)} attacks; lowest row "
+        f"{strongest(part, epsilon)}."
+    ]
+    if not worst["complete"]:
+        sentences.append("Some cells did not finish: the worst case may be lower.")
+    verdict = part.get("verdict")
+    if verdict and epsilon == summary["headline"]:
+        sentences += [f"Verdict: {verdict['level']}.", *verdict["reasons"]]
+        failed = [item["id"] for item in part.get("evidence", []) if _counts(item)]
+        if failed:
+            sentences.append(f"Failed tests: {', '.join(failed)}.")
+    elif worst.get("verdict"):
+        sentences.append(
+            f"Verdict: {worst['verdict']}, gathered at {summary['norm']} {summary['headline']}."
+        )
+    return " ".join(sentences)
+
+
+def _counts(item: dict[str, Any]) -> bool:
+    return item.get("status") == "fail" and item.get("kind") != "context"
+
+
+def model_card(summary: Summary, name: str) -> str:
+    """The metadata block of a Hugging Face model card: its `model-index`, as YAML between `---`.
+
+    Accuracies are fractions of 1; each robust one says in `args` what it rests on.
+    """
+    part = summary["defenses"][name]
+    n = summary["n"]
+    metrics = [
+        {
+            "type": "accuracy",
+            "name": "Clean accuracy",
+            "value": part["clean_accuracy"],
+            "args": {"examples": n},
+        }
+    ]
+    for epsilon in summary["epsilons"]:
+        worst = part["worst_case"][epsilon]
+        origin = {
+            "norm": summary["norm"],
+            "epsilon": epsilon,
+            "examples": n,
+            "low": worst["low"],
+            "high": worst["high"],
+            "complete": worst["complete"],
+            "verdict": worst.get("verdict"),
+            "run": summary["run"],
+            "data_digest": summary["data_digest"],
+            "weights_digest": part["weights_digest"],
+        }
+        metrics.append(
+            {
+                "type": "robust_accuracy",
+                "name": f"Robust accuracy, worst case, {summary['norm']} {epsilon}",
+                "value": worst["robust_accuracy"],
+                "args": {key: value for key, value in origin.items() if value is not None},
+            }
+        )
+    dataset = {"type": summary["dataset"], "name": summary["dataset"]}
+    if summary["dataset"] != "inputs":  # what a program passed is no split of anything
+        dataset["split"] = "test"
+    result = {
+        "task": {"type": "image-classification", "name": "Image Classification"},
+        "dataset": dataset,
+        "metrics": [metric for metric in metrics if metric["value"] is not None],
+    }
+    content = {
+        "tags": ["adversarial-robustness"],
+        "metrics": ["accuracy"],
+        "model-index": [{"name": name, "results": [result]}],
+    }
+    return "---\n" + "\n".join(_yaml(content)) + "\n---\n"
+
+
+def _yaml(value: Any, indent: str = "") -> list[str]:
+    """Block YAML of dictionaries with plain keys, of lists, and of scalars."""
+    lines = []
+    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
+    for key, item in items:
+        head = f"{indent}- " if key is None else f"{indent}{key}:"
+        if not isinstance(item, (dict, list)):
+            lines.append(f"{head}{_scalar(item)}" if key is None else f"{head} {_scalar(item)}")
+        elif key is None:
+            inner = _yaml(item, indent + "  ")
+            lines += [head + inner[0].removeprefix(indent + "  "), *inner[1:]]
+        else:
+            lines += [head, *_yaml(item, indent + ("  " if isinstance(item, dict) else ""))]
+    return lines
+
+
+def _scalar(value: bool | float | str) -> str:
+    """A YAML scalar: text always quoted, numbers without an exponent."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        digits = f"{value:.10f}".rstrip("0")
+        return digits + "0" if digits.endswith(".") else digits
+    quoted = json.dumps(value, ensure_ascii=False)  # in YAML as in JSON, but for what follows
+    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
+
+
+def _in_percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
+
+
+def file_stems(names: Iterable[str]) -> dict[str, str]:
+    """File names for defenses, each its own: `kwta[gamma=0.2]` is `kwta_gamma-0.2`.
+
+    No name can leave its folder: letters, digits, dots, hyphens and underscores remain.
+    """
+    stems: dict[str, str] = {}
+    for name in sorted(names):
+        stem = name.replace("=", "-").replace("[", "_").replace(",", "_").rstrip("]")
+        stem = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip(".-_")[:100] or "defense"
+        taken = {known.lower() for known in stems.values()}
+        number, free = 1, stem
+        while free.lower() in taken:
+            number += 1
+            free = f"{stem}-{number}"
+        stems[name] = free
+    return stems
