@@ -10,7 +10,9 @@ import typer
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="A run's folder, or (the beginning of) its id.")],
+    run_a: Annotated[
+        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
+    ],
     run_b: Annotated[str, typer.Argument(help="Another; or the same, for two of its defenses.")],
     defense: Annotated[
         str,

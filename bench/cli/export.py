@@ -9,7 +9,9 @@ import typer
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run's folder, or (the beginning of) its id.")],
+    run: Annotated[
+        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
+    ],
     robustbench: Annotated[
         bool, typer.Option("--robustbench", help="model_info JSON, one for each defense.")
     ] = False,

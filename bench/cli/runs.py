@@ -39,7 +39,9 @@ def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    run: Annotated[str, typer.Argument(help="A run's folder, or (the beginning of) its id.")],
+    run: Annotated[
+        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
+    ],
     out: Out = RUNS,
     as_json: AsJson = False,
 ) -> None:
@@ -68,7 +70,7 @@ def show(
 @app.command("clean")
 def clean(
     runs: Annotated[
-        list[str] | None, typer.Argument(help="Runs to remove: folders, or beginnings of ids.")
+        list[str] | None, typer.Argument(help="Runs to remove: folders, beginnings of ids, latest.")
     ] = None,
     out: Out = RUNS,
     unfinished: Annotated[

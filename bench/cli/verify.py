@@ -9,7 +9,9 @@ import typer
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="A run's folder.")],
+    run: Annotated[
+        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
+    ],
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
     ] = None,
@@ -20,6 +22,9 @@ def verify(
         str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
     ] = "",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder in which ids are looked for.")] = Path(
+        "results/runs"
+    ),
 ) -> None:
     """Check a run from its files: digests, adversarial examples, and every figure of the summary.
 
@@ -31,10 +36,11 @@ def verify(
     Exit code 0: everything holds; 1: something does not, and is named.
     """
     from bench.cli.run import parse_checkpoint
+    from bench.record.runs import find_run
     from bench.verify import verify_run
 
     findings = verify_run(
-        run,
+        find_run(run, out),
         checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
         dataset=dataset,
         model=model,

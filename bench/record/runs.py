@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from bench.record.schema import RunRecord
 
 LOCK = ".lock"
+#: Names the run that was written last.
+LATEST = "latest"
 State = Literal["complete", "interrupted", "failed", "running", "damaged"]
 
 
@@ -92,7 +94,7 @@ def is_held(folder: Path) -> bool:
 
 
 def find_run(text: str, out: Path) -> Path:
-    """The run that a path, an id, or the beginning of one means.
+    """The run that a path, an id, the beginning of one, or `latest` means.
 
     Args:
         text: as written.
@@ -111,6 +113,8 @@ def find_run(text: str, out: Path) -> Path:
         for child in (out.iterdir() if out.is_dir() else ())
         if any((child / name).is_file() for name in ("run.json", "summary.json"))
     )
+    if text == LATEST and (written := list(out.glob("*/run.json"))):
+        return max(written, key=lambda path: (path.stat().st_mtime_ns, path)).parent
     matching = [name for name in ids if text and name.startswith(text)]
     if len(matching) == 1:
         return out / matching[0]
