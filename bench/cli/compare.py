@@ -10,9 +10,7 @@ import typer
 
 
 def compare(
-    run_a: Annotated[
-        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
-    ],
+    run_a: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
     run_b: Annotated[str, typer.Argument(help="Another; or the same, for two of its defenses.")],
     defense: Annotated[
         str,

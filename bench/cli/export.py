@@ -9,9 +9,7 @@ import typer
 
 
 def export(
-    run: Annotated[
-        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
-    ],
+    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
     robustbench: Annotated[
         bool, typer.Option("--robustbench", help="model_info JSON, one for each defense.")
     ] = False,

@@ -39,9 +39,7 @@ def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    run: Annotated[
-        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
-    ],
+    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
     out: Out = RUNS,
     as_json: AsJson = False,
 ) -> None:

@@ -9,9 +9,7 @@ import typer
 
 
 def verify(
-    run: Annotated[
-        str, typer.Argument(help="A run: its folder, (the beginning of) its id, or latest.")
-    ],
+    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
     ] = None,

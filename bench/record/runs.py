@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import fcntl
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.errors import StoreError, UnknownNameError, UsageError
+from bench.errors import StoreError, UsageError
 from bench.record.files import TEMPORARY, read_json
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import RunStore
@@ -125,11 +126,12 @@ def find_run(text: str, out: Path) -> Path:
         )
     if path.is_dir():
         raise UsageError(f"no run in {path}: it has neither run.json nor summary.json")
-    if not ids:
-        raise UsageError(
-            f"no run {text!r}: {out} holds none; give a run's folder, or where runs are with --out"
-        )
-    raise UnknownNameError(f"run in {out}", text, ids)
+    close = difflib.get_close_matches(text, ids, n=3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "say where runs are with --out"
+    raise UsageError(
+        f"no run in {text}: there is no such folder, and of the {len(ids)} runs in {out} none "
+        f"begins so; {hint}"
+    )
 
 
 def stored_summary(folder: Path) -> dict[str, Any]:

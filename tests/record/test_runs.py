@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.errors import StoreError, UnknownNameError, UsageError
+from bench.errors import StoreError, UsageError
 from bench.record.cleaning import clean, plan_cleaning
 from bench.record.files import locked, read_json, write_json
 from bench.record.runs import find_run, look_at, stored_runs, stored_summary
@@ -110,9 +110,9 @@ def test_a_run_is_found_by_path_id_and_beginning(out: Path, finished: Path) -> N
     copy_as(finished, out, "ffff111111111111")
     with pytest.raises(UsageError, match=r"2 runs in .* begin with 'ffff'"):
         find_run("ffff", out)
-    with pytest.raises(UnknownNameError, match="did you mean 'ffff000000000000'"):
+    with pytest.raises(UsageError, match=r"did you mean ffff000000000000"):
         find_run("fff0000000000000", out)
-    with pytest.raises(UsageError, match="holds none"):
+    with pytest.raises(UsageError, match=r"of the 0 runs in .* none begins so"):
         find_run("ffff", out / "notes")
     with pytest.raises(UsageError, match=r"neither run\.json nor summary\.json"):
         find_run(str(out / "notes"), out)
