@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 N = 6
 
 
-def call(capsys: pytest.CaptureFixture[str], *arguments: str | Path) -> str:
+def call(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """A command in this process; its standard output."""
     app([*map(str, arguments)], standalone_mode=False)
     return capsys.readouterr().out

@@ -271,7 +271,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
         archive.open("adversarial.npy", "w") as member,
     ):
         header = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(member, header)  # type: ignore[arg-type]
+        np.lib.format.write_array_header_1_0(member, header)
 
     with pytest.raises(DataError, match="holds 1000000000 adversarial examples"):
         CandidateFile.open(tmp_path / "bomb.npz").read("mine", EXAMPLES)

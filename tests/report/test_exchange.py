@@ -189,7 +189,7 @@ def robustbench(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def published(folder: Path, content: dict[str, Any]) -> Path:
     """A folder as `report --publish` leaves it."""
-    place = folder / content["run"]
+    place = folder / str(content["run"])
     place.mkdir(parents=True)
     (place / "summary.json").write_bytes(canonical_json(content))
     return place
