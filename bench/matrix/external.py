@@ -22,7 +22,7 @@ from bench.record.files import digest_of_file
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -83,6 +83,8 @@ class CandidateFile:
     path: Path
     shapes: dict[str, tuple[int, ...]]
     """Of `adversarial` and, where it is there, `index`."""
+    npz: bool
+    """Whether it is an npz; else it is safetensors."""
 
     @classmethod
     def open(cls, path: Path) -> CandidateFile:
@@ -93,11 +95,12 @@ class CandidateFile:
         """
         try:
             with path.open("rb") as file:
-                start = file.read(9)
+                start = file.read(4)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        npz = start == b"PK\x03\x04"
         try:
-            shapes = _npz_shapes(path) if start[:4] == b"PK\x03\x04" else _tensor_shapes(path)
+            shapes = _npz_shapes(path) if npz else _tensor_shapes(path)
         except DataError:
             raise
         except Exception as error:  # whatever a foreign file makes a reader raise
@@ -113,7 +116,8 @@ class CandidateFile:
                 f"{path}: `index` has to be of shape ({shape[0]},), one example for each of "
                 f"`adversarial`; got {shapes[INDEX]}"
             )
-        return cls(path, {key: shapes[key] for key in (ADVERSARIAL, INDEX) if key in shapes})
+        known = {key: shapes[key] for key in (ADVERSARIAL, INDEX) if key in shapes}
+        return cls(path, known, npz)
 
     def __len__(self) -> int:
         return self.shapes[ADVERSARIAL][0]
@@ -154,10 +158,13 @@ class CandidateFile:
             )
         digest = digest_of_file(self.path)
         try:
-            arrays = _read(self.path, list(self.shapes))
+            arrays = (
+                _read_npz(self.path, self.shapes) if self.npz else _read(self.path, self.shapes)
+            )
         except Exception as error:  # whatever a foreign file makes a reader raise
             raise _unreadable(self.path, error) from error
-        if digest_of_file(self.path) != digest:
+        changed = any(arrays[key].shape != shape for key, shape in self.shapes.items())
+        if changed or digest_of_file(self.path) != digest:
             raise DataError(f"{self.path} changed while it was read")
         candidates = arrays[ADVERSARIAL]
         if not np.issubdtype(candidates.dtype, np.floating):
@@ -243,13 +250,16 @@ def _tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-def _read(path: Path, names: list[str]) -> dict[str, Any]:
-    """These arrays of a file whose shapes were found to be right."""
-    if zipfile.is_zipfile(path):
-        import numpy as np
+def _read_npz(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """These arrays of an npz whose shapes were found to be right."""
+    import numpy as np
 
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in names}
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in names}
+
+
+def _read(path: Path, names: Iterable[str]) -> dict[str, Any]:
+    """These tensors of a safetensors file whose shapes were found to be right."""
     import safetensors
 
     with safetensors.safe_open(path, framework="numpy") as file:

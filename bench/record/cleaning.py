@@ -6,7 +6,6 @@ lock of a process that was killed. What is published holds neither.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -29,8 +28,13 @@ class Removal:
     path: Path
     bytes: int
     why: str
-    run: bool
-    """Whether it is a whole run's folder."""
+    folder: Path
+    """Of the run that it is, or is in: nothing goes while a process holds it."""
+
+    @property
+    def run(self) -> bool:
+        """Whether it is a whole run."""
+        return self.path == self.folder
 
 
 def plan_cleaning(
@@ -51,20 +55,20 @@ def plan_cleaning(
     for path in chosen:
         _check_chosen(path, known.get(path.resolve()), out)
     wanted = {path.resolve() for path in chosen}
-    going, partial = [], []
+    going: list[Removal] = []
     for run in runs:
         if run.state == "running" or _is_published(run.folder):
             continue
         if run.folder.resolve() in wanted:
-            going.append(Removal(run.folder, run.bytes, f"chosen, {run.state}", run=True))
+            going.append(Removal(run.folder, run.bytes, f"chosen, {run.state}", run.folder))
         elif unfinished and run.state != "complete" and _is_ours(run):
-            going.append(Removal(run.folder, run.bytes, run.state, run=True))
+            going.append(Removal(run.folder, run.bytes, run.state, run.folder))
         else:
-            partial += partial_files(run.folder)
-    if out.is_dir() and not _is_published(out):
-        partial += [path for path in sorted(out.glob(f".*{TEMPORARY}")) if path.is_file()]
-    left = [Removal(path, path.stat().st_size, "half written", run=False) for path in partial]
-    return going + left
+            going += [
+                Removal(path, path.stat().st_size, "half written", run.folder)
+                for path in partial_files(run.folder)
+            ]
+    return going
 
 
 def _check_chosen(path: Path, run: StoredRun | None, out: Path) -> None:
@@ -97,15 +101,14 @@ def clean(removals: Sequence[Removal]) -> None:
     """Remove what was planned.
 
     Raises:
-        StoreError: a run has come into use, or cannot be removed; those before it are gone.
+        StoreError: a run has come into use, or something cannot be removed; what is before it is gone.
     """
     for item in removals:
         try:
-            if item.run:
-                with locked(item.path):
+            with locked(item.folder):
+                if item.run:
                     shutil.rmtree(item.path)
-            else:
-                with contextlib.suppress(FileNotFoundError):
-                    item.path.unlink()
+                else:
+                    item.path.unlink(missing_ok=True)
         except OSError as error:
             raise StoreError(f"cannot remove {item.path}: {error.strerror or error}") from error

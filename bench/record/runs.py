@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import fcntl
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import StoreError, UsageError
@@ -13,8 +14,6 @@ from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import RunStore
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bench.record.schema import RunRecord
 
 LOCK = ".lock"
@@ -104,9 +103,7 @@ def find_run(text: str, out: Path) -> Path:
     Raises:
         UsageError: there is none, or several begin so.
     """
-    from pathlib import Path as PathType
-
-    path = PathType(text)
+    path = Path(text)
     if path.is_dir() and any((path / name).is_file() for name in ("run.json", "summary.json")):
         return path
     ids = sorted(

@@ -277,6 +277,17 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
         CandidateFile.open(tmp_path / "bomb.npz").read("mine", EXAMPLES)
 
 
+def test_two_files_in_one_are_read_as_what_they_begin_as(tmp_path: Path) -> None:
+    """A zip behind a safetensors file cannot stand in for tensors whose shapes were right."""
+    safetensors.numpy.save_file({"adversarial": FINE}, tmp_path / "both")
+    np.savez(tmp_path / "other.npz", adversarial=np.zeros((3, 1, 9, 9), np.float32))
+    with (tmp_path / "both").open("ab") as file:
+        file.write((tmp_path / "other.npz").read_bytes())
+
+    with pytest.raises(DataError, match="neither a whole npz"):
+        CandidateFile.open(tmp_path / "both").read("mine", EXAMPLES)
+
+
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     """It says so, and so does a folder."""
     for path in (tmp_path / "none.npz", tmp_path):
