@@ -158,9 +158,7 @@ class CandidateFile:
             )
         digest = digest_of_file(self.path)
         try:
-            arrays = (
-                _read_npz(self.path, self.shapes) if self.npz else _read(self.path, self.shapes)
-            )
+            arrays = (_read_npz if self.npz else _read)(self.path, self.shapes)
         except Exception as error:  # whatever a foreign file makes a reader raise
             raise _unreadable(self.path, error) from error
         changed = any(arrays[key].shape != shape for key, shape in self.shapes.items())

@@ -101,7 +101,7 @@ def clean(removals: Sequence[Removal]) -> None:
     """Remove what was planned.
 
     Raises:
-        StoreError: a run has come into use, or something cannot be removed; what is before it is gone.
+        StoreError: a run came into use, or something cannot be removed; what is before it is gone.
     """
     for item in removals:
         try:

@@ -175,7 +175,7 @@ def test_what_must_stay_is_refused(out: Path, finished: Path, tmp_path: Path) ->
 
 def test_a_run_that_came_into_use_is_not_removed(out: Path) -> None:
     """Between the plan and the removal."""
-    (removal,) = plan_cleaning(out, [out / "ffff000000000000"])[:1]
+    (removal,) = (r for r in plan_cleaning(out, [out / "ffff000000000000"]) if r.run)
 
     with locked(removal.path), pytest.raises(StoreError, match="in use"):
         clean([removal])
