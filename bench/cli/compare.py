@@ -31,7 +31,8 @@ def compare(
     """
     from bench.grammar import split_names
     from bench.record.runs import find_run, stored_summary
-    from bench.report.comparison import compare_runs, render_comparison
+    from bench.report.comparison import compare_runs
+    from bench.report.comparison_page import render_comparison
 
     summaries = [stored_summary(find_run(text, out)) for text in (run_a, run_b)]
     comparison = compare_runs(summaries[0], summaries[1], split_names(defense))
