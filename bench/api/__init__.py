@@ -24,6 +24,7 @@ another activation, and the files in `defenses/` and `attacks/` are meant to be 
 from bench.api.attacks import Attack, Cost, Problem, Proposal
 from bench.api.defenses import Defense
 from bench.api.examples import Examples
+from bench.api.models import Offer, Published, Weights
 from bench.api.plugins import Plugin
 from bench.api.training import Recipe, Schedule
 
@@ -32,9 +33,12 @@ __all__ = [
     "Cost",
     "Defense",
     "Examples",
+    "Offer",
     "Plugin",
     "Problem",
     "Proposal",
+    "Published",
     "Recipe",
     "Schedule",
+    "Weights",
 ]

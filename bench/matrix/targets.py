@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,6 +13,7 @@ from bench.errors import CheckpointError, ModelError, UsageError
 from bench.grammar import Written, parameters_of
 from bench.matrix.plan import Target
 from bench.record import checkpoints
+from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from bench.api import Examples
+    from bench.api import Defense, Examples
     from bench.matrix.work import Loader
     from bench.record.schema import DefenseRecord
 
@@ -38,7 +40,11 @@ class Contender:
 
 
 def resolve(
-    names: Sequence[str], source: str, examples: Examples, given: Mapping[str, Path]
+    names: Sequence[str],
+    source: str,
+    examples: Examples,
+    given: Mapping[str, Path],
+    norm: Norm = Norm.LINF,
 ) -> list[Contender]:
     """Find network and weights of each defense.
 
@@ -47,49 +53,72 @@ def resolve(
         source: the data set as written; its training data identify committed weights.
         examples: what is evaluated.
         given: `--checkpoint`, by name as written.
+        norm: of the threat model, which a name may leave to the run.
 
     Raises:
-        UsageError: an unknown name, or a `--checkpoint` for a defense that is not evaluated.
+        UsageError: an unknown name, a defense that is not made for these examples, or a
+            `--checkpoint` for one that is not evaluated.
         CheckpointError: no weights, or weights of another architecture.
     """
-    wanted = {registry.defenses.create(name).name: None for name in names}
-    paths = {registry.defenses.create(name).name: path for name, path in given.items()}
+    run = functools.partial(_settled, source=source, examples=examples, norm=norm)
+    wanted = {run(name): None for name in names}
+    paths = {run(name): path for name, path in given.items()}
     unused = sorted(paths.keys() - wanted.keys())
     if unused:
         raise UsageError(
             f"--checkpoint names {', '.join(unused)}, which is not among the defenses of this run "
             f"({', '.join(wanted)})"
         )
-    return [_contender(name, source, examples, paths.get(name)) for name in wanted]
+    return [_contender(name, source, examples, paths.get(name), norm) for name in wanted]
 
 
-def _contender(name: str, source: str, examples: Examples, path: Path | None) -> Contender:
+def _settled(name: str, *, source: str, examples: Examples, norm: Norm) -> str:
+    """The canonical name of a defense in this run."""
+    return registry.defenses.create(name).settled(
+        family=open_dataset(source).family,
+        shape=examples.shape,
+        classes=examples.classes,
+        norm=norm,
+    )
+
+
+def _contender(
+    name: str, source: str, examples: Examples, path: Path | None, norm: Norm
+) -> Contender:
     from bench.record.schema import DefenseRecord
 
-    defense = registry.defenses.create(name)
+    defense, dataset = registry.defenses.create(name), open_dataset(source)
     network = defense.network(shape=examples.shape)
-    if path is None:
-        path = checkpoints.find_checkpoint(name, network, open_dataset(source).digest("train"))
-    if path is None:
-        raise checkpoints.missing_checkpoint_error(name, network, source)
-    place = (name, network, examples.shape, examples.classes, path)
-    loader = functools.partial(load, *place)
-    digest = checkpoints.weights_digest(loader())
+    made = {"network": network, "shape": examples.shape, "classes": examples.classes}
+    own = None if path else defense.weights(**made)
+    if not (path or own):
+        path = checkpoints.find_checkpoint(name, network, dataset.digest("train"))
+        if path is None:
+            raise checkpoints.missing_checkpoint_error(name, network, source)
+    origin, files = (own.source, own.files) if own else (path.name, (path,))
+    place = (name, network, examples.shape, examples.classes, files)
+    digest = checkpoints.weights_digest(load(*place))
+    further = dict(defense.dependencies())
     identity = {
         "network": network,
         "weights": digest,
         "version": defense.version,
         "parameters": defense.parameters,
+        **({"dependencies": further} if further else {}),
     }
-    declared = defense.surrogates(network=network, shape=examples.shape, classes=examples.classes)
+    declared = defense.surrogates(**made)
     target = Target(name, identity, surrogates=bool(declared))
+    published = defense.published(family=dataset.family, norm=norm)
     record = DefenseRecord(
         key=target.key,
         network=network,
         weights_digest=digest,
-        checkpoint=path.name,
+        checkpoint=origin,
         twin=defense.twin,
+        published=dataclasses.asdict(published) if published else None,
     )
+    # Whoever loads it later, in whatever process, has to get these very weights.
+    loader = functools.partial(load, *place, digest)
     surrogates = functools.partial(load_surrogates, *place) if declared else None
     return Contender(target, loader, record, surrogates)
 
@@ -110,6 +139,7 @@ def with_controls(
     given: Mapping[str, Path],
     wanted: Iterable[str] = (),
     *,
+    norm: Norm = Norm.LINF,
     twins: bool = True,
 ) -> Entrants:
     """Add the twins, and what else transfer attacks start from, where there are weights.
@@ -120,6 +150,7 @@ def with_controls(
         examples: what is evaluated.
         given: `--checkpoint`, by name as written.
         wanted: defenses that transfer attacks name; see `source_name`.
+        norm: as in `resolve`.
         twins: whether twins are evaluated.
 
     Raises:
@@ -130,7 +161,9 @@ def with_controls(
     def found(name: str) -> Contender | None:
         registry.defenses.create(name)
         try:
-            return replace(_contender(name, source, examples, given.get(name)), control=True)
+            settled = _settled(name, source=source, examples=examples, norm=norm)
+            own = _contender(settled, source, examples, given.get(name), norm)
+            return replace(own, control=True)
         except UsageError:
             if name in given:
                 raise
@@ -176,15 +209,19 @@ def _with_sources(
     if contender.record.twin:
         names["twin"] = contender.record.twin
     sources = {
-        written: (name, known[name].record.weights_digest)
+        written: (known[name].target.name, known[name].record.weights_digest)
         for written, name in names.items()
-        if name in known and name != contender.target.name
+        if name in known and known[name].target.name != contender.target.name
     }
     return replace(contender, target=replace(contender.target, sources=sources))
 
 
 def load_surrogates(
-    name: str, network: str, shape: tuple[int, int, int], classes: int, path: Path
+    name: str,
+    network: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    files: Sequence[Path],
 ) -> dict[str, nn.Module]:
     """A defense's surrogates with its weights, on the CPU, in eval mode.
 
@@ -194,27 +231,55 @@ def load_surrogates(
     defense = registry.defenses.create(name)
     modules = defense.surrogates(network=network, shape=shape, classes=classes)
     for module in modules.values():
-        checkpoints.load_weights(path, module)
-        module.eval()
+        _load_into(module, defense, files)
     return modules
 
 
 def load(
-    name: str, network: str, shape: tuple[int, int, int], classes: int, path: Path
+    name: str,
+    network: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    files: Sequence[Path],
+    digest: str = "",
 ) -> nn.Module:
     """A defense's module with its weights, on the CPU, in eval mode.
 
+    Args:
+        name: canonical.
+        network: the architecture.
+        shape: (C, H, W) of one input.
+        classes: the number of logits.
+        files: of the weights; none where `build` brings them.
+        digest: of the weights that it has to have; any where empty.
+
     Raises:
-        CheckpointError: the file is missing, foreign, or of another architecture.
+        CheckpointError: a file is missing, foreign, or of another architecture, or the weights
+            are others.
         ModelError: the plugin did not build a module.
     """
     import torch
 
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path} (for {name})")
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path} (for {name})")
     defense = registry.defenses.create(name)
     module = defense.build(network=network, shape=shape, classes=classes)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{name}: build() returned {type(module).__name__}, not an nn.Module")
-    checkpoints.load_weights(path, module)
-    return module.eval()
+    _load_into(module, defense, files)
+    if digest and (found := checkpoints.weights_digest(module)) != digest:
+        raise CheckpointError(
+            f"{name} has other weights each time it is loaded (digest {found[:12]}, before "
+            f"{digest[:12]}): its files changed, or what makes it draws random numbers; load fixed "
+            "weights"
+        )
+    return module
+
+
+def _load_into(module: nn.Module, defense: Defense, files: Sequence[Path]) -> None:
+    """Load weights into a module and put it in eval mode."""
+    if files:
+        first, *further = files
+        checkpoints.load_weights(first, module, defense.adapt, further)
+    module.eval()
