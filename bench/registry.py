@@ -154,7 +154,9 @@ class Registry(Generic[P]):
                 "(see python -m bench list)"
             )
         if ":" in written.name and not cls.argument:
-            raise UsageError(f"{self.kind} {written.scheme!r} takes nothing behind a colon ({text})")
+            raise UsageError(
+                f"{self.kind} {written.scheme!r} takes nothing behind a colon ({text})"
+            )
         bare = f"{written.scheme}:{written.argument}" if cls.argument else written.name
         known = parameters_of(cls)
         values: dict[str, Value] = {}
@@ -210,7 +212,9 @@ class Registry(Generic[P]):
 
 def _takes_argument(cls: type) -> bool:
     """Whether `__init__` has a first parameter that can be given by position."""
-    first = list(inspect.signature(inspect.getattr_static(cls, "__init__")).parameters.values())[1:2]
+    first = list(inspect.signature(inspect.getattr_static(cls, "__init__")).parameters.values())[
+        1:2
+    ]
     return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first)
 
 

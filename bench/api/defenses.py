@@ -98,9 +98,7 @@ class Defense(Plugin):
         """
         return self.name
 
-    def weights(
-        self, *, network: str, shape: tuple[int, int, int], classes: int
-    ) -> Weights | None:
+    def weights(self, *, network: str, shape: tuple[int, int, int], classes: int) -> Weights | None:
         """Where its own weights are, downloaded if need be; None where it brings none.
 
         Not asked for where the user named a file with `--checkpoint`.

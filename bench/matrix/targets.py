@@ -270,9 +270,9 @@ def load(
     _load_into(module, defense, files)
     if digest and (found := checkpoints.weights_digest(module)) != digest:
         raise CheckpointError(
-            f"{name} has other weights each time it is loaded (digest {found[:12]}, before "
-            f"{digest[:12]}): its files changed, or what makes it draws random numbers; load fixed "
-            "weights"
+            f"its weights are others each time they are loaded (digest {found[:12]}, before "
+            f"{digest[:12]}): files changed, or what makes them draws random numbers; load fixed "
+            "ones"
         )
     return module
 

@@ -73,11 +73,10 @@ def read_content(path: Path) -> Any:
             from safetensors.torch import load
 
             return load(data)
-        else:
-            import torch
+        import torch
 
-            with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
-                return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file makes a reader raise
         raise CheckpointError(
             f"{path} is not a checkpoint: it is neither safetensors nor a torch file that loads "

@@ -186,7 +186,9 @@ def render_defense(summary: Summary, name: str) -> str:
     ]
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
-    lines += _published(defense) + _sweep(defense) + _notes(defense) + _examination(summary, defense)
+    lines += (
+        _published(defense) + _sweep(defense) + _notes(defense) + _examination(summary, defense)
+    )
     return "\n".join(lines)
 
 

@@ -62,8 +62,8 @@ def find_file(
             unfinished.replace(wanted)
             return wanted
         except Exception as error:  # noqa: BLE001 - each library raises its own
-            first = next(iter(str(error).strip().splitlines()), "")
-            reason = f"{type(error).__name__}: {first}"
+            first = " ".join(str(error).split())
+            reason = f"{type(error).__name__}: {first[:100]}{'…' * (len(first) > 100)}"
         finally:
             unfinished.unlink(missing_ok=True)
     nor = "".join(f", nor {place}" for place in others)
