@@ -1,8 +1,8 @@
 """RobustBench's model zoo: what is in it, and the architectures by name.
 
 `import robustbench` needs `pkg_resources` and a module called `autoattack`, neither of which a
-fresh environment has, and the zoo needs neither. So the zoo alone is imported, through a package that
-stands in for RobustBench's own while that lasts.
+fresh environment has, and the zoo needs neither. So the zoo alone is imported, through a package
+that stands in for RobustBench's own while that lasts.
 """
 
 from __future__ import annotations

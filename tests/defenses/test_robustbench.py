@@ -26,7 +26,7 @@ pytest.importorskip("timm", reason="the extra `zoo` is not installed")
 
 SMALL = "robustbench:Rebuffi2021Fixing_R18_ddpm"
 SETTLED = f"{SMALL}[dataset=cifar10,threat=Linf]"
-CIFAR10 = {"family": "cifar10", "shape": (3, 32, 32), "classes": 10, "norm": Norm.LINF}
+CIFAR10: dict[str, Any] = {"family": "cifar10", "shape": (3, 32, 32), "classes": 10, "norm": Norm.LINF}
 
 #: Of CIFAR-10, on the meta device: what needs numbers, or a GPU, to be built.
 UNBUILT = {"Kang2021Stable", "Bai2023Improving_edm", "Bai2024MixedNUTS"}
