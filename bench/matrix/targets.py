@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
+from bench.api import Weights
 from bench.data import open_dataset
 from bench.errors import CheckpointError, ModelError, UsageError
 from bench.grammar import Written, parameters_of
@@ -87,16 +88,10 @@ def _contender(
 ) -> Contender:
     from bench.record.schema import DefenseRecord
 
-    defense, dataset = registry.defenses.create(name), open_dataset(source)
+    defense = registry.defenses.create(name)
     network = defense.network(shape=examples.shape)
-    made = {"network": network, "shape": examples.shape, "classes": examples.classes}
-    own = None if path else defense.weights(**made)
-    if not (path or own):
-        path = checkpoints.find_checkpoint(name, network, dataset.digest("train"))
-        if path is None:
-            raise checkpoints.missing_checkpoint_error(name, network, source)
-    origin, files = (own.source, own.files) if own else (path.name, (path,))
-    place = (name, network, examples.shape, examples.classes, files)
+    weights = _weights_of(defense, network, source, examples, path)
+    place = (name, network, examples.shape, examples.classes, weights.files)
     digest = checkpoints.weights_digest(load(*place))
     further = dict(defense.dependencies())
     identity = {
@@ -106,14 +101,14 @@ def _contender(
         "parameters": defense.parameters,
         **({"dependencies": further} if further else {}),
     }
-    declared = defense.surrogates(**made)
+    declared = defense.surrogates(network=network, shape=examples.shape, classes=examples.classes)
     target = Target(name, identity, surrogates=bool(declared))
-    published = defense.published(family=dataset.family, norm=norm)
+    published = defense.published(family=open_dataset(source).family, norm=norm)
     record = DefenseRecord(
         key=target.key,
         network=network,
         weights_digest=digest,
-        checkpoint=origin,
+        checkpoint=weights.source,
         twin=defense.twin,
         published=dataclasses.asdict(published) if published else None,
     )
@@ -121,6 +116,25 @@ def _contender(
     loader = functools.partial(load, *place, digest)
     surrogates = functools.partial(load_surrogates, *place) if declared else None
     return Contender(target, loader, record, surrogates)
+
+
+def _weights_of(
+    defense: Defense, network: str, source: str, examples: Examples, path: Path | None
+) -> Weights:
+    """The file that the user named, or the defense's own weights, or a checkpoint of Winnow's.
+
+    Raises:
+        CheckpointError: there are none.
+    """
+    if path is None:
+        own = defense.weights(network=network, shape=examples.shape, classes=examples.classes)
+        if own is not None:
+            return own
+        digest = open_dataset(source).digest("train")
+        path = checkpoints.find_checkpoint(defense.name, network, digest)
+    if path is None:
+        raise checkpoints.missing_checkpoint_error(defense.name, network, source)
+    return Weights(path.name, (path,))
 
 
 class Entrants(NamedTuple):
