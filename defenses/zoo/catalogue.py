@@ -58,8 +58,11 @@ def zoo() -> dict[str, dict[str, dict[str, Any]]]:
     with _stand_in("robustbench"), warnings.catch_warnings(action="ignore"):
         try:
             models = importlib.import_module("robustbench.model_zoo.models")
-        except ImportError as error:
-            raise UsageError(f"RobustBench's model zoo cannot be imported: {error}") from error
+        except Exception as error:  # other versions of timm or torch make it raise anything
+            raise UsageError(
+                f"RobustBench's model zoo cannot be imported ({type(error).__name__}: {error}); "
+                "install the versions that it needs: pip install 'winnow-bench[zoo]'"
+            ) from error
     return {
         data.value: {threat.value: dict(entries) for threat, entries in threats.items()}
         for data, threats in models.model_dicts.items()
