@@ -1,4 +1,4 @@
-"""Models of the libraries that the field takes its models from: torchvision, timm, Hugging Face."""
+"""Classifiers of timm, and of repositories in timm's layout on Hugging Face."""
 
 from __future__ import annotations
 
@@ -9,161 +9,16 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.api import Defense, Offer, Weights
+from bench.api import Offer, Weights
 from bench.errors import CheckpointError, UnknownNameError, UsageError
 from bench.registry import register_defense
-from defenses.zoo.fitting import fit
+from defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
 from defenses.zoo.places import find_file, missing_library, models_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import nn
-
-Shape = tuple[int, int, int]
-#: Options without which torchvision's weights do not fit, or inputs are not what they were.
-_TORCHVISION = {
-    "googlenet": {"transform_input": True, "aux_logits": True, "init_weights": False},
-    "inception_v3": {"transform_input": True, "init_weights": False},
-}
-#: Names in torchvision's files of DenseNets, which are older than its architecture.
-_OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|relu|conv))\.(?=[12]\.)")
-
-
-class Borrowed(Defense):
-    """A model of a library behind its own preprocessing: `adapt` and a check are shared."""
-
-    def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
-        """Under the names that the module has behind its preprocessing."""
-        (content,) = contents
-        return fit(content, module)
-
-    def network(self, *, shape: Shape) -> str:
-        """The library's name of the architecture."""
-        return self.architecture
-
-    @property
-    def architecture(self) -> str:
-        """The library's name of it."""
-        raise NotImplementedError
-
-    def check_classes(self, own: int, classes: int) -> None:
-        """Refuse data with another number of classes than the weights have.
-
-        Raises:
-            UsageError: they differ.
-        """
-        if own != classes:
-            raise UsageError(
-                f"the weights of {self.name} tell {own} classes apart, and the data have "
-                f"{classes}; name weights for these data with --checkpoint '{self.name}=PATH'"
-            )
-
-
-@register_defense("torchvision")
-class Torchvision(Borrowed):
-    """A classifier of torchvision's, with the weights that torchvision publishes.
-
-    They are read from torch hub's cache, or from `torchvision/` under `$WINNOW_MODELS`. Images of
-    another size than the weights' are resized in the model.
-
-    Args:
-        name: as in `torchvision.models`.
-        weights: which of its weights, such as `IMAGENET1K_V1`.
-
-    Raises:
-        UsageError: what cannot be a name.
-    """
-
-    summary = "A classifier of torchvision's; weights in torch hub's cache, or downloaded"
-    argument = "NAME"
-
-    def __init__(self, name: str, *, weights: str = "DEFAULT") -> None:
-        self.model = _identifier(name)
-        self.chosen = _identifier(weights)
-
-    @property
-    def architecture(self) -> str:
-        """The name in `torchvision.models`."""
-        return self.model
-
-    def _entry(self) -> Any:
-        """The weights' entry in torchvision.
-
-        Raises:
-            UnknownNameError: there is no such model, or it has no such weights.
-        """
-        from torchvision import models
-
-        known = models.list_models(module=models)
-        if self.model not in known:
-            raise UnknownNameError("model of torchvision", self.model, known)
-        every: Any = models.get_model_weights(self.model)
-        names = [*every.__members__]
-        if self.chosen not in names:
-            raise UnknownNameError(f"weights of torchvision's {self.model}", self.chosen, names)
-        return every[self.chosen]
-
-    def build(self, *, network: str, shape: Shape, classes: int) -> nn.Module:
-        """The architecture behind the standardisation and size of the weights.
-
-        Raises:
-            UnknownNameError: there is no such model, or it has no such weights.
-        """
-        from torchvision import models
-
-        from defenses.zoo.preprocessing import Preprocessed
-
-        _colour(self.name, shape)
-        steps = self._entry().transforms()
-        options = _TORCHVISION.get(self.model, {})
-        module = models.get_model(self.model, weights=None, num_classes=classes, **options)
-        (side,) = steps.crop_size
-        return Preprocessed(module, steps.mean, steps.std, (side, side))
-
-    def dependencies(self) -> Mapping[str, str]:
-        """The architecture is torchvision's."""
-        return {"torchvision": importlib.metadata.version("torchvision")}
-
-    def weights(self, *, network: str, shape: Shape, classes: int) -> Weights:
-        """The file in torch hub's cache or under the folder of models.
-
-        Raises:
-            CheckpointError: it is in neither, and cannot be downloaded.
-            UsageError: the data have another number of classes.
-        """
-        import torch
-
-        entry = self._entry()
-        self.check_classes(len(entry.meta["categories"]), classes)
-        file = entry.url.rpartition("/")[2]
-        path = find_file(
-            self.name,
-            [
-                Path(torch.hub.get_dir(), "checkpoints", file),
-                models_folder() / "torchvision" / file,
-            ],
-            lambda path: torch.hub.download_url_to_file(entry.url, str(path), progress=False),
-        )
-        return Weights(f"torchvision {file}", (path,))
-
-    def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
-        """Under the architecture's names, those of old DenseNets included."""
-        (content,) = contents
-        if self.model.startswith("densenet") and hasattr(content, "items"):
-            content = {_OLD_DENSENET.sub(r"\1", name): value for name, value in content.items()}
-        return fit(content, module)
-
-    @classmethod
-    def models(cls) -> Iterator[Offer]:
-        """Every classifier, with its default weights."""
-        from torchvision import models
-
-        for name in models.list_models(module=models):
-            every: Any = models.get_model_weights(name)
-            entry = every.DEFAULT
-            (side,) = entry.transforms().crop_size
-            yield Offer(f"torchvision:{name}", (3, side, side), len(entry.meta["categories"]))
 
 
 @register_defense("timm")
@@ -184,7 +39,7 @@ class Timm(Borrowed):
     argument = "NAME"
 
     def __init__(self, name: str) -> None:
-        self.model = _identifier(name)
+        self.model = identifier(name)
 
     @property
     def architecture(self) -> str:
@@ -212,7 +67,7 @@ class Timm(Borrowed):
         """
         from defenses.zoo.preprocessing import Preprocessed
 
-        _colour(self.name, shape)
+        check_colour(self.name, shape)
         settings = self._settings()
         module = _timm(self.name).create_model(self.model, pretrained=False, num_classes=classes)
         return Preprocessed(module, settings.mean, settings.std, tuple(settings.input_size[1:]))
@@ -338,7 +193,7 @@ class HuggingFace(Borrowed):
         """
         from defenses.zoo.preprocessing import Preprocessed
 
-        _colour(self.name, shape)
+        check_colour(self.name, shape)
         config, timm = self._config(), _timm(self.name)
         if not timm.is_model(network):
             raise UnknownNameError("architecture of timm", network, timm.list_models())
@@ -373,27 +228,6 @@ class HuggingFace(Borrowed):
     def models(cls) -> Iterable[Offer]:
         """Nobody can count them."""
         return ()
-
-
-def _identifier(name: str) -> str:
-    """A library's name of a model, which must not become a path.
-
-    Raises:
-        UsageError: it has other characters than letters, digits, dots, hyphens and underscores.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise UsageError(f"{name!r} has to be letters, digits, dots, hyphens and underscores")
-    return name
-
-
-def _colour(name: str, shape: Shape) -> None:
-    """Refuse images that are not in colour.
-
-    Raises:
-        UsageError: they have another number of channels than 3.
-    """
-    if shape[0] != 3:
-        raise UsageError(f"{name} takes images in colour: 3 channels (got {shape[0]})")
 
 
 def _timm(name: str) -> Any:
