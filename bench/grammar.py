@@ -48,6 +48,16 @@ class Written:
             options[key] = value
         return cls(match["name"].strip(), options)
 
+    @property
+    def scheme(self) -> str:
+        """What stands before the first colon: the name that a plugin is registered under."""
+        return self.name.partition(":")[0].strip()
+
+    @property
+    def argument(self) -> str:
+        """What stands behind it; empty without a colon."""
+        return self.name.partition(":")[2].strip()
+
 
 def split_names(text: str) -> list[str]:
     """Split a list at the commas outside brackets: `a,b[x=1,y=2]` is two names.
@@ -107,6 +117,8 @@ class Parameter:
 def parameters_of(cls: type) -> dict[str, Parameter]:
     """The parameters of a plugin, from the signature of its `__init__`.
 
+    A scheme's first one, which takes what stands behind the colon, is none of them.
+
     Raises:
         PluginError: one is not keyword-only, has no default, or has an unwritable type.
     """
@@ -115,7 +127,8 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
         return {}
     hints = typing.get_type_hints(initialiser)
     found: dict[str, Parameter] = {}
-    for key, argument in list(inspect.signature(initialiser).parameters.items())[1:]:
+    positional = 2 if getattr(cls, "argument", "") else 1
+    for key, argument in list(inspect.signature(initialiser).parameters.items())[positional:]:
         where = f"{cls.__module__}.{cls.__qualname__}: parameter {key!r}"
         if argument.kind is not argument.KEYWORD_ONLY or argument.default is argument.empty:
             raise PluginError(f"{where} has to be keyword-only and to have a default")

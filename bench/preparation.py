@@ -284,11 +284,12 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     controls = _controls(config, named)
     own = {name: path for name, path in config.checkpoints.items() if name not in controls}
     entrants = with_controls(
-        resolve(config.defenses, config.dataset, examples, own),
+        resolve(config.defenses, config.dataset, examples, own, config.norm),
         config.dataset,
         examples,
         config.checkpoints,
         named,
+        norm=config.norm,
         twins=config.twins and config.examine,
     )
     return assemble(

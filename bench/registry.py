@@ -1,4 +1,4 @@
-"""Names to plugins: registration, discovery, suites.
+"""Names to plugins: registration, discovery, schemes, suites.
 
 Built-in plugins are the modules that lie directly in `defenses/` and `attacks/` (their building
 blocks are packages inside), and Python files in folders of these names in the working directory
@@ -83,6 +83,8 @@ class Registry(Generic[P]):
         fault = self._signature_fault(cls)
         if fault:
             refuse(fault)
+        if cls.argument and not _takes_argument(cls):
+            refuse("a scheme's `__init__` has to take what stands behind the colon by position")
         fault = self._attribute_fault(cls)
         if fault:
             refuse(fault)
@@ -121,18 +123,24 @@ class Registry(Generic[P]):
         return None
 
     def names(self) -> list[str]:
-        """All registered names, sorted."""
+        """All registered names that are plugins by themselves, sorted; schemes are not."""
         self._discover()
-        return sorted(self._classes)
+        return sorted(name for name, cls in self._classes.items() if not cls.argument)
+
+    def schemes(self) -> list[str]:
+        """The registered names that take something behind a colon, sorted."""
+        self._discover()
+        return sorted(name for name, cls in self._classes.items() if cls.argument)
 
     def get(self, name: str) -> type[P]:
-        """The class registered under a bare name.
+        """The class registered under a bare name; of `scheme:argument` it is the scheme's.
 
         Raises:
             PluginError: its module was left out; the error says why.
             UnknownNameError: with the closest names.
         """
         self._discover()
+        name = name.partition(":")[0].strip()
         if name in self._classes:
             return self._classes[name]
         if name in self._left_out:
@@ -149,18 +157,30 @@ class Registry(Generic[P]):
 
         Raises:
             UnknownNameError: no such plugin.
-            UsageError: an option that it does not have, or a value it does not take.
+            UsageError: an option that it does not have, a value it does not take, nothing behind
+                the colon of a scheme, or something where there is no scheme.
         """
         written = Written.parse(text)
         cls = self.get(written.name)
+        if cls.argument and not written.argument:
+            raise UsageError(
+                f"{text!r} does not say which one; write {written.scheme}:{cls.argument} "
+                "(see python -m bench list)"
+            )
+        if ":" in written.name and not cls.argument:
+            raise UsageError(
+                f"{self.kind} {written.scheme!r} takes nothing behind a colon ({text})"
+            )
+        bare = f"{written.scheme}:{written.argument}" if cls.argument else written.name
         known = parameters_of(cls)
         values: dict[str, Value] = {}
         for key, value in written.options.items():
             if key not in known:
-                raise UnknownNameError(f"option of {self.kind} {written.name!r}", key, known)
-            values[key] = known[key].read(value, written.name)
+                raise UnknownNameError(f"option of {self.kind} {bare!r}", key, known)
+            values[key] = known[key].read(value, bare)
+        positional = [written.argument] if cls.argument else []
         try:
-            plugin = cls(**values)
+            plugin = cls(*positional, **values)
         except WinnowError as error:
             raise UsageError(f"{text}: {error}") from error
         full = {key: values.get(key, parameter.default) for key, parameter in known.items()}
@@ -171,7 +191,7 @@ class Registry(Generic[P]):
             for key, parameter in sorted(known.items())
             if full[key] != parameter.default
         ]
-        plugin.name = f"{written.name}[{','.join(options)}]" if options else written.name
+        plugin.name = f"{bare}[{','.join(options)}]" if options else bare
         return plugin
 
     def _discover(self) -> None:
@@ -206,6 +226,14 @@ class Registry(Generic[P]):
         """Remember why these names are not there, and say it."""
         self._left_out |= dict.fromkeys(names, reason)
         warnings.warn(reason, PluginWarning, stacklevel=2)
+
+
+def _takes_argument(cls: type) -> bool:
+    """Whether `__init__` has a first parameter that can be given by position."""
+    first = list(inspect.signature(inspect.getattr_static(cls, "__init__")).parameters.values())[
+        1:2
+    ]
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first)
 
 
 defenses: Registry[Defense] = Registry("defense", Defense, "defenses")
@@ -261,13 +289,13 @@ def create_attacks(text: str, norm: Norm) -> list[Attack]:
         UnknownNameError: a name is neither an attack nor a suite.
         UsageError: the list is empty.
     """
-    known = attacks.names()
+    known = [*attacks.names(), *attacks.schemes()]
     chosen: dict[str, Attack] = {}
     for written in split_names(text):
         bare = Written.parse(written)
         if bare.name in suites and not bare.options:
             members = suites[bare.name].members(norm)
-        elif attacks.knows(bare.name):
+        elif attacks.knows(bare.scheme):
             members = [written]
         else:
             raise UnknownNameError("attack or suite", bare.name, [*known, *suites])

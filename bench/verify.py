@@ -7,11 +7,10 @@ prove every worst-case figure. The summary, recomputed from the outcomes, has to
 from __future__ import annotations
 
 import functools
-import importlib.util
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench import registry
 from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, StoreError, UsageError, WinnowError
 from bench.inquiry import examined
@@ -25,6 +24,7 @@ from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
 
     from torch import nn
 
@@ -158,7 +158,8 @@ def _loader(
     """What makes a defense's module, weights loaded."""
     from bench.matrix.targets import resolve
 
-    if not record.dataset.source:
+    # What executes a file is named by whoever verifies, never by the record alone.
+    if not record.dataset.source or registry.defenses.create(name).executes:
         return functools.partial(factory_model, model, name)
     given = {key: path for key, path in checkpoints.items() if key == name}
     return resolve([name], dataset or record.dataset.source, examples, given)[0].loader
@@ -170,28 +171,16 @@ def factory_model(written: str, name: str) -> nn.Module:
     Raises:
         UsageError: nothing given, no such file or function, or it makes no module.
     """
-    import torch
-
-    path, colon, function = written.rpartition(":")
-    if not (path and colon and function):
+    if not all(written.rpartition(":")):
         raise UsageError(
             f"the run evaluated a program's own model ({name}); say what makes it with "
             "--model FILE:FACTORY, such as --model my_model.py:load"
         )
-    if not Path(path).is_file():
-        raise UsageError(f"--model: no file {path}")
-    spec = importlib.util.spec_from_file_location("winnow_verified_model", path)
-    if spec is None or spec.loader is None:
-        raise UsageError(f"--model: {path} is not a Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    factory = getattr(module, function, None)
-    if not callable(factory):
-        raise UsageError(f"--model: {path} has no function {function!r}")
-    made = factory()
-    if not isinstance(made, torch.nn.Module):
-        raise UsageError(f"--model: {function}() made {type(made).__name__}, not an nn.Module")
-    return made.eval()
+    try:
+        made = registry.defenses.create(f"file:{written}")
+        return made.build(network="", shape=(1, 1, 1), classes=1).eval()
+    except UsageError as error:
+        raise UsageError(f"--model: {error}") from error
 
 
 @dataclass

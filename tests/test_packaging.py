@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import subprocess
 import sys
 import tomllib
@@ -50,10 +51,21 @@ def test_every_requirement_is_pinned(pyproject: dict[str, Any]) -> None:
     """No direct dependency is left out of the tested versions."""
     pinned = {line.split("==")[0] for line in pyproject["tool"]["uv"]["constraint-dependencies"]}
     groups = pyproject["dependency-groups"].values()
-    wanted = [*pyproject["project"]["dependencies"], *(item for group in groups for item in group)]
-    names = {item.split(">")[0].split("=")[0] for item in wanted if isinstance(item, str)}
+    wanted = [
+        *pyproject["project"]["dependencies"],
+        *pyproject["project"]["optional-dependencies"]["zoo"],
+        *(item for group in groups for item in group),
+    ]
+    names = {re.split("[<>=]", item)[0] for item in wanted if isinstance(item, str)}
 
     assert names - pinned == set()
+
+
+def test_the_tests_have_what_the_zoo_needs(pyproject: dict[str, Any]) -> None:
+    """Tests of the zoo are skipped without it, and would be skipped by every check."""
+    zoo = pyproject["project"]["optional-dependencies"]["zoo"]
+
+    assert set(zoo) - set(pyproject["dependency-groups"]["test"]) == set()
 
 
 def test_lock_file_is_not_tracked() -> None:

@@ -133,6 +133,64 @@ def test_value_refused_by_the_plugin_is_named(registry: Registry[Attack]) -> Non
         registry.create("picky[steps=0]")
 
 
+class Named(Still):
+    """A scheme with one option."""
+
+    argument = "NAME"
+
+    def __init__(self, name: str, *, size: int = 1) -> None:
+        self.given = (name, size)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical", "given"),
+    [
+        ("scheme:Some_Model-2.1", "scheme:Some_Model-2.1", ("Some_Model-2.1", 1)),
+        (" scheme : a[size=1] ", "scheme:a", ("a", 1)),
+        ("scheme:a/b:c[size=2]", "scheme:a/b:c[size=2]", ("a/b:c", 2)),
+    ],
+)
+def test_a_scheme_takes_what_stands_behind_its_colon(
+    registry: Registry[Attack], text: str, canonical: str, given: tuple[str, int]
+) -> None:
+    """By position, beside its options; the canonical name makes the same again."""
+    registry.register("scheme")(Named)
+    plugin = registry.create(text)
+
+    assert plugin.name == canonical
+    assert isinstance(plugin, Named)
+    assert plugin.given == given
+    assert plugin.parameters == {"size": given[1]}
+    assert registry.create(canonical).name == canonical
+    assert (registry.names(), registry.schemes()) == (["still", "tuned"], ["scheme"])
+
+
+def test_schemes_and_plain_names_are_not_mixed_up(registry: Registry[Attack]) -> None:
+    """Neither a scheme alone, nor a plain name with a colon."""
+    registry.register("scheme")(Named)
+
+    with pytest.raises(UsageError, match="'scheme' does not say which one; write scheme:NAME"):
+        registry.create("scheme")
+    with pytest.raises(UsageError, match="'scheme:' does not say which one"):
+        registry.create("scheme:")
+    with pytest.raises(UsageError, match="attack 'still' takes nothing behind a colon"):
+        registry.create("still:x")
+    with pytest.raises(UnknownNameError, match="unknown attack 'schema'; did you mean 'scheme'"):
+        registry.create("schema:x")
+    with pytest.raises(UnknownNameError, match="option of attack 'scheme:x' 'sise'"):
+        registry.create("scheme:x[sise=1]")
+
+
+def test_a_scheme_that_takes_no_argument_is_refused(registry: Registry[Attack]) -> None:
+    """When it is registered, not when somebody uses it."""
+
+    class Deaf(Still):
+        argument = "NAME"
+
+    with pytest.raises(PluginError, match="has to take what stands behind the colon"):
+        registry.register("deaf")(Deaf)
+
+
 def test_duplicate_name_is_refused(registry: Registry[Attack]) -> None:
     """The first plugin keeps its name; the error names both."""
     with pytest.raises(PluginError, match=r"'still' \(.*Tuned\).*taken by .*Still"):

@@ -17,6 +17,10 @@ at the top of a plugin's module: listing plugins has to be instant.
 
         def build(self, *, network, shape, classes): ...
 
+A plugin with an `argument` is a scheme: `robustbench:NAME` is one defense for each NAME, which its
+`__init__` takes first, by position. A defense that brings weights of its own says in `weights`
+where they are.
+
 `defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks with
 another activation, and the files in `defenses/` and `attacks/` are meant to be read as examples.
 """
@@ -24,6 +28,7 @@ another activation, and the files in `defenses/` and `attacks/` are meant to be 
 from bench.api.attacks import Attack, Cost, Problem, Proposal
 from bench.api.defenses import Defense
 from bench.api.examples import Examples
+from bench.api.models import Offer, Published, Weights
 from bench.api.plugins import Plugin
 from bench.api.training import Recipe, Schedule
 
@@ -32,9 +37,12 @@ __all__ = [
     "Cost",
     "Defense",
     "Examples",
+    "Offer",
     "Plugin",
     "Problem",
     "Proposal",
+    "Published",
     "Recipe",
     "Schedule",
+    "Weights",
 ]

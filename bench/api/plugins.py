@@ -11,6 +11,12 @@ class Plugin(ABC):
 
     summary: ClassVar[str]
     """One line for `python -m bench list`."""
+    argument: ClassVar[str] = ""
+    """What its name takes behind a colon, as help texts write it: `NAME`; empty for nothing.
+
+    Such a plugin is a scheme: `robustbench:NAME` is one defense for each NAME. Its `__init__` takes
+    the text behind the colon first, by position, and its options after it by keyword.
+    """
     version: int = 1
     """Raise it when results change: stored outcomes of another version are not reused. 0 marks a
     draft: every change of its file makes it another version. A file in the working directory's

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import shlex
-import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
 from bench.data import open_dataset
-from bench.errors import CheckpointError, ModelError, PluginWarning, UsageError
+from bench.errors import CheckpointError, ModelError, UsageError
 from bench.grammar import Written, parameters_of
 from bench.matrix.plan import Target
+from bench.matrix.weights import weights_for
 from bench.record import checkpoints
+from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -40,7 +41,11 @@ class Contender:
 
 
 def resolve(
-    names: Sequence[str], source: str, examples: Examples, given: Mapping[str, Path]
+    names: Sequence[str],
+    source: str,
+    examples: Examples,
+    given: Mapping[str, Path],
+    norm: Norm = Norm.LINF,
 ) -> list[Contender]:
     """Find network and weights of each defense.
 
@@ -49,84 +54,68 @@ def resolve(
         source: the data set as written; its training data identify committed weights.
         examples: what is evaluated.
         given: `--checkpoint`, by name as written.
+        norm: of the threat model, which a name may leave to the run.
 
     Raises:
-        UsageError: an unknown name, or a `--checkpoint` for a defense that is not evaluated.
+        UsageError: an unknown name, a defense that is not made for these examples, or a
+            `--checkpoint` for one that is not evaluated.
         CheckpointError: no weights, or weights of another architecture.
     """
-    wanted = {registry.defenses.create(name).name: None for name in names}
-    paths = {registry.defenses.create(name).name: path for name, path in given.items()}
+    run = functools.partial(_settled, source=source, examples=examples, norm=norm)
+    wanted = {run(name): None for name in names}
+    paths = {run(name): path for name, path in given.items()}
     unused = sorted(paths.keys() - wanted.keys())
     if unused:
         raise UsageError(
             f"--checkpoint names {', '.join(unused)}, which is not among the defenses of this run "
             f"({', '.join(wanted)})"
         )
-    return [_contender(name, source, examples, paths.get(name)) for name in wanted]
+    return [_contender(name, source, examples, paths.get(name), norm) for name in wanted]
 
 
-def _contender(name: str, source: str, examples: Examples, path: Path | None) -> Contender:
+def _settled(name: str, *, source: str, examples: Examples, norm: Norm) -> str:
+    """The canonical name of a defense in this run."""
+    return registry.defenses.create(name).settled(
+        family=open_dataset(source).family,
+        shape=examples.shape,
+        classes=examples.classes,
+        norm=norm,
+    )
+
+
+def _contender(
+    name: str, source: str, examples: Examples, path: Path | None, norm: Norm
+) -> Contender:
     from bench.record.schema import DefenseRecord
 
     defense = registry.defenses.create(name)
     network = defense.network(shape=examples.shape)
-    if path is None:
-        path = _found_weights(defense, network, source)
-    place = (name, network, examples.shape, examples.classes, path)
-    loader = functools.partial(load, *place)
-    digest = checkpoints.weights_digest(loader())
+    weights = weights_for(defense, network, source, examples, path)
+    place = (name, network, examples.shape, examples.classes, weights.files)
+    digest = checkpoints.weights_digest(load(*place))
+    further = dict(defense.dependencies())
     identity = {
         "network": network,
         "weights": digest,
         "version": defense.version,
         "parameters": defense.parameters,
+        **({"dependencies": further} if further else {}),
     }
     declared = defense.surrogates(network=network, shape=examples.shape, classes=examples.classes)
     target = Target(name, identity, surrogates=bool(declared))
+    published = defense.published(family=open_dataset(source).family, norm=norm)
     record = DefenseRecord(
         key=target.key,
         network=network,
         weights_digest=digest,
-        checkpoint=path.name,
+        checkpoint=weights.source,
         twin=defense.twin,
+        published=dataclasses.asdict(published) if published else None,
     )
+    # Whoever loads it later, in whatever process, has to get these very weights.
+    loader = functools.partial(load, *place, digest)
     surrogates = functools.partial(load_surrogates, *place) if declared else None
     return Contender(target, loader, record, surrogates)
-
-
-def _found_weights(defense: Defense, network: str, source: str) -> Path:
-    """The checkpoint of a defense: its own, or that of the defense whose weights it takes.
-
-    Warns where what is evaluated is not what was trained.
-
-    Raises:
-        CheckpointError: there is neither.
-    """
-    command = f"python -m bench train --defense {shlex.quote(defense.name)}"
-    digest = open_dataset(source).digest("train")
-    path = checkpoints.find_checkpoint(defense.name, network, digest)
-    if path is not None:
-        record = checkpoints.read_record(path)
-        if record is not None and record.version not in (None, defense.version):
-            warnings.warn(
-                f"{defense.name} has changed since its weights were trained ({path.name}); "
-                f"to train them again: {command} --dataset {shlex.quote(source)} --fresh",
-                PluginWarning,
-                stacklevel=2,
-            )
-        return path
-    if defense.weights_of is not None:
-        other = registry.defenses.create(defense.weights_of).name
-        path = checkpoints.find_checkpoint(other, network, digest)
-    if path is None:
-        raise checkpoints.missing_checkpoint_error(defense.name, network, source)
-    warnings.warn(
-        f"{defense.name} has no weights of its own and is evaluated with those of {other} "
-        f"({path.name}); to train it: {command} --dataset {shlex.quote(source)}",
-        PluginWarning,
-        stacklevel=2,
-    )
-    return path
 
 
 class Entrants(NamedTuple):
@@ -145,6 +134,7 @@ def with_controls(
     given: Mapping[str, Path],
     wanted: Iterable[str] = (),
     *,
+    norm: Norm = Norm.LINF,
     twins: bool = True,
 ) -> Entrants:
     """Add the twins, and what else transfer attacks start from, where there are weights.
@@ -155,6 +145,7 @@ def with_controls(
         examples: what is evaluated.
         given: `--checkpoint`, by name as written.
         wanted: defenses that transfer attacks name; see `source_name`.
+        norm: as in `resolve`.
         twins: whether twins are evaluated.
 
     Raises:
@@ -165,7 +156,9 @@ def with_controls(
     def found(name: str) -> Contender | None:
         registry.defenses.create(name)
         try:
-            return replace(_contender(name, source, examples, given.get(name)), control=True)
+            settled = _settled(name, source=source, examples=examples, norm=norm)
+            own = _contender(settled, source, examples, given.get(name), norm)
+            return replace(own, control=True)
         except UsageError:
             if name in given:
                 raise
@@ -211,15 +204,19 @@ def _with_sources(
     if contender.record.twin:
         names["twin"] = contender.record.twin
     sources = {
-        written: (name, known[name].record.weights_digest)
+        written: (known[name].target.name, known[name].record.weights_digest)
         for written, name in names.items()
-        if name in known and name != contender.target.name
+        if name in known and known[name].target.name != contender.target.name
     }
     return replace(contender, target=replace(contender.target, sources=sources))
 
 
 def load_surrogates(
-    name: str, network: str, shape: tuple[int, int, int], classes: int, path: Path
+    name: str,
+    network: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    files: Sequence[Path],
 ) -> dict[str, nn.Module]:
     """A defense's surrogates with its weights, on the CPU, in eval mode.
 
@@ -229,27 +226,55 @@ def load_surrogates(
     defense = registry.defenses.create(name)
     modules = defense.surrogates(network=network, shape=shape, classes=classes)
     for module in modules.values():
-        checkpoints.load_weights(path, module)
-        module.eval()
+        _load_into(module, defense, files)
     return modules
 
 
 def load(
-    name: str, network: str, shape: tuple[int, int, int], classes: int, path: Path
+    name: str,
+    network: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    files: Sequence[Path],
+    digest: str = "",
 ) -> nn.Module:
     """A defense's module with its weights, on the CPU, in eval mode.
 
+    Args:
+        name: canonical.
+        network: the architecture.
+        shape: (C, H, W) of one input.
+        classes: the number of logits.
+        files: of the weights; none where `build` brings them.
+        digest: of the weights that it has to have; any where empty.
+
     Raises:
-        CheckpointError: the file is missing, foreign, or of another architecture.
+        CheckpointError: a file is missing, foreign, or of another architecture, or the weights
+            are others.
         ModelError: the plugin did not build a module.
     """
     import torch
 
-    if not path.is_file():
-        raise CheckpointError(f"no checkpoint at {path} (for {name})")
+    for path in files:
+        if not path.is_file():
+            raise CheckpointError(f"no checkpoint at {path} (for {name})")
     defense = registry.defenses.create(name)
     module = defense.build(network=network, shape=shape, classes=classes)
     if not isinstance(module, torch.nn.Module):
         raise ModelError(f"{name}: build() returned {type(module).__name__}, not an nn.Module")
-    checkpoints.load_weights(path, module)
-    return module.eval()
+    _load_into(module, defense, files)
+    if digest and (found := checkpoints.weights_digest(module)) != digest:
+        raise CheckpointError(
+            f"its weights are others each time they are loaded (digest {found[:12]}, before "
+            f"{digest[:12]}): files changed, or what makes them draws random numbers; load fixed "
+            "ones"
+        )
+    return module
+
+
+def _load_into(module: nn.Module, defense: Defense, files: Sequence[Path]) -> None:
+    """Load weights into a module and put it in eval mode."""
+    if files:
+        first, *further = files
+        checkpoints.load_weights(first, module, defense.adapt, further)
+    module.eval()

@@ -15,9 +15,18 @@ from pydantic import ValidationError, field_validator
 from bench.errors import CheckpointError
 from bench.record.files import write_bytes, write_json
 from bench.record.schema import Record
-from bench.record.weights import check_fit, first_line, read_weights, tensors_of, weights_digest
+from bench.record.weights import (
+    check_fit,
+    first_line,
+    read_content,
+    state_dict_of,
+    tensors_of,
+    weights_digest,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import nn
 
 __all__ = [
@@ -135,19 +144,27 @@ def read_record(path: Path) -> CheckpointRecord | None:
     return record
 
 
-def load_weights(path: Path, module: nn.Module) -> None:
+def load_weights(
+    path: Path,
+    module: nn.Module,
+    adapt: Callable[[Sequence[Any], nn.Module], Any] | None = None,
+    further: Sequence[Path] = (),
+) -> None:
     """Load a checkpoint into a module of the same architecture.
 
     Args:
         path: safetensors, or a torch file holding a `state_dict`, bare or under the key
             `state_dict`, `model` or `net`, its names with or without the prefix `module.`.
         module: changed only if everything fits.
+        adapt: from what the files hold to the `state_dict`, as `Defense.adapt`.
+        further: the other files, where one checkpoint is in several.
 
     Raises:
         CheckpointError: no such file, not a checkpoint, another architecture, weights that are
             not finite, or weights that are not those of the record beside the file.
     """
-    weights = read_weights(path)
+    contents = [read_content(file) for file in (path, *further)]
+    weights = state_dict_of(path, adapt(contents, module) if adapt else contents[0])
     check_fit(path, weights, module)
     record = read_record(path)
     module.load_state_dict(weights, strict=True)

@@ -57,6 +57,8 @@ class DefenseRecord(Record):
     twin: str | None = None
     control: bool = False
     """Here as somebody's twin, at the headline epsilon alone, without being asked for."""
+    published: dict[str, Any] | None = None
+    """What others published of it for this data and norm: `bench.api.Published`."""
 
 
 class DatasetRecord(Record):

@@ -26,7 +26,7 @@ from bench.threat import Epsilon
 if TYPE_CHECKING:
     import numpy as np
 
-    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.schema import CellRecord, DefenseRecord, RunRecord
 
 
 def build(
@@ -88,6 +88,7 @@ def _defense(
         "weights_digest": entry.weights_digest,
         "checkpoint": entry.checkpoint,
         "twin": entry.twin,
+        "published": _published(record, entry),
         "clean_accuracy": None if clean is None else _clean_accuracy(clean),
         "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
         "cost": _cost(totals),
@@ -123,6 +124,15 @@ def _defense(
             )
         ],
     }
+
+
+def _published(record: RunRecord, entry: DefenseRecord) -> dict[str, Any] | None:
+    """What others published, where it is about one of the run's epsilons, written as it is here."""
+    if entry.published is None:
+        return None
+    theirs = Epsilon.parse(entry.published["epsilon"])
+    ours = [written for written in record.epsilons if Epsilon.parse(written) == theirs]
+    return {**entry.published, "epsilon": ours[0]} if ours else None
 
 
 def _clean_accuracy(clean: CellResult) -> float:

@@ -55,31 +55,41 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: it cannot be read, or holds no weights.
     """
+    return state_dict_of(path, read_content(path))
+
+
+def read_content(path: Path) -> Any:
+    """What a file of weights holds, tensors on the CPU.
+
+    Raises:
+        CheckpointError: it cannot be read without executing what is in it.
+    """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise CheckpointError(f"cannot read {path}: {error.strerror or error}") from error
-    content: Any
     try:
         if data[8:9] == b"{":  # safetensors: eight bytes of length, then JSON
             from safetensors.torch import load
 
-            content = load(data)
-        else:
-            import torch
+            return load(data)
+        import torch
 
-            with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
-                content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # of pickles that it then refuses
+            return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a foreign file makes a reader raise
         raise CheckpointError(
             f"{path} is not a checkpoint: it is neither safetensors nor a torch file that loads "
             f"with weights_only=True ({first_line(error)}); nothing in it was executed"
         ) from error
-    return _state_dict(path, content)
 
 
-def _state_dict(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors in what was read, without wrappers."""
+def state_dict_of(path: Path, content: Any) -> dict[str, Tensor]:
+    """The tensors in what was read from `path`, without wrappers.
+
+    Raises:
+        CheckpointError: it holds no weights.
+    """
     import torch
 
     for key in _WRAPPERS:

@@ -76,9 +76,49 @@ def render_matrix(summary: Summary, name: str) -> str:
         + caveats([defense["worst_case"][epsilon]])
         for epsilon in epsilons
     ]
+    if published := defense.get("published"):
+        figure = percent(published_figure(published))
+        rows.append(
+            [
+                f"*published by {escape(published['source'])}*",
+                *(figure if epsilon == published["epsilon"] else "–" for epsilon in epsilons),
+                "",
+            ]
+        )
     cost = defense["cost"]
     rows.append(["**worst case**", *worst, f"{cost['forwards'] + cost['backwards']:,}"])
     return table(header, rows, text=frozenset({"attack"}))
+
+
+def published_figure(published: dict[str, Any]) -> float | None:
+    """The robust accuracy that others published: the best known, or else the authors' own."""
+    best: float | None = published["best_known"]
+    own: float | None = published["reported"]
+    return best if best is not None else own
+
+
+def _published(defense: dict[str, Any]) -> list[str]:
+    """A sentence on what others published: on their examples, not on those of this run."""
+    published = defense.get("published")
+    if not published:
+        return []
+    figures = [
+        f"{label} {percent(published[key])} %"
+        for label, key in (
+            ("clean", "clean_accuracy"),
+            ("by its authors", "reported"),
+            ("AutoAttack", "autoattack"),
+            ("best known", "best_known"),
+        )
+        if published[key] is not None
+    ]
+    doubt = " (marked as potentially unreliable)" if published["unreliable"] else ""
+    return [
+        "",
+        f"Published by {escape(published['source'])} for {escape(published['norm'])} "
+        f"ε = {escape(published['epsilon'])}, on all of its test examples: "
+        f"{', '.join(figures)}{doubt}.",
+    ]
 
 
 def caveats(worst: list[dict[str, Any]]) -> str:
@@ -146,7 +186,9 @@ def render_defense(summary: Summary, name: str) -> str:
     ]
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
-    lines += _sweep(defense) + _notes(defense) + _examination(summary, defense)
+    lines += (
+        _published(defense) + _sweep(defense) + _notes(defense) + _examination(summary, defense)
+    )
     return "\n".join(lines)
 
 

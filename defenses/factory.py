@@ -1,0 +1,105 @@
+"""Anybody's `nn.Module`: made by a function in a Python file that the user names."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bench.api import Defense, Weights
+from bench.errors import ModelError, UsageError
+from bench.registry import register_defense
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+
+@register_defense("file")
+class Factory(Defense):
+    """What a function in a Python file makes: an `nn.Module` from images in [0, 1] to logits.
+
+    The function is called without arguments and loads the weights itself. The file is executed,
+    its folder being importable from it, wherever the model is needed: it has to make the same
+    weights each time. Outcomes are bound to those weights and to the text of the file.
+
+    Args:
+        place: `PATH.py:FUNCTION`.
+
+    Raises:
+        UsageError: not of that form.
+    """
+
+    summary = "Your own module: what FUNCTION() in the file makes (the file is executed)"
+    argument = "PATH.py:FUNCTION"
+    executes = True
+
+    def __init__(self, place: str) -> None:
+        path, _, function = place.rpartition(":")
+        if not (path and function.isidentifier()):
+            raise UsageError(f"write file:PATH.py:FUNCTION (got {place!r})")
+        self.path = Path(path).expanduser()
+        self.function = function
+
+    def network(self, *, shape: tuple[int, int, int]) -> str:
+        """The function's name: what it makes is not known before it is called."""
+        return self.function
+
+    def build(self, *, network: str, shape: tuple[int, int, int], classes: int) -> nn.Module:
+        """What the function makes, weights and all.
+
+        Raises:
+            UsageError: there is no such file or function, or it raises an error.
+            ModelError: it makes no module.
+        """
+        import torch
+
+        source = self._read()
+        sys.path.insert(0, str(self.path.resolve().parent))
+        try:
+            made = self._call(source)
+        finally:
+            sys.path.pop(0)
+        if not isinstance(made, torch.nn.Module):
+            raise ModelError(
+                f"{self.path}: {self.function}() made {type(made).__name__}, not an nn.Module"
+            )
+        return made
+
+    def _read(self) -> bytes:
+        try:
+            return self.path.read_bytes()
+        except OSError as error:
+            raise UsageError(f"no file {self.path} ({error.strerror or error})") from error
+
+    def _call(self, source: bytes) -> Any:
+        # A name of its own for each text, under which what the file defines can be found again.
+        name = f"winnow_file_{hashlib.sha256(source).hexdigest()[:16]}"
+        spec = importlib.util.spec_from_file_location(name, self.path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{self.path} is not a Python file")
+        try:
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[name] = module
+            spec.loader.exec_module(module)
+            factory = getattr(module, self.function, None)
+            if not callable(factory):
+                raise UsageError(f"{self.path} has no function {self.function!r}")
+            return factory()
+        except UsageError:
+            raise
+        except Exception as error:
+            raise UsageError(
+                f"{self.path}: {self.function}() failed: {type(error).__name__}: {error}"
+            ) from error
+
+    def dependencies(self) -> Mapping[str, str]:
+        """The text of the file; not of what it imports."""
+        return {"code": hashlib.sha256(self._read()).hexdigest()}
+
+    def weights(self, *, network: str, shape: tuple[int, int, int], classes: int) -> Weights:
+        """The function loads them."""
+        return Weights(f"made by {self.path.name}:{self.function}")

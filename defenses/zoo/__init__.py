@@ -1,0 +1,1 @@
+"""Building blocks of defenses that bring models and weights of others."""
