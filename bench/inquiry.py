@@ -13,6 +13,7 @@ from bench.matrix.tasks import estimate
 from bench.record.files import digest_of
 from bench.record.inference import checks, inferred_survivors
 from bench.record.schema import CellRecord
+from bench.recording import record_of
 from bench.threat import Epsilon, Norm
 from bench.trust import (
     Case,
@@ -240,7 +241,7 @@ class Inquiry:
 
     def _cases(self) -> dict[str, Case]:
         """The cases of the defenses that were asked for."""
-        record = self.prepared.record(None, self.records, "running")
+        record = record_of(self.prepared, None, self.records, "running")
         record = record.model_copy(update={"headline": self.prepared.headline.text})
         found = cases(record, self.filler.read(record))
         return {

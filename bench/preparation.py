@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.config import DEFAULT_N, ESCALATION, RunConfig
@@ -18,9 +17,8 @@ from bench.matrix.plan import Cell, Setting, plan_cells, source_of
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
-from bench.record.provenance import provenance
-from bench.record.schema import CellRecord, DatasetRecord, RunRecord
-from bench.threat import Epsilon, Norm, ThreatModel
+from bench.record.schema import DatasetRecord, RunRecord
+from bench.threat import Epsilon, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,8 +27,6 @@ if TYPE_CHECKING:
     from bench.api import Attack, Cost, Examples
     from bench.matrix.targets import Contender
     from bench.record.schema import Sweep
-
-RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
 MAX_WORKERS = 8
@@ -136,86 +132,6 @@ class Prepared:
             setting=dataclasses.replace(self.setting, epsilons=epsilons),
             headline=headline(self.dataset.family, self.config.norm, together),
         )
-
-    def record(
-        self, previous: RunRecord | None, cells: Sequence[CellRecord], status: RunStatus
-    ) -> RunRecord:
-        """`run.json`: these cells, and those that earlier commands added to the same run."""
-        merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
-        merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
-        own = {
-            c.target.name: c.record.model_copy(update={"control": c.control})
-            for c in self.contenders
-        }
-        escalates = self.config.examine and self.config.escalate
-        budget = self.escalation_budget if escalates else None
-        stored = map(Epsilon.parse, previous.epsilons if previous else [])
-        epsilons = Epsilon.parse_many([*stored, *self.setting.epsilons])
-        extended = previous if self.imports else None
-        if extended and status == "complete":  # what the run's own command left is still to do
-            status = "complete" if extended.status == "complete" else "interrupted"
-        return RunRecord(
-            id=self.id,
-            status=status,
-            dataset=self.dataset,
-            norm=self.config.norm.value,
-            seed=self.config.seed,
-            epsilons=[epsilon.text for epsilon in epsilons],
-            headline=headline(self.dataset.family, self.config.norm, epsilons).text,
-            shard_size=self.config.shard_size,
-            judging=self.setting.judging,
-            defenses=(previous.defenses if previous else {}) | own,
-            examined=self.config.examine or (previous is not None and previous.examined),
-            suites=_whole_suites({cell.attack for cell in merged.values()}, self.config.norm),
-            sweep="bracket" if previous and previous.sweep == "bracket" else self.sweep,
-            limit=extended.limit if extended else self.config.budget,
-            budget=budget if budget is not None or previous is None else previous.budget,
-            cells=sorted(merged.values(), key=_place),
-            provenance=self._provenance(previous),
-        )
-
-    @property
-    def imports(self) -> dict[str, dict[str, Any]]:
-        """The files that stand among its attacks, by attack."""
-        return {
-            attack.name: {
-                **attack.parameters,
-                "examples": len(attack.index),
-                "command": self.config.command,
-            }
-            for attack in self.attacks
-            if isinstance(attack, External)
-        }
-
-    def _provenance(self, previous: RunRecord | None) -> dict[str, Any]:
-        """Where the figures come from, and the sources and imported files of earlier commands.
-
-        A file that is added leaves the command there that continues the run.
-        """
-        earlier = previous.provenance if previous else {}
-        found = provenance(device=self.device, command=self.config.command)
-        if previous and self.imports:
-            found = dict(earlier)
-        sources = {c.target.name: c.record.weights_digest for c in self.sources}
-        for key, own in (("sources", sources), ("imports", self.imports)):
-            if together := earlier.get(key, {}) | own:
-                found[key] = together
-        return found
-
-
-def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
-    """The suites all of whose attacks are among these; not `all`, which is the worst case."""
-    members = {
-        name: [attack.name for attack in registry.create_attacks(name, norm)]
-        for name in registry.suites
-        if name != "all"
-    }
-    return {name: names for name, names in members.items() if attacks.issuperset(names)}
-
-
-def _place(cell: CellRecord) -> tuple[str, str, Fraction]:
-    """The order of cells in a record, whatever the order of the commands that filled them."""
-    return cell.defense, cell.attack, Fraction(cell.epsilon)
 
 
 def resolve_device(text: str) -> str:

@@ -10,20 +10,20 @@ name is told why.
 from __future__ import annotations
 
 import importlib.metadata
-import inspect
 import re
 import types
 import typing
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+from typing import Any, Generic, TypeVar
 
 from bench.api import Attack, Defense, Plugin
 from bench.discovery import edition, plugin_modules, shown
 from bench.discovery import join_local as join_local  # for the packages of plugins
 from bench.errors import PluginError, PluginWarning, UnknownNameError, UsageError, WinnowError
 from bench.grammar import Value, Written, parameters_of, split_names
+from bench.interface import fault_of
 from bench.threat import Norm
 
 P = TypeVar("P", bound=Plugin)
@@ -73,54 +73,9 @@ class Registry(Generic[P]):
         origin = f"{cls.__module__}.{cls.__qualname__}"
         if name in self._classes and self._origins[name] != origin:
             refuse(f"the name is taken by {self._origins[name]}")
-        missing = sorted(getattr(cls, "__abstractmethods__", ()))
-        if missing:
-            refuse(f"lacks {', '.join(f'{method}()' for method in missing)}")
-        if not isinstance(getattr(cls, "summary", None), str) or not cls.summary.strip():
-            refuse("needs a one-line `summary`")
-        if type(cls.version) is not int or cls.version < 0:
-            refuse(f"`version` has to be a whole number from 0 up (got {cls.version!r})")
-        fault = self._signature_fault(cls)
-        if fault:
-            refuse(fault)
-        if cls.argument and not _takes_argument(cls):
-            refuse("a scheme's `__init__` has to take what stands behind the colon by position")
-        fault = self._attribute_fault(cls)
-        if fault:
+        if fault := fault_of(cls, self.base):
             refuse(fault)
         parameters_of(cls)
-
-    def _signature_fault(self, cls: type[Plugin]) -> str | None:
-        """Where an overridden method cannot be called as the base class declares it."""
-        for method, declared in inspect.getmembers(self.base, inspect.isfunction):
-            actual = getattr(cls, method, None)
-            if method.startswith("_") or actual is declared:
-                continue
-            if not callable(actual):
-                return f"{method} has to be a method"
-            wanted = list(inspect.signature(declared).parameters)
-            taken = inspect.signature(actual).parameters
-            if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
-                for name in wanted[1:]:
-                    if name not in taken:
-                        return f"{method}() does not take the argument {name!r}"
-            for name, p in taken.items():
-                given = name in wanted or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
-                if not given and p.default is p.empty:
-                    return f"{method}() needs the argument {name!r}, which it is never given"
-        return None
-
-    def _attribute_fault(self, cls: type) -> str | None:
-        """Where a class attribute is not one of the values that the base class declares."""
-        for attribute, hint in typing.get_type_hints(self.base).items():
-            allowed = get_args(get_args(hint)[0]) if get_origin(hint) is ClassVar else ()
-            is_choice = get_origin(get_args(hint)[0]) is Literal if allowed else False
-            if is_choice and getattr(cls, attribute) not in allowed:
-                return f"`{attribute}` has to be one of {allowed} (got {getattr(cls, attribute)!r})"
-        norms: object = getattr(cls, "norms", frozenset())
-        if not isinstance(norms, frozenset) or not all(isinstance(norm, Norm) for norm in norms):
-            return f"`norms` has to be a frozenset of bench.threat.Norm (got {norms!r})"
-        return None
 
     def names(self) -> list[str]:
         """All registered names that are plugins by themselves, sorted; schemes are not."""
@@ -226,14 +181,6 @@ class Registry(Generic[P]):
         """Remember why these names are not there, and say it."""
         self._left_out |= dict.fromkeys(names, reason)
         warnings.warn(reason, PluginWarning, stacklevel=2)
-
-
-def _takes_argument(cls: type) -> bool:
-    """Whether `__init__` has a first parameter that can be given by position."""
-    first = list(inspect.signature(inspect.getattr_static(cls, "__init__")).parameters.values())[
-        1:2
-    ]
-    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first)
 
 
 defenses: Registry[Defense] = Registry("defense", Defense, "defenses")

@@ -14,13 +14,15 @@ from bench.record.results import outcomes_frame, read_cells
 from bench.record.schema import CellRecord, RunRecord
 from bench.record.store import RunStore, open_run
 from bench.record.summary import build
+from bench.recording import record_of
 from bench.report import render_leaderboard, write_leaderboard
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from bench.matrix.fill import Observer
-    from bench.preparation import Prepared, RunStatus
+    from bench.preparation import Prepared
+    from bench.recording import RunStatus
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         )
         for cell in cells
     ]
-    store.write_record(prepared.record(previous, planned, "running"))
+    store.write_record(record_of(prepared, previous, planned, "running"))
     executor = prepared.executor()
     try:
         filler = Filler(
@@ -99,12 +101,12 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         raise
     except BaseException as error:
         status: RunStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        store.write_record(prepared.record(previous, planned, status))
+        store.write_record(record_of(prepared, previous, planned, status))
         raise
     finally:
         executor.close()
     unfinished = any(cell.status == "incomplete" for cell in filled)
-    record = prepared.record(previous, filled, "interrupted" if unfinished else "complete")
+    record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
     store.write_record(record)
     return summarise(store, record)
 
