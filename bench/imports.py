@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UsageError
-from bench.matrix.external import PREFIX, CandidateFile
+from bench.matrix.external import CandidateFile
 from bench.preparation import prepare
 from bench.record.results import broken_within, critical_distances, read_cells
+from bench.record.schema import EXTERNAL
 from bench.record.store import RunStore, open_run
 from bench.run import Result, run
 from bench.threat import Epsilon, ThreatModel
@@ -70,7 +71,7 @@ def import_adversarial(config: RunConfig, path: Path, name: str) -> Imported:
     file = CandidateFile.open(path)
     n = config.n if config.n is not None or file.indexed else len(file)
     config = dataclasses.replace(
-        config, n=n, attacks=PREFIX + name, examine=False, fresh=False, budget=None
+        config, n=n, attacks=EXTERNAL + name, examine=False, fresh=False, budget=None
     )
     prepared = prepare(config, attacks=[])
     previous = RunStore(prepared.folder).read_record()
@@ -82,8 +83,8 @@ def import_adversarial(config: RunConfig, path: Path, name: str) -> Imported:
     store, record = open_run(result.folder)
     results = read_cells(store, record)
     asked = [c.target.name for c in prepared.contenders]
-    found = [item for who in asked for item in _judged(record, who, results[who], PREFIX + name)]
-    return Imported(result, PREFIX + name, found)
+    found = [item for who in asked for item in _judged(record, who, results[who], EXTERNAL + name)]
+    return Imported(result, EXTERNAL + name, found)
 
 
 def _extending(prepared: Prepared, previous: RunRecord) -> Prepared:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from bench.api import Attack, Cost, Proposal
 from bench.errors import AttackError, DataError, UsageError
 from bench.record.files import digest_of_file
+from bench.record.schema import EXTERNAL
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from bench.api import Examples, Problem
     from bench.threat import Norm
 
-PREFIX = "external:"
 ADVERSARIAL, INDEX = "adversarial", "index"
 _NAME = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
 
@@ -54,7 +54,7 @@ class External(Attack):
             index: int64, (N,), ascending: the examples they belong to.
             candidates: float32, (N, C, H, W).
         """
-        self.name = PREFIX + name
+        self.name = EXTERNAL + name
         self.parameters = {"sha256": digest}
         self.index = tuple(index.tolist())
         self._candidates = candidates

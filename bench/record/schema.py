@@ -18,6 +18,8 @@ Scope = Literal["all", "remaining", "evidence", "check"]
 #: `check`: what a sweep inferred of a cell of scope `remaining`, attacked after all.
 Source = Literal["attacked", "inferred"]
 Sweep = Literal["each", "bracket"]
+#: What the names of attacks begin with that are files of adversarial examples from elsewhere.
+EXTERNAL = "external:"
 
 
 class Record(BaseModel):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from bench import registry
 from bench.errors import WinnowError
 from bench.grammar import Written
+from bench.record.schema import EXTERNAL
 from bench.threat import TOLERANCE, Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -177,16 +178,28 @@ class Case:
             return set()
         return where(frame, frame["broken"])
 
-    def broken_at(self, epsilon: Epsilon) -> set[int]:
-        """The worst case: clean errors, and every example broken at this norm or a smaller one."""
+    def broken_at(self, epsilon: Epsilon, *, imported: bool = True) -> set[int]:
+        """The worst case: clean errors, and every example broken at this norm or a smaller one.
+
+        Args:
+            epsilon: the norm.
+            imported: whether adversarial examples from elsewhere count.
+        """
         column = f"distance_{self.norm.value.lower()}"
         broken = self.clean_errors
         for (attack, *_), frame in self.cells.items():
+            if attack.startswith(EXTERNAL) and not imported:
+                continue
             if attack != CLEAN[0] and approach(attack) != "probe":
                 broken |= where(frame, _near(frame, column, epsilon))
         for frame in self.further:
             broken |= where(frame, _near(frame, column, epsilon))
         return broken
+
+    @property
+    def imported(self) -> set[int]:
+        """What adversarial examples from elsewhere alone break at the headline epsilon."""
+        return self.broken_at(self.headline) - self.broken_at(self.headline, imported=False)
 
     @property
     def robust(self) -> int:

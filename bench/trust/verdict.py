@@ -83,6 +83,10 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
         share = case.rounds[-1] / case.n
         more = f"The last round of stronger attacks still broke {share:.0%} of the examples: "
         return Verdict("unreliable", (more + "no bottom is reached.", *reasons[:2]), families)
+    missed = len(case.imported)
+    if missed >= allowed(case.n):
+        more = f"Adversarial examples from elsewhere broke {missed} that no attack of the run did: "
+        return Verdict("unreliable", (more + "no bottom is reached.", *reasons[:2]), families)
     if any(_grave(item, case) for item in faults):
         return Verdict("unreliable", reasons, families)
     if faults or len({item.family for item in soft}) >= FAMILIES:

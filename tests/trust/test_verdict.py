@@ -96,6 +96,13 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
     ),
     "NaN stopped an attack": ({}, {"failures": [("pgd", "0.1", NAN)]}, "unreliable"),
     "an attack of its own fault": ({}, {"failures": [("ead", "0.1", "ValueError: x")]}, "credible"),
+    "examples from elsewhere that the run had": (
+        {"external:theirs": frame(range(100))}, {}, "credible",
+    ),
+    "examples from elsewhere that nobody had": (
+        {"external:theirs": frame(range(150))}, {}, "unreliable",
+    ),
+    "few examples from elsewhere": ({"external:theirs": frame(range(102))}, {}, "credible"),
     "softmax": (
         {"probe-behaviour": frame(**{**BEHAVIOUR, "probability_output": 1})}, {}, "credible",
     ),
