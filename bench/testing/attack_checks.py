@@ -8,27 +8,15 @@ from torch import nn
 from bench import registry
 from bench.api import Proposal
 from bench.errors import AttackError
-from bench.grammar import Written, parameters_of
 from bench.matrix.judge import check_candidates
 from bench.record.checkpoints import weights_digest
 from bench.testing.attack_subject import CLASSES, COUNT, SHAPE, AttackSubject, Trial, attempt
-from bench.testing.conformance import Check, NotApplicableError
+from bench.testing.conformance import Check, NotApplicableError, read_back
 from bench.threat import Norm
 
 
 def _name(subject: AttackSubject) -> str | None:
-    plugin = subject.plugin
-    again = registry.attacks.create(plugin.name)
-    if (again.name, again.parameters) != (plugin.name, plugin.parameters):
-        return f"{plugin.name!r} is read back as {again.name!r}, with {again.parameters}"
-    bare = Written.parse(plugin.name).name
-    for key, parameter in parameters_of(type(plugin)).items():
-        if parameter.default == "":
-            continue
-        written = f"{bare}[{key}={parameter.write(parameter.default)}]"
-        if (found := registry.attacks.create(written).name) != bare:
-            return f"{written!r}, its default written out, is read as {found!r}"
-    return None
+    return read_back(registry.attacks, subject.plugin)
 
 
 def _norms(subject: AttackSubject) -> str | None:

@@ -10,9 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 from bench.errors import WinnowError
+from bench.grammar import Written, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from bench.api import Plugin
+    from bench.registry import Registry
 
 S = TypeVar("S")
 
@@ -124,3 +128,23 @@ def nothing_shown(findings: Sequence[Finding]) -> list[Finding]:
         "make it build, or run, on one of the shapes that the checks use", lambda subject: None,
     )  # fmt: skip
     return [Finding(check, "failed", "every check was skipped, so that nothing is shown")]
+
+
+def read_back(registry: Registry[Any], plugin: Plugin) -> str | None:
+    """Why a plugin's names do not lead back to it: its canonical one, and its defaults written out.
+
+    Args:
+        registry: of its kind.
+        plugin: made by the registry.
+    """
+    again = registry.create(plugin.name)
+    if (again.name, again.parameters) != (plugin.name, plugin.parameters):
+        return f"{plugin.name!r} is read back as {again.name!r}, with {again.parameters}"
+    bare = Written.parse(plugin.name).name
+    for key, parameter in parameters_of(type(plugin)).items():
+        if parameter.default == "":
+            continue
+        written = f"{bare}[{key}={parameter.write(parameter.default)}]"
+        if (found := registry.create(written).name) != bare:
+            return f"{written!r}, its default written out, is read as {found!r}"
+    return None

@@ -9,11 +9,10 @@ from bench import registry
 from bench.api import Recipe
 from bench.data.base import FAMILY_OF_SHAPE
 from bench.errors import UsageError
-from bench.grammar import Written, parameters_of
 from bench.matrix.isolation import isolated_generators
 from bench.record.checkpoints import weights_digest
 from bench.record.weights import tensors_of
-from bench.testing.conformance import Check, NotApplicableError
+from bench.testing.conformance import Check, NotApplicableError, read_back
 from bench.testing.defense_subject import (
     CLASSES,
     ODD,
@@ -26,18 +25,7 @@ from bench.testing.defense_subject import (
 
 
 def _name(subject: DefenseSubject) -> str | None:
-    plugin = subject.plugin
-    again = registry.defenses.create(plugin.name)
-    if (again.name, again.parameters) != (plugin.name, plugin.parameters):
-        return f"{plugin.name!r} is read back as {again.name!r}, with {again.parameters}"
-    bare = Written.parse(plugin.name).name
-    for key, parameter in parameters_of(type(plugin)).items():
-        if parameter.default == "":
-            continue
-        written = f"{bare}[{key}={parameter.write(parameter.default)}]"
-        if (found := registry.defenses.create(written).name) != bare:
-            return f"{written!r}, its default written out, is read as {found!r}"
-    return None
+    return read_back(registry.defenses, subject.plugin)
 
 
 def _build(subject: DefenseSubject) -> str | None:
