@@ -8,7 +8,9 @@ from bench import errors
 from bench.errors import UnknownNameError, UsageError, WinnowError
 
 ALL = [
-    kind for _, kind in inspect.getmembers(errors, inspect.isclass) if issubclass(kind, Exception)
+    kind
+    for _, kind in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(kind, Exception) and not issubclass(kind, Warning)
 ]
 CONTRACT_FAULTS = {errors.AttackError, errors.NonFiniteLogitsError}
 

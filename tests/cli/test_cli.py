@@ -113,6 +113,8 @@ def test_a_killed_run_is_continued_to_the_same_table(tmp_path: Path, stop: signa
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell that starts the tests in its background has told them all to ignore Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     deadline = time.monotonic() + 120
     while len(list(out.rglob("*.parquet"))) < 6 and time.monotonic() < deadline:
