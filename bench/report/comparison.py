@@ -130,7 +130,7 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
         "headline": first["headline"] if first["headline"] in epsilons else shared[-1],
         "epsilons": epsilons,
         "differences": differing,
-        "notes": _notes(ours, theirs, differing),
+        "notes": _notes(ours, theirs, differing, itself=one == other),
     }
 
 
@@ -207,9 +207,9 @@ def _defense_differences(
 
 
 def _notes(
-    ours: dict[str, Any], theirs: dict[str, Any], differing: list[dict[str, Any]]
+    ours: dict[str, Any], theirs: dict[str, Any], differing: list[dict[str, Any]], *, itself: bool
 ) -> list[str]:
-    """What a reader must not overlook."""
+    """What a reader must not overlook; `itself` where both are the defense of one name."""
     notes = []
     if any(item["what"] == "attacks" for item in differing):
         notes.append(
@@ -219,6 +219,8 @@ def _notes(
     if ours["weights_digest"] == theirs["weights_digest"]:
         notes.append(
             "The weights are the same: what differs is how they were attacked, not a defense."
+            if itself
+            else "The weights are the same: one stands on what was trained for the other."
         )
     else:
         notes.append(

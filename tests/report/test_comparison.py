@@ -185,6 +185,14 @@ def test_alike_runs_differ_in_nothing() -> None:
     assert "does not differ significantly" in render_comparison(found)
 
 
+def test_one_training_under_two_names_is_two_defenses() -> None:
+    """Such as one that stands on another's weights: the difference is its own."""
+    second = summary("bbbb0000")
+    second["defenses"] = {"other": second["defenses"]["kwta"]}
+    (pair,) = compare_runs(summary(), second, ["kwta", "other"])["pairs"]
+    assert pair["notes"][0].startswith("The weights are the same: one stands on")
+
+
 def test_markdown_escapes_and_marks() -> None:
     """A name cannot break the table, and an unfinished worst case has its dagger."""
     first, second = summary(name="a|b"), summary("bbbb0000", seed=2, name="a|b")
