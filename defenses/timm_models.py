@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+#: Arguments of `timm.create_model` that name files, which it would unpickle: no config may.
+_FILES = {"checkpoint_path", "pretrained", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"}
+
 
 @register_defense("timm")
 class Timm(Borrowed):
@@ -170,6 +173,7 @@ class HuggingFace(Borrowed):
             or not isinstance(numbers, list)
             or not all(isinstance(settings.get(key), list) for key in ("mean", "std"))
             or not isinstance(config.get("num_classes"), int)
+            or not isinstance(config.get("model_args", {}), dict)
         ):
             raise CheckpointError(
                 f"{path} is not in timm's layout: it has to have architecture, num_classes, and "
@@ -197,11 +201,14 @@ class HuggingFace(Borrowed):
         config, timm = self._config(), _timm(self.name)
         if not timm.is_model(network):
             raise UnknownNameError("architecture of timm", network, timm.list_models())
-        settings = config["pretrained_cfg"]
-        try:
-            module = timm.create_model(
-                network, pretrained=False, num_classes=classes, **config.get("model_args", {})
+        settings, more = config["pretrained_cfg"], config.get("model_args", {})
+        if refused := sorted(_FILES.intersection(more)):
+            raise UsageError(
+                f"{self.name}: model_args of config.json sets {', '.join(refused)}, which could "
+                "make timm load another file; nothing in it was executed"
             )
+        try:
+            module = timm.create_model(network, pretrained=False, num_classes=classes, **more)
             size = tuple(int(side) for side in settings["input_size"][1:])
             return Preprocessed(module, settings["mean"], settings["std"], (size[0], size[1]))
         except (TypeError, ValueError, RuntimeError, IndexError) as error:

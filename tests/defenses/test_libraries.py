@@ -197,6 +197,8 @@ def test_a_repository_without_a_commit_is_not_downloaded() -> None:
         ('{"model_type": "vit"}', "not in timm's layout.*file:PATH.py:FACTORY"),
         (json.dumps({**CONFIG, "architecture": "os.system"}), "unknown architecture of timm"),
         (json.dumps({**CONFIG, "model_args": {"odd": 1}}), "makes no model"),
+        (json.dumps({**CONFIG, "model_args": 5}), "not in timm's layout"),
+        (json.dumps({**CONFIG, "model_args": {"checkpoint_path": "x.pt"}}), "sets checkpoint_path"),
     ],
 )
 def test_a_foreign_config_is_refused(folder: Path, config: str, said: str) -> None:
