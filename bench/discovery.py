@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import importlib.util
 import pkgutil
 import re
 import sys
@@ -72,6 +73,7 @@ class Module:
         """Import it; what it raised, in one line, or nothing."""
         if self.fault:
             return self.fault
+        _forget_stale(self.path)
         try:
             importlib.import_module(self.name)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - anybody's code may raise anything
@@ -117,6 +119,20 @@ def plugin_modules(package: str) -> Iterator[Module]:
             else:
                 taken.add(name)
                 yield Module(f"{package}.{name}", path)
+
+
+def _forget_stale(path: Path) -> None:
+    """Remove a module's compiled file where it is older than the module.
+
+    Python compares seconds and sizes: what was edited within a second, to the same length, would
+    be executed as it was before.
+    """
+    try:
+        cached = Path(importlib.util.cache_from_source(str(path)))
+        if cached.stat().st_mtime_ns <= path.stat().st_mtime_ns:
+            cached.unlink()
+    except (OSError, NotImplementedError):
+        return  # nothing is compiled, or nothing may be removed
 
 
 def edition(cls: type, version: int) -> int:

@@ -126,6 +126,19 @@ def test_a_draft_s_version_follows_its_file_and_a_number_stays(tmp_path: Path) -
     assert min(versions[0], versions[1], versions[3]) > 2**20
 
 
+def test_an_edit_of_the_same_second_and_length_is_executed(tmp_path: Path) -> None:
+    """Python would take what it compiled before the edit."""
+    code = "from bench.registry import attacks; print(attacks.create('still').version)"
+    for number in (7, 8, 9):
+        write(tmp_path, "attacks/still.py", f"{ATTACK}    version = {number}\n")
+        place = tmp_path / "attacks" / "still.py"
+        second = int(place.stat().st_mtime) * 10**9
+        os.utime(place, ns=(second, second + 5 * 10**8 + number))
+        assert int(ask(tmp_path, code).stdout) == number
+        for compiled in (tmp_path / "attacks").rglob("*.pyc"):  # as if it had just been written
+            os.utime(compiled, ns=(second, second + 5 * 10**8 + number))
+
+
 def test_a_broken_file_does_not_stop_a_run_on_two_workers(tmp_path: Path) -> None:
     """The scaffold beside it is evaluated in spawned processes; the warning comes once."""
     write(tmp_path, "defenses/broken.py", "1 / 0")
