@@ -29,9 +29,10 @@ class Still(Attack):
 
 
 def ask(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
-    """Run code in a fresh interpreter, started in a folder."""
+    """Run code in a fresh interpreter, started in a folder, that keeps what it compiles."""
+    own = {"PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(
-        [sys.executable, "-c", code], cwd=folder, env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [sys.executable, "-c", code], cwd=folder, env=os.environ | own,
         capture_output=True, text=True, timeout=120, check=True,
     )  # fmt: skip
 
