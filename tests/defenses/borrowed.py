@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -41,9 +41,9 @@ def built(name: str, shape: Shape = (3, 32, 32), classes: int = 10) -> nn.Module
     return defense.build(network=network, shape=shape, classes=classes).eval()
 
 
-def evaluated(defense: str, dataset: str, out: Path, **options: object) -> Result:
+def evaluated(defense: str, dataset: str, out: Path, **options: Any) -> Result:
     """A run of `fgsm` on ten examples, in this process."""
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "attacks": "fgsm",
         "epsilons": ("8/255",),
         "n": 10,
@@ -52,4 +52,4 @@ def evaluated(defense: str, dataset: str, out: Path, **options: object) -> Resul
         "device": "cpu",
         **options,
     }
-    return run(prepare(RunConfig((defense,), dataset=dataset, out=out, **given)))  # type: ignore[arg-type]
+    return run(prepare(RunConfig((defense,), dataset=dataset, out=out, **given)))

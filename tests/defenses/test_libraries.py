@@ -141,16 +141,17 @@ def test_grey_images_are_refused() -> None:
 def test_timm_takes_weights_from_the_folder(folder: Path) -> None:
     """As safetensors, and the error names where they were looked for."""
     pytest.importorskip("timm", reason="the extra `zoo` is not installed")
-    name, made = "timm:resnet10t.c3_in1k", {"shape": (3, 32, 32), "classes": 1000}
+    name = "timm:resnet10t.c3_in1k"
+    made: dict[str, Any] = {"shape": (3, 32, 32), "classes": 1000}
     module, defense = built(name, classes=1000), defenses.create(name)
     network = defense.network(shape=(3, 32, 32))
 
     with pytest.raises(CheckpointError, match=r"no file .*timm/resnet10t\.c3_in1k\.safetensors"):
-        defense.weights(network=network, **made)  # type: ignore[arg-type]
+        defense.weights(network=network, **made)
     place = folder / "timm" / "resnet10t.c3_in1k.safetensors"
     place.parent.mkdir(parents=True, exist_ok=True)
     save_file(inner(module), place)
-    found = defense.weights(network=network, **made)  # type: ignore[arg-type]
+    found = defense.weights(network=network, **made)
 
     assert found is not None
     assert found.files == (place,)

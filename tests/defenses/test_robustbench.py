@@ -141,12 +141,12 @@ def test_downloaded_weights_are_kept(folder: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr("defenses.robustbench._drive", bring)
     defense = defenses.create(SETTLED)
-    where = {"network": "", "shape": (3, 32, 32), "classes": 10}
+    where: dict[str, Any] = {"network": "", "shape": (3, 32, 32), "classes": 10}
 
     with pytest.raises(CheckpointError, match="nothing arrived"):
-        defense.weights(**where)  # type: ignore[arg-type]
+        defense.weights(**where)
     for _ in range(2):
-        found = defense.weights(**where)  # type: ignore[arg-type]
+        found = defense.weights(**where)
         assert found is not None
         assert [path.read_bytes() for path in found.files] == [b"weights"]
     assert len(calls) == 2

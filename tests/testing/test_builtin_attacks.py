@@ -44,7 +44,7 @@ class Shortened(AttackSubject):
         options = f"[{SHORT[self.name]}]" if self.name in SHORT else ""
         attack = registry.attacks.create(f"{self.name}{options}")
         if self.name in STEPS:
-            attack.steps = STEPS[self.name]  # type: ignore[attr-defined]
+            vars(attack)["steps"] = STEPS[self.name]
         return attack
 
 
