@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import UsageError
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -15,14 +16,20 @@ if TYPE_CHECKING:
 
 #: How many examples a run takes where nothing is said.
 DEFAULT_N = 100
-DEFAULT_SHARD_SIZE = 50
+#: Examples of a shard where nothing is said: on the CPU, where they are shared by workers, and on
+#: a GPU, which smaller batches leave idle. A network that does not fit gets them in parts.
+SHARD_SIZE, GPU_SHARD_SIZE = 50, 500
 #: Passes per example that escalation may spend on a defense where nothing is said.
 ESCALATION = 15_000
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is asked to do, as the command line or a program says it."""
+    """What a run is asked to do, as the command line or a program says it.
+
+    Raises:
+        UsageError: a number of something is below 1.
+    """
 
     defenses: tuple[str, ...]
     attacks: str = "standard"
@@ -37,8 +44,9 @@ class RunConfig:
     device: str = "auto"
     batch_size: int | None = None
     """Of one forward pass; results do not depend on it."""
-    shard_size: int = DEFAULT_SHARD_SIZE
-    """Part of every cell's key: attacks draw random numbers for the whole shard."""
+    shard_size: int | None = None
+    """Part of every cell's key: attacks draw random numbers for the whole shard. `SHARD_SIZE` or
+    `GPU_SHARD_SIZE` where None."""
     workers: int | None = None
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     out: Path = Path("results/runs")
@@ -57,3 +65,14 @@ class RunConfig:
     """How epsilons are gone over (`bench.matrix.sweeps`); `each` where nothing is examined, since
     what a sweep infers could not be trusted."""
     command: str = ""
+
+    def __post_init__(self) -> None:
+        for name, value in (
+            ("n", self.n),
+            ("batch-size", self.batch_size),
+            ("shard-size", self.shard_size),
+            ("workers", self.workers),
+            ("budget", self.budget),
+        ):
+            if value is not None and value < 1:
+                raise UsageError(f"--{name} has to be at least 1 (got {value})")

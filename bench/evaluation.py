@@ -40,7 +40,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     batch_size: int | None = None,
-    shard_size: int = 50,
+    shard_size: int | None = None,
     out: str | Path | None = None,
     examine: bool = True,
     escalate: bool = True,
@@ -64,7 +64,8 @@ def evaluate(
         seed: of all attacks.
         device: `auto`, `cpu`, `cuda` or `cuda:1`.
         batch_size: largest forward pass; outcomes do not depend on it.
-        shard_size: examples attacked together; part of what a result depends on.
+        shard_size: examples attacked together, part of what a result depends on; where None 50 on
+            the CPU and 500 on a GPU.
         out: folder of runs to store this one in, so that it can be continued and verified; nothing
             is kept on the disk where None.
 

@@ -115,7 +115,6 @@ def _extending(prepared: Prepared, previous: RunRecord) -> Prepared:
         ThreatModel(config.norm, epsilon)
     return dataclasses.replace(
         prepared,
-        config=dataclasses.replace(config, shard_size=previous.shard_size),
         setting=dataclasses.replace(
             setting, epsilons=tuple(epsilons), shard_size=previous.shard_size
         ),

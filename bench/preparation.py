@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench import registry
-from bench.config import DEFAULT_N, ESCALATION, RunConfig
+from bench.config import DEFAULT_N, ESCALATION, GPU_SHARD_SIZE, SHARD_SIZE, RunConfig
 from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess, Workers
@@ -167,15 +167,6 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     """
     from bench.matrix.targets import resolve, with_controls
 
-    for name, value in (
-        ("n", config.n),
-        ("batch-size", config.batch_size),
-        ("shard-size", config.shard_size),
-        ("workers", config.workers),
-        ("budget", config.budget),
-    ):
-        if value is not None and value < 1:
-            raise UsageError(f"--{name} has to be at least 1 (got {value})")
     if not config.defenses:
         raise UsageError("no defense given; name one, such as --defense kwta")
     if attacks is None:
@@ -243,6 +234,8 @@ def assemble(
     sources: Sequence[Contender] = (),
 ) -> Prepared:
     """A prepared run from its parts, continuing the epsilons' spelling of what is stored."""
+    device_type = device.partition(":")[0]
+    usual = SHARD_SIZE if device_type == "cpu" else GPU_SHARD_SIZE
     setting = Setting(
         norm=config.norm,
         epsilons=tuple(epsilons),
@@ -251,8 +244,8 @@ def assemble(
         shape=examples.shape,
         classes=examples.classes,
         data_digest=examples.digest,
-        device_type=device.partition(":")[0],
-        shard_size=config.shard_size,
+        device_type=device_type,
+        shard_size=usual if config.shard_size is None else config.shard_size,
     )
     dataset = DatasetRecord(
         name=examples.name,

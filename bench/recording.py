@@ -54,7 +54,7 @@ def record_of(
         seed=config.seed,
         epsilons=[epsilon.text for epsilon in epsilons],
         headline=headline(prepared.dataset.family, config.norm, epsilons).text,
-        shard_size=config.shard_size,
+        shard_size=setting.shard_size,
         judging=setting.judging,
         defenses=(previous.defenses if previous else {}) | own,
         examined=config.examine or (previous is not None and previous.examined),

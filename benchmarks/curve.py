@@ -1,12 +1,13 @@
 """A curve over eight epsilons at AutoAttack's strength: pyautoattack at each, against a sweep.
 
-    python benchmarks/curve.py --defenses relu-at,relu --n 30
+    python benchmarks/curve.py --defenses relu-at,relu --n 100
 
-Both get the same weights, examples, epsilons and seeds, all examples in one batch. One side calls
-AutoAttack's standard version once for each epsilon, as a user of it does. The other is
-`--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
-inferences, the judge, and the measurement of gradients that the inferences are trusted by. What
-the rest of the examination takes stands in a line of its own.
+Each defense has a process of its own, as many at a time as there are cores. Both sides get the same
+weights, examples, epsilons and seeds, all examples in one batch. One side calls AutoAttack's
+standard version once for each epsilon, as a user of it does. The other is `--attacks autoattack
+--sweep bracket`: its cascade, what it attacks after all to check its inferences, the judge, and the
+measurement of gradients that the inferences are trusted by. What the rest of the examination takes
+stands in a line of its own.
 
 The floor is one whole cascade for each example that survives some epsilon: nobody can vouch for a
 curve with less. It is counted from the first such example, attacked alone.
@@ -18,8 +19,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from measuring import Side, asking, say, surroundings
+from measuring import Side, asking, many, say, surroundings
 
+from bench.grammar import split_names
 from bench.matrix.work import one_thread
 from bench.record.results import read_cells
 from bench.record.store import open_run
@@ -143,14 +145,14 @@ def words(defense: str, curves: Curves) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    parser = asking(__doc__, n=30, full=100)
+    parser = asking(__doc__, n=100, full=200)
     parser.add_argument("--defenses", default="relu-at,relu")
     parser.add_argument("--dataset", default="digits", help="digits, or parquet:…/mnist")
     arguments = parser.parse_args(argv)
-    measured = {
-        defense: measure(defense, arguments.dataset, arguments.n, arguments.seed)
-        for defense in arguments.defenses.split(",")
-    }
+    defenses = split_names(arguments.defenses)
+    rest = [[value] * len(defenses) for value in (arguments.dataset, arguments.n, arguments.seed)]
+    with many(len(defenses)) as each:
+        measured = dict(zip(defenses, each(measure, defenses, *rest), strict=True))
     lines = [row for defense, curves in measured.items() for row in rows(defense, curves)]
     say(table(HEADER, lines, text=frozenset({"defense", "by"})) + "\n")
     for defense, curves in measured.items():

@@ -6,18 +6,21 @@ Nothing here imports torch, so that a script can measure what importing it costs
 from __future__ import annotations
 
 import argparse
+import concurrent.futures
+import contextlib
+import multiprocessing
 import os
 import platform
 import statistics
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from bench.record.provenance import device_name, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Distributions whose versions stand below a table.
@@ -90,6 +93,22 @@ def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[
     return {
         name: Spent(*map(statistics.median, zip(*s, strict=True))) for name, s in samples.items()
     }
+
+
+@contextlib.contextmanager
+def many(works: int) -> Iterator[Callable[..., Iterable[Any]]]:
+    """A `map` that does works in processes of their own, as many at a time as there are cores.
+
+    Args:
+        works: how many there will be; one is done here.
+    """
+    workers = min(works, os.cpu_count() or 1)
+    if workers == 1:
+        yield map
+        return
+    spawn = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=spawn) as pool:
+        yield pool.map
 
 
 def verdict(who: str, ratio: float, of: str, *, even: float = EVEN) -> str:

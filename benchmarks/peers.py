@@ -79,6 +79,11 @@ class Counting(nn.Module):
         """Of all examples together."""
         return sum(rows * times for rows, times in self.batches)
 
+    @property
+    def passes(self) -> int:
+        """Forwards and backwards."""
+        return self.forwards + self.backwards
+
 
 def _note(batch: list[int], _: Tensor) -> None:
     batch[1] += 1

@@ -21,6 +21,7 @@ from bench.config import RunConfig
 from bench.matrix.model import CountedModel
 from bench.preparation import prepare
 from bench.threat import Norm
+from bench.trust import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -163,17 +164,66 @@ def test_foolbox_sweep(
 
 
 def test_overhead(script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
-    """The passes that are made again are those of the attack; the harness's parts are apart."""
-    script("overhead").main(["--n", "4", "--rounds", "1", "--attacks", "pgd", "--defenses", "relu"])
+    """The passes that are made again are the library's, and the shard's with the judge's."""
+    arguments = ["--n", "4", "--rounds", "1", "--attacks", "pgd", "--defenses", "relu"]
+    script("overhead").main([*arguments, "--epsilon", "0.001"])
 
     (line,), below = printed(capsys)
     active = right("relu", 4)
-    assert {"bare (s)", "library (s)", "shard (s)", "storing (s)"} <= line.keys()
-    assert {"watching (%)", "judging (%)", "storing (%)", "overhead (%)"} <= line.keys()
-    assert (count(line["forwards"]), count(line["backwards"])) == (41 * active, 40 * active)
-    parts = sum(float(line[part]) for part in ("watching (%)", "judging (%)", "storing (%)"))
-    assert float(line["overhead (%)"]) == pytest.approx(parts, abs=0.3)
+    assert count(line["library: passes"]) == (41 + 40) * active
+    # Nothing breaks at such an epsilon: nobody leaves, and nobody is judged alone.
+    assert count(line["shard: passes"]) == (41 + 40 + 1) * active
     assert "the aim of 5 %" in below
+
+
+def test_the_harness_s_own_share(script: Callable[[str], ModuleType]) -> None:
+    """What is no pass, in parts of passes, beyond what the library has of it."""
+    overhead = script("overhead")
+    seconds = {"library passes": 2.0, "library": 2.2, "shard passes": 1.0, "shard": 1.2}
+    spent = {name: overhead.Spent(t, 10 * t) for name, t in {**seconds, "storing": 0.05}.items()}
+
+    measured = overhead.Measured("pgd", "relu", 81, 40, spent)
+
+    # The library: 2.2 / 2.0, a tenth of its passes; here 1.25 / 1.0, a quarter.
+    assert measured.own() == measured.own("processor") == pytest.approx(15)
+    assert measured.more() == pytest.approx(100 * (1.25 / 2.2 - 1))
+    assert "MISSES the aim" in overhead.words(measured)
+
+
+def test_curve(
+    script: Callable[[str], ModuleType],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Where everything breaks there is no floor, and the library pays at each epsilon again."""
+    curve = script("curve")
+    monkeypatch.setitem(curve.EPSILONS, "digits", "0.3,0.35")
+    asked = "bench.inquiry.requests"
+    monkeypatch.setattr(asked, lambda case: [Request("probe-gradients", case.headline.text)])
+    curve.main(["--n", "3", "--defenses", "relu"])
+
+    lines, below = printed(capsys)
+    by = {line["by"]: line for line in lines}
+    each, sweep = by["pyautoattack, each epsilon"], by["Winnow, sweep"]
+    assert right("relu", 3) == 3
+    # Once over APGD-CE at each of two epsilons; the sweep's examples leave it.
+    assert count(each["backwards"]) == 2 * 101 * 3
+    assert 0 < count(sweep["backwards"]) < count(each["backwards"])
+    assert by["floor"]["of the floor"] == sweep["of the floor"] == "–"
+    assert "0 survivals inferred, 0 attacked after all, 0 of them broke" in below
+    assert "0 0 by pyautoattack, 0 0 by Winnow, 0.0 points apart at most" in below
+
+
+def test_works_in_processes_of_their_own_come_back_in_order(
+    script: Callable[[str], ModuleType],
+) -> None:
+    """A single one is done here."""
+    measuring = script("measuring")
+
+    with measuring.many(1) as each:
+        assert each is map
+    with measuring.many(3) as each:
+        assert list(each(abs, [-3, 2, -1])) == [3, 2, 1]
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd[steps=3]", "fmn"])

@@ -87,6 +87,7 @@ class Recorder(Guard):
         self.best = problem.inputs.clone()
         self.settled = torch.zeros_like(problem.labels, dtype=torch.bool)
         self._left = torch.arange(len(problem.labels), device=problem.labels.device)
+        self._labels = problem.labels
         self._margin = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
         self._logits = problem.inputs.new_zeros(len(problem.labels), problem.classes)
 
@@ -108,28 +109,30 @@ class Recorder(Guard):
         return logits if whole else self._logits.index_copy(0, rows, logits)
 
     def _record(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
-        problem = self.problem
-        labels = problem.labels[rows]
-        top, predicted = logits.max(dim=1)
-        margin = top - logits.gather(1, labels[:, None]).squeeze(1)
-        (better,) = torch.where((predicted != labels) & (margin > self._margin[rows]))
-        if len(better) == 0:
+        (wrong,) = torch.where(logits.argmax(dim=1) != self._labels)
+        if len(wrong) == 0:  # nearly always: what is wrong beyond doubt has left
             return
-        flat = x[better].flatten(1)
+        problem = self.problem
+        x, logits, rows = x[wrong], logits[wrong], rows[wrong]
+        own = logits.gather(1, problem.labels[rows][:, None]).squeeze(1)
+        margin = logits.amax(dim=1) - own
+        flat = x.flatten(1)
         inside = ((flat >= 0) & (flat <= 1)).all(dim=1)
-        distance = problem.norm.distance(problem.inputs[rows[better]], x[better])
-        better = better[inside & (distance <= radius(problem) + TOLERANCE)]
+        distance = problem.norm.distance(problem.inputs[rows], x)
+        inside &= distance <= radius(problem) + TOLERANCE
+        better = inside & (margin > self._margin[rows])
         kept = rows[better]
         self.found[kept] = True
         self.best[kept] = x[better]
         self._margin[kept] = margin[better]
         if problem.randomised:
             return
-        solid = better[margin[better] > SOLID * logits[better].abs().amax(dim=1)]
-        if len(solid):
+        solid = better & (margin > SOLID * logits.abs().amax(dim=1))
+        if bool(solid.any()):
             self.settled[rows[solid]] = True
             self._logits[rows[solid]] = logits[solid]
             (self._left,) = torch.where(~self.settled)
+            self._labels = problem.labels[self._left]
 
 
 def leave_when_settled(attack: Any, problem: Problem) -> None:

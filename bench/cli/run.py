@@ -50,8 +50,12 @@ def run(
         int | None, typer.Option(help="Worker processes on the CPU (default: one per core, ≤ 8).")
     ] = None,
     shard_size: Annotated[
-        int, typer.Option(help="Examples attacked together; part of what a result depends on.")
-    ] = 50,
+        int | None,
+        typer.Option(
+            help="Examples attacked together, part of what a result depends on "
+            "(default: 50 on the CPU, 500 on a GPU)."
+        ),
+    ] = None,
     checkpoint: Annotated[
         list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
     ] = None,
@@ -204,7 +208,7 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
     setting = prepared.setting
     console.print(
         f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
-        f"{len(setting.shards)} shard(s) of {setting.shard_size}, on {prepared.device}"
+        f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
     )
     for cell in prepared.cells:
         reason = f"  skipped: {cell.skipped}" if cell.skipped else ""

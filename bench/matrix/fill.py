@@ -184,9 +184,10 @@ class Filler:
                 self.results[cell.target.name].append(self._read(records[-1]))
         return records
 
-    def _stored(self, key: str) -> bool:
-        """Whether every shard of a cell is."""
-        return all(self.store.has(key, shard) for shard in range(len(self.setting.shards)))
+    def _stored(self, key: str, attacked: Sequence[int]) -> bool:
+        """Whether every shard of a cell that attacks these examples is."""
+        shards = self.setting.shards(attacked)
+        return all(self.store.has(key, shard) for shard in range(len(shards)))
 
     def _missing(self, tasks: Sequence[Task]) -> list[Task]:
         """What of these tasks is not stored yet."""

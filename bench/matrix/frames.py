@@ -30,9 +30,8 @@ def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFr
 
 def attack_frame(
     task: Task,
-    inputs: Tensor,
     labels: Tensor,
-    rows: list[int],
+    inputs: Tensor,
     judgement: Judgement | None,
     proposal: Proposal | None,
 ) -> pd.DataFrame:
@@ -40,10 +39,9 @@ def attack_frame(
 
     Args:
         task: the shard.
-        inputs: of the whole shard.
         labels: of the whole shard.
-        rows: the places in the shard that were attacked.
-        judgement: of the candidates for these rows; None where there were none.
+        inputs: those that were attacked, in the order of `task.active`.
+        judgement: of the candidates for them; None where there were none.
         proposal: what the attack returned, for its per-example extras.
     """
     import numpy as np
@@ -51,6 +49,7 @@ def attack_frame(
     wrong = np.isin(np.arange(task.start, task.stop), task.clean_errors)
     columns = _columns(task, labels, np.array(task.clean_predictions), wrong)
     columns["prediction"] = np.where(wrong, columns["clean_prediction"], -1)
+    rows = _rows(task)
     if judgement is not None:
         hit = _array(judgement.broken)
         columns["attacked"][rows] = True
@@ -64,18 +63,18 @@ def attack_frame(
         columns["projected"][rows] = _array(judgement.projected)
         columns["fault"][rows] = judgement.faults
         for norm in Norm:
-            distance = _array(norm.distance(inputs[rows], judgement.judged))
+            distance = _array(norm.distance(inputs, judgement.judged))
             columns[f"distance_{norm.value.lower()}"][rows] = np.where(
                 hit | (columns["choice_wrong_draws"][rows] > 0), distance, np.nan
             )
     for name, values in (proposal.extra if proposal else {}).items():
-        columns[f"extra_{name}"] = np.full(len(inputs), np.nan)
+        columns[f"extra_{name}"] = np.full(len(labels), np.nan)
         columns[f"extra_{name}"][rows] = np.asarray(values, dtype=float)
     return _frame(columns)
 
 
 def found_in(
-    task: Task, judgement: Judgement | None, frame: pd.DataFrame, rows: list[int], position: int
+    task: Task, judgement: Judgement | None, frame: pd.DataFrame, position: int
 ) -> list[Found]:
     """The adversarial examples of one judgement, for the cell at this position of the task."""
     if judgement is None:
@@ -85,9 +84,14 @@ def found_in(
     judged = _array(judgement.judged)
     return [
         Found(task.start + place, float(distances[place]), origin, judged[line])
-        for line, place in enumerate(rows)
+        for line, place in enumerate(_rows(task))
         if bool(judgement.broken[line])
     ]
+
+
+def _rows(task: Task) -> list[int]:
+    """The places in the shard that are attacked."""
+    return [index - task.start for index in task.active]
 
 
 def _columns(

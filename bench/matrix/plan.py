@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from bench.matrix.external import External
@@ -63,12 +64,24 @@ class Setting:
     shard_size: int
 
     @property
-    def shards(self) -> list[tuple[int, int]]:
-        """The (start, stop) of each shard."""
-        return [
-            (start, min(start + self.shard_size, self.n))
-            for start in range(0, self.n, self.shard_size)
-        ]
+    def refills(self) -> bool:
+        """Whether a shard goes on until it holds `shard_size` examples that are attacked.
+
+        A GPU takes as long for a half-empty batch as for a full one. On the CPU a smaller batch
+        is cheaper, and more shards are more for the workers to share.
+        """
+        return self.device_type != "cpu"
+
+    def shards(self, attacked: Sequence[int] | None = None) -> list[tuple[int, int]]:
+        """The (start, stop) of each shard, in order; together they cover all examples.
+
+        Args:
+            attacked: the examples that a cell attacks, ascending; all where None.
+        """
+        if attacked is None or not self.refills:
+            attacked = range(self.n)
+        firsts = attacked[self.shard_size :: self.shard_size]
+        return list(pairwise([0, *firsts, self.n]))
 
     @property
     def judging(self) -> dict[str, Any]:
@@ -205,6 +218,8 @@ def cell_key(
             content["source"] = target.sources[source_of(attack)]
     if remaining is not None:
         content["remaining"] = list(remaining)
+    if setting.refills:
+        content["refills"] = True
     if repeat:
         content["repeat"] = repeat
     return digest_of(content)[:32]

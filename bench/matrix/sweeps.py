@@ -65,7 +65,7 @@ def choose(
     *,
     sweep: Sweep,
     headline: Epsilon,
-    stored: Callable[[str], bool],
+    stored: Callable[[str, Sequence[int]], bool],
 ) -> Chosen:
     """The examples that a cell attacks, clean errors always left out.
 
@@ -77,7 +77,8 @@ def choose(
         sweep: how epsilons are gone over. A randomised defense is broken by degrees: it is
             attacked at each epsilon.
         headline: the epsilon that evidence is gathered at: its rows leave nothing out.
-        stored: whether every shard of a cell key is: a row that was attacked whole stays whole.
+        stored: whether every shard of a cell key is, if the cell attacks the given examples: a row
+            that was attacked whole stays whole.
     """
     if cell.chosen:
         left = [i for i in cell.chosen if not clean.wrong[i]]
@@ -91,7 +92,7 @@ def choose(
         left = [i for i in clean.right if not broken[i] and not above[i]]
         inferred = any(above[i] and not broken[i] for i in clean.right)
         return Chosen(_sourced(keyed(cell, setting, left), inferred), left)
-    if mine and _skips(cell, sweep, headline) and not stored(cell.key):
+    if mine and _skips(cell, sweep, headline) and not stored(cell.key, clean.right):
         broken = broken_within(critical_distances(mine, setting.norm), cell.epsilon)
         left = [i for i in clean.right if not broken[i]]
         if len(left) < len(clean.right):

@@ -103,7 +103,7 @@ def tasks_for(
     clean: dict[str, Clean],
     active: dict[str, list[int]],
 ) -> list[Task]:
-    """The tasks that fill these cells, the most expensive first.
+    """The tasks that fill these cells, the most expensive first; equally expensive ones by shard.
 
     Args:
         cells: of one phase, none of them skipped.
@@ -112,13 +112,13 @@ def tasks_for(
         active: the examples to attack, by cell key; all where it is missing.
     """
     tasks = []
-    for shard, (start, stop) in enumerate(setting.shards):
-        for group in _groups(cells):
-            first = group[0]
-            attack, target = first.attack, first.target.name
-            known = clean.get(target)
-            fixed = attack is not None and attack.kind == "fixed"
-            chosen = active.get(first.key, range(setting.n))
+    for group in _groups(cells):
+        first = group[0]
+        attack, target = first.attack, first.target.name
+        known = clean.get(target)
+        fixed = attack is not None and attack.kind == "fixed"
+        chosen = active.get(first.key, range(setting.n))
+        for shard, (start, stop) in enumerate(setting.shards(chosen)):
             mine = tuple(i for i in chosen if start <= i < stop)
             tasks.append(
                 Task(
@@ -146,7 +146,7 @@ def tasks_for(
                     clean_errors=tuple(known.errors_in(start, stop)) if known else (),
                 )
             )
-    return sorted(tasks, key=lambda task: -task.cost.total)
+    return sorted(tasks, key=lambda task: (-task.cost.total, task.shard))
 
 
 def estimate(attack: Attack | None, setting: Setting) -> Cost:

@@ -22,7 +22,7 @@ from bench.record.outcomes import Outcomes, Totals
 from bench.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor, nn
 
@@ -138,7 +138,7 @@ class Bench:
         from bench.matrix.judge import DRAWS, is_randomised, predict
         from bench.matrix.model import full_precision
 
-        inputs, labels = self._shard(task)
+        inputs, labels = self._examples(range(task.start, task.stop))
         model.reset_counts()
         started = time.perf_counter()
         with full_precision():
@@ -155,16 +155,15 @@ class Bench:
         helpers = [*surrogates.values(), *([source] if source else [])]
         for helper in helpers:
             helper.reset_counts()
-        inputs, labels = self._shard(task)
-        rows = [index - task.start for index in task.active]
+        inputs, labels = self._examples(task.active)
         model.reset_counts()
         started = time.perf_counter()
         proposal = None
-        if rows:
+        if task.active:
             problem = Problem(
                 model=model,
-                inputs=inputs[rows].clone(),
-                labels=labels[rows].clone(),
+                inputs=inputs.clone(),
+                labels=labels.clone(),
                 norm=task.norm,
                 epsilon=float(task.cells[0][1]) if attack.kind == "fixed" else None,
                 classes=self.examples.classes,
@@ -186,11 +185,12 @@ class Bench:
         spent = model.forwards
         for position, (_, epsilon) in enumerate(task.cells):
             threat = ThreatModel(task.norm, epsilon)
-            judgement = self._judge(task, model, inputs[rows], labels[rows], proposal, threat)
-            frame = attack_frame(task, inputs, labels, rows, judgement, proposal)
+            judgement = self._judge(task, model, inputs, labels, proposal, threat)
+            shard = self.examples.labels[task.start : task.stop]
+            frame = attack_frame(task, shard, inputs, judgement, proposal)
             flags = proposal.flags if proposal else ()
             result.outcomes.append(Outcomes(frame, flags=flags))
-            result.found += found_in(task, judgement, frame, rows, position)
+            result.found += found_in(task, judgement, frame, position)
         # A computation that serves several epsilons is charged to the first.
         result.outcomes[0].totals = _totals(model, started, attack_forwards=spent)
         return result
@@ -214,11 +214,12 @@ class Bench:
         with full_precision(), isolated_generators(task.seed ^ JUDGE):
             return judge(model, inputs, labels, proposal.candidates, threat, draws=task.clean_draws)
 
-    def _shard(self, task: Task) -> tuple[Tensor, Tensor]:
-        span = slice(task.start, task.stop)
+    def _examples(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Inputs and labels, on the device."""
+        chosen = list(rows)
         return (
-            self.examples.inputs[span].to(self.device).contiguous(),
-            self.examples.labels[span].to(self.device),
+            self.examples.inputs[chosen].to(self.device),
+            self.examples.labels[chosen].to(self.device),
         )
 
 

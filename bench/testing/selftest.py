@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 CREDIBLE = "credible"
 #: Models evaluated at a time, each on one thread.
 WORKERS = 2
+#: Passes of escalation per example: enough to break k-WTA as far as its twin, and not for the long
+#: searches on its last survivors, which would be most of the self-test.
+ESCALATION = 4_000
 _MODEL = "model"
 
 
@@ -249,6 +252,7 @@ def evaluate_job(job: Job) -> Finding:
         name=_MODEL,
         seed=job.seed,
         device="cpu",
+        escalation_budget=ESCALATION * job.n,
     ).summary
     defense = summary["defenses"][_MODEL]
     worst = defense["worst_case"][summary["headline"]]

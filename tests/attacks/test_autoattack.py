@@ -216,3 +216,23 @@ def test_square_has_a_budget_of_its_own() -> None:
     assert attacks.create("square").parameters == {"queries": 5_000, "restarts": 1}
     with pytest.raises(UsageError, match="queries has to be greater than 0"):
         attacks.create("square[queries=0]")
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_one_search_of_fab_breaks_what_autoattack_breaks_at_each_epsilon(norm: Norm) -> None:
+    """The library, called at epsilons between the norms that were found, agrees on each example."""
+    problem = network_problem(norm, None, count=24)
+    proposal = solve("fab-t", problem)
+    assert broken(problem, proposal).all()
+    found = norm.distance(problem.inputs, proposal.candidates)
+    known = found.sort().values
+    for place in (5, 11, 17):
+        epsilon = float(known[place : place + 2].mean())
+        assert (found - epsilon).abs().min() > 1e-4 * epsilon  # else rounding decides
+        adversary = pyautoattack.AutoAttack(
+            problem.model, norm=norm.value, eps=epsilon, seed=0, device="cpu"
+        )
+        adversary.attacks_to_run = ["fab-t"]
+        adversary.fab.n_target_classes = problem.classes - 1
+        _, predicted = adversary.run_standard_evaluation(problem.inputs, problem.labels)
+        assert (predicted != problem.labels).tolist() == (found <= epsilon).tolist()

@@ -37,10 +37,10 @@ def figures(folder: Path) -> str:
 def digits(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The README's command on 20 examples, at one epsilon."""
+    """The README's command on 10 examples, at one epsilon."""
     out = tmp_path_factory.mktemp("runs")
     done = call(
-        "run", "--defense", "kwta", "--attacks", "all", "--n", 20, "--eps", "0.1", "--out", out
+        "run", "--defense", "kwta", "--attacks", "all", "--n", 10, "--eps", "0.1", "--out", out
     )  # fmt: skip
     return out, done
 
@@ -92,23 +92,35 @@ def test_the_same_command_computes_nothing_again(
     table = figures(out)
     stored = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
     again = call(
-        "run", "--defense", "kwta", "--attacks", "all", "--n", 20, "--eps", "0.1", "--out", out
+        "run", "--defense", "kwta", "--attacks", "all", "--n", 10, "--eps", "0.1", "--out", out
     )  # fmt: skip
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == stored
     assert figures(out) == table
 
 
+STOPPED = [
+    "run", "--defense", "relu", "--attacks", "fgsm,pgd,square[queries=1000]", "--n", "20",
+    "--shard-size", "5", "--eps", "0.1", "--workers", "2", "--no-escalate",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The tables of the run that others are stopped in, never stopped."""
+    out = tmp_path_factory.mktemp("whole")
+    assert call(*STOPPED, "--out", out).returncode == 0
+    return figures(out)
+
+
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
-def test_a_killed_run_is_continued_to_the_same_table(tmp_path: Path, stop: signal.Signals) -> None:
+def test_a_killed_run_is_continued_to_the_same_table(
+    tmp_path: Path, whole: str, stop: signal.Signals
+) -> None:
     """Stopped once two shards are stored, with two workers; then run again and compared."""
-    arguments = [
-        "run", "--defense", "relu", "--attacks", "fgsm,pgd,square", "--n", "20",
-        "--shard-size", "5", "--eps", "0.1", "--workers", "2",
-    ]  # fmt: skip
     out = tmp_path / "killed"
     process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *arguments, "--out", str(out)],
+        [sys.executable, "-m", "bench", *STOPPED, "--out", str(out)],
         cwd=REPOSITORY,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -131,11 +143,10 @@ def test_a_killed_run_is_continued_to_the_same_table(tmp_path: Path, stop: signa
         time.sleep(0.05)
     assert not _alive(process.pid)
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
-    resumed = call(*arguments, "--out", out)
+    resumed = call(*STOPPED, "--out", out)
     assert resumed.returncode == 0, resumed.stderr
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
-    call(*arguments, "--out", tmp_path / "whole")
-    assert figures(out) == figures(tmp_path / "whole")
+    assert figures(out) == whole
 
 
 def _alive(group: int) -> bool:

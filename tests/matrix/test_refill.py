@@ -1,0 +1,132 @@
+"""Shards on a GPU: filled up with examples that are attacked; on the CPU cut at fixed places.
+
+No GPU is needed: the plan of one is computed anywhere, and a run is made to follow it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import tests.plugins  # noqa: F401 - registers the attacks
+from bench import registry
+from bench.config import RunConfig
+from bench.evaluation import evaluate
+from bench.matrix.plan import Setting, cell_key
+from bench.preparation import prepare
+from tests.matrix.test_plan import SETTING, TARGET
+from tests.models import Sum, linear_examples, linf_thresholds
+from tests.plugins import Best
+
+if TYPE_CHECKING:
+    from bench.api import Problem, Proposal
+    from bench.record.schema import Sweep
+    from bench.run import Result
+
+GPU = dataclasses.replace(SETTING, device_type="cuda")
+
+
+@pytest.mark.parametrize(
+    ("attacked", "expected"),
+    [
+        (range(110), [(0, 50), (50, 100), (100, 110)]),
+        (range(0, 110, 2), [(0, 100), (100, 110)]),
+        ([7], [(0, 110)]),
+        ([], [(0, 110)]),
+    ],
+)
+def test_a_shard_on_a_gpu_ends_where_it_is_full(
+    attacked: range | list[int], expected: list[tuple[int, int]]
+) -> None:
+    """Every shard but the last holds exactly 50 attacked examples; together they cover all."""
+    assert GPU.shards(attacked) == expected
+    held = [sum(start <= i < stop for i in attacked) for start, stop in expected]
+    assert all(count == 50 for count in held[:-1])
+    assert sum(held) == len(attacked)
+
+
+def test_shards_on_the_cpu_do_not_depend_on_what_is_attacked() -> None:
+    """They are what workers share, and smaller batches are cheaper there."""
+    assert SETTING.shards([7]) == SETTING.shards() == [(0, 50), (50, 100), (100, 110)]
+
+
+def test_a_key_tells_how_shards_were_cut() -> None:
+    """Two kinds of accelerator differ by their device, and either differs from the CPU."""
+    attack = registry.attacks.create("pgd")
+    other = dataclasses.replace(SETTING, device_type="xpu")
+    settings = (SETTING, GPU, other)
+    assert len({cell_key(TARGET, attack, SETTING.epsilons[0], s) for s in settings}) == 3
+
+
+def test_a_gpu_gets_larger_shards_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """50 images leave a GPU idle; what the user says counts on either."""
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    config = RunConfig(defenses=("relu",), attacks="fgsm", n=20, twins=False)
+
+    def size(**change: Any) -> int:
+        return prepare(dataclasses.replace(config, **change)).setting.shard_size
+
+    assert size(device="cpu") == 50
+    assert size(device="cuda") > size(device="cpu")
+    assert size(device="cpu", shard_size=7) == size(device="cuda", shard_size=7) == 7
+
+
+EPSILONS = ["0.002", "0.005", "0.01", "0.02", "0.05"]
+
+
+def sweep(attacks: str, how: Sweep) -> Result:
+    """Twenty linear examples in shards of six."""
+    examples = linear_examples()
+    return evaluate(
+        Sum(),
+        examples.inputs,
+        examples.labels,
+        epsilons=EPSILONS,
+        attacks=attacks,
+        shard_size=6,
+        escalate=False,
+        sweep=how,
+    )
+
+
+@pytest.mark.parametrize("how", ["bracket", "each"])
+def test_what_is_left_is_attacked_in_full_batches(
+    monkeypatch: pytest.MonkeyPatch, how: Sweep
+) -> None:
+    """The outcomes are those of the closed form, in as few batches as hold what was attacked."""
+    sizes: dict[float, list[int]] = {}
+
+    def noted(self: Best, problem: Problem) -> Proposal:
+        assert problem.epsilon is not None
+        sizes.setdefault(problem.epsilon, []).append(len(problem.labels))
+        return Best.run(self, problem)
+
+    monkeypatch.setattr("tests.plugins.Remaining.run", noted)
+    monkeypatch.setattr(Setting, "refills", True)
+    result = sweep("test-remaining", how)
+
+    worst = result.summary["defenses"]["model"]["worst_case"]
+    thresholds = linf_thresholds(linear_examples())
+    for epsilon in EPSILONS:
+        expected = float((float(epsilon) < thresholds).double().mean())
+        assert worst[epsilon]["robust_accuracy"] == expected
+        frame = result.outcomes
+        cell = frame[(frame["attack"] == "test-remaining") & (frame["epsilon"] == epsilon)]
+        full, rest = divmod(int(cell["attacked"].sum()), 6)
+        # The check of the sweep's sample asks for single examples besides.
+        cut = [6] * full + [rest] * (rest > 0)
+        assert sizes.get(float(epsilon), [])[: len(cut)] == cut
+
+
+def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FGSM does not depend on its batch: neither on where a shard ends."""
+    fixed = sweep("fgsm", "bracket")
+    monkeypatch.setattr(Setting, "refills", True)
+    filled = sweep("fgsm", "bracket")
+
+    columns = ["epsilon", "index", "attacked", "broken", "prediction"]
+    assert filled.outcomes[columns].equals(fixed.outcomes[columns])
+    assert torch.tensor(filled.outcomes["broken"].to_numpy()).any()
