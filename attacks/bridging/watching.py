@@ -110,17 +110,19 @@ class Recorder(Guard):
 
     def _record(self, x: Tensor, logits: Tensor, rows: Tensor) -> None:
         (wrong,) = torch.where(logits.argmax(dim=1) != self._labels)
-        if len(wrong) == 0:  # nearly always: what is wrong beyond doubt has left
+        if len(wrong) == 0:  # mostly: what is wrong beyond doubt has left
             return
         problem = self.problem
-        x, logits, rows = x[wrong], logits[wrong], rows[wrong]
-        own = logits.gather(1, problem.labels[rows][:, None]).squeeze(1)
+        logits, rows = logits[wrong], rows[wrong]
+        own = logits.gather(1, self._labels[wrong][:, None]).squeeze(1)
         margin = logits.amax(dim=1) - own
+        better = margin > self._margin[rows]
+        if not better.any():
+            return
+        x = x[wrong]
         flat = x.flatten(1)
-        inside = ((flat >= 0) & (flat <= 1)).all(dim=1)
-        distance = problem.norm.distance(problem.inputs[rows], x)
-        inside &= distance <= radius(problem) + TOLERANCE
-        better = inside & (margin > self._margin[rows])
+        better &= ((flat >= 0) & (flat <= 1)).all(dim=1)
+        better &= problem.norm.distance(problem.inputs[rows], x) <= radius(problem) + TOLERANCE
         kept = rows[better]
         self.found[kept] = True
         self.best[kept] = x[better]
