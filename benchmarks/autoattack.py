@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from measuring import Side, asking, say, surroundings, timed, verdict
 
 from bench.matrix.work import one_thread
+from bench.preparation import resolve_device
 from bench.report.markdown import table
 from bench.run import run
 
@@ -48,15 +49,16 @@ def by_winnow(prepared: Prepared) -> Found:
     return Found(took, worst["robust_accuracy"])
 
 
-def compare(defense: str, epsilon: str, n: int, seed: int) -> dict[str, Found]:
+def compare(defense: str, epsilon: str, n: int, seed: int, device: str) -> dict[str, Found]:
     """Both sides on one defense."""
     from peers import alone, cascade
 
-    with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
+    with tempfile.TemporaryDirectory() as folder, one_thread(device):
         prepared = alone(
             defense,
             "autoattack",
             n=n,
+            device=device,
             epsilons=(epsilon,),
             seed=seed,
             out=Path(folder),
@@ -100,18 +102,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--defenses", default="relu,relu-at")
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
     arguments = parser.parse_args(argv)
+    device = resolve_device(arguments.device)
     measured = {
-        defense: compare(defense, arguments.epsilon, arguments.n, arguments.seed)
+        defense: compare(defense, arguments.epsilon, arguments.n, arguments.seed, device)
         for defense in arguments.defenses.split(",")
     }
     lines = [row for defense, sides in measured.items() for row in rows(defense, sides)]
     say(table(HEADER, lines, text=frozenset({"defense", "by"})) + "\n")
     for defense, sides in measured.items():
         say(words(defense, sides))
-    say(
-        "\n"
-        + surroundings(n=arguments.n, seed=arguments.seed, data="digits", Linf=arguments.epsilon)
-    )
+    facts = {"data": "digits", "Linf": arguments.epsilon}
+    say("\n" + surroundings(device, n=arguments.n, seed=arguments.seed, **facts))
 
 
 if __name__ == "__main__":

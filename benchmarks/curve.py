@@ -2,12 +2,12 @@
 
     python benchmarks/curve.py --defenses relu-at,relu --n 100
 
-Each defense has a process of its own, as many at a time as there are cores. Both sides get the same
-weights, examples, epsilons and seeds, all examples in one batch. One side calls AutoAttack's
-standard version once for each epsilon, as a user of it does. The other is `--attacks autoattack
---sweep bracket`: its cascade, what it attacks after all to check its inferences, the judge, and the
-measurement of gradients that the inferences are trusted by. What the rest of the examination takes
-stands in a line of its own.
+Each defense has a process of its own, as many at a time as there are cores; on a GPU they take
+turns. Both sides get the same weights, examples, epsilons and seeds, all examples in one batch. One
+side calls AutoAttack's standard version once for each epsilon, as a user of it does. The other is
+`--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
+inferences, the judge, and the measurement of gradients that the inferences are trusted by. What the
+rest of the examination takes stands in a line of its own.
 
 The floor is one whole cascade for each example that survives some epsilon: nobody can vouch for a
 curve with less. It is counted from the first such example, attacked alone.
@@ -23,6 +23,7 @@ from measuring import Side, asking, many, say, surroundings
 
 from bench.grammar import split_names
 from bench.matrix.work import one_thread
+from bench.preparation import resolve_device
 from bench.record.results import read_cells
 from bench.record.store import open_run
 from bench.report.markdown import table
@@ -52,17 +53,18 @@ class Curves(NamedTuple):
     report: str
 
 
-def measure(defense: str, dataset: str, n: int, seed: int) -> Curves:
+def measure(defense: str, dataset: str, n: int, seed: int, device: str) -> Curves:
     """Both curves of one defense."""
     from peers import alone, cascade
 
     family = dataset.rpartition("/")[2].rpartition(":")[2]
     epsilons = tuple(EPSILONS[family].split(","))
-    with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
+    with tempfile.TemporaryDirectory() as folder, one_thread(device):
         prepared = alone(
             defense,
             "autoattack",
             n=n,
+            device=device,
             dataset=dataset,
             epsilons=epsilons,
             seed=seed,
@@ -149,15 +151,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--defenses", default="relu-at,relu")
     parser.add_argument("--dataset", default="digits", help="digits, or parquet:…/mnist")
     arguments = parser.parse_args(argv)
-    defenses = split_names(arguments.defenses)
-    rest = [[value] * len(defenses) for value in (arguments.dataset, arguments.n, arguments.seed)]
-    with many(len(defenses)) as each:
+    defenses, device = split_names(arguments.defenses), resolve_device(arguments.device)
+    shared = (arguments.dataset, arguments.n, arguments.seed, device)
+    rest = [[value] * len(defenses) for value in shared]
+    with many(len(defenses) if device == "cpu" else 1) as each:
         measured = dict(zip(defenses, each(measure, defenses, *rest), strict=True))
     lines = [row for defense, curves in measured.items() for row in rows(defense, curves)]
     say(table(HEADER, lines, text=frozenset({"defense", "by"})) + "\n")
     for defense, curves in measured.items():
         say(words(defense, curves))
-    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, data=arguments.dataset))
+    say("\n" + surroundings(device, n=arguments.n, seed=arguments.seed, data=arguments.dataset))
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from measuring import Side, asking, say, surroundings, timed, verdict
 
 from bench import registry
 from bench.matrix.work import one_thread
+from bench.preparation import resolve_device
 from bench.report.markdown import table
 from bench.run import run
 
@@ -52,6 +53,7 @@ def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepare
         arguments.defense,
         arguments.attacks,
         n=arguments.n,
+        device=arguments.device,
         epsilons=tuple(arguments.epsilons.split(",")),
         seed=arguments.seed,
         out=Path(out),
@@ -68,16 +70,17 @@ def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepared_for(arguments, "each", folder)
     (contender,), examples = prepared.contenders, prepared.examples
+    place = prepared.device
     curves = {}
     for attack in prepared.attacks:
-        model = peers.Counting(contender.loader())
+        model = peers.Counting(contender.loader().to(place))
         success, spent = timed(
             functools.partial(
                 peers.by_foolbox,
                 attack,
                 model,
-                examples.inputs,
-                examples.labels,
+                examples.inputs.to(place),
+                examples.labels.to(place),
                 epsilons=[float(epsilon) for epsilon in prepared.setting.epsilons],
                 seed=arguments.seed,
             )
@@ -146,7 +149,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     arguments.attacks = ",".join(
         registry.attacks.create(name).name for name in arguments.attacks.split(",")
     )
-    with one_thread("cpu"):
+    arguments.device = resolve_device(arguments.device)
+    with one_thread(arguments.device):
         curves, besides = {FOOLBOX: by_foolbox(arguments)}, {}
         for sweep in arguments.sweeps.split(","):
             curves[f"Winnow, {sweep}"], besides[sweep] = by_winnow(arguments, sweep)
@@ -157,7 +161,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         what = "clean predictions" + (" and examination" if sweep == "bracket" else "")
         say(f"Besides, `{sweep}` makes {passes:,} passes for {what}.")
     facts = {"data": "digits", "defense": arguments.defense, "Linf": arguments.epsilons}
-    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, **facts))
+    say("\n" + surroundings(arguments.device, n=arguments.n, seed=arguments.seed, **facts))
 
 
 if __name__ == "__main__":

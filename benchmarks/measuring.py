@@ -57,7 +57,7 @@ class Side(NamedTuple):
 
 
 def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
-    """What every script asks on the command line: `--n`, `--full` and `--seed`.
+    """What every script asks on the command line: `--n`, `--full`, `--seed` and `--device`.
 
     Args:
         doc: of the script.
@@ -69,6 +69,7 @@ def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
     size.add_argument("--n", type=int, default=n, help="examples (default: %(default)s)")
     size.add_argument("--full", action="store_const", dest="n", const=full, help=f"{full} examples")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:1")
     return parser
 
 
@@ -124,14 +125,16 @@ def verdict(who: str, ratio: float, of: str, *, even: float = EVEN) -> str:
     return f"{who} {outcome}: {ratio:.2f} times {of}."
 
 
-def surroundings(**facts: object) -> str:
+def surroundings(device: str = "cpu", **facts: object) -> str:
     """Machine, device, versions and what else a table's figures depend on, such as n and seed."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     machine = f"{device_name('cpu')}, {os.cpu_count()} cores{load}, {platform.system()}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in NOTED)
     told = ", ".join(f"{name} = {value}" for name, value in facts.items())
+    gpu = device != "cpu"
+    on = f"{device}, {device_name(device)}" if gpu else "cpu, one thread; on a GPU: not measured"
     return (
-        f"Machine: {machine} {platform.machine()}; device: cpu, one thread.\n"
+        f"Machine: {machine} {platform.machine()}; device: {on}.\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
         f"Measured in one run: {told}."
     )

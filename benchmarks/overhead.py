@@ -33,6 +33,7 @@ from bench.api import Problem
 from bench.grammar import split_names
 from bench.matrix.tasks import Clean, tasks_for
 from bench.matrix.work import Bench, one_thread
+from bench.preparation import resolve_device
 from bench.record.store import RunStore
 from bench.report.markdown import table
 
@@ -159,8 +160,8 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
     examples, rows = bench.examples, list(task.active)
     problem = Problem(
         model=model,
-        inputs=examples.inputs[rows].contiguous(),
-        labels=examples.labels[rows],
+        inputs=examples.inputs[rows].to(prepared.device),
+        labels=examples.labels[rows].to(prepared.device),
         norm=task.norm,
         epsilon=float(task.cells[0][1]),
         classes=examples.classes,
@@ -215,14 +216,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--dataset", default="digits", help="digits, or parquet:…")
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
     arguments = parser.parse_args(argv)
-    measured = []
-    with tempfile.TemporaryDirectory() as folder, one_thread("cpu"):
+    measured, device = [], resolve_device(arguments.device)
+    with tempfile.TemporaryDirectory() as folder, one_thread(device):
         for attack in split_names(arguments.attacks):
             for defense in split_names(arguments.defenses):
                 prepared = alone(
                     defense,
                     attack,
                     n=arguments.n,
+                    device=device,
                     dataset=arguments.dataset,
                     epsilons=(arguments.epsilon,),
                     seed=arguments.seed,
@@ -235,7 +237,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     for line in measured:
         say(words(line))
     facts = {"rounds": arguments.rounds, "data": arguments.dataset, "Linf": arguments.epsilon}
-    say("\n" + surroundings(n=arguments.n, seed=arguments.seed, **facts))
+    say("\n" + surroundings(device, n=arguments.n, seed=arguments.seed, **facts))
 
 
 if __name__ == "__main__":

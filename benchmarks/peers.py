@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
-    """A run of one defense in this process on the CPU, all examples in one shard.
+    """A run of one defense in this process, all examples in one shard.
 
     Args:
         defense: its name.
@@ -38,7 +38,6 @@ def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
             defenses=(defense,),
             attacks=attacks,
             n=n,
-            device="cpu",
             shard_size=n,
             workers=1,
             twins=False,
@@ -103,6 +102,8 @@ def replay(module: nn.Module, inputs: Tensor, batches: Sequence[Sequence[int]]) 
             logits = module(x)
         for left in reversed(range(times)):
             torch.autograd.grad(logits.sum(), x, retain_graph=left > 0)
+    if inputs.is_cuda:
+        torch.cuda.synchronize()
 
 
 def foolbox_attack(attack: Attack) -> Any:
@@ -141,7 +142,7 @@ def by_foolbox(
 
     with isolated_generators(seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on its own use of NumPy
-        model = foolbox.PyTorchModel(module, bounds=(0, 1), device="cpu")
+        model = foolbox.PyTorchModel(module, bounds=(0, 1), device=inputs.device)
         _, _, success = foolbox_attack(attack)(model, inputs, labels, epsilons=list(epsilons))
     found: Tensor = success
     return found
@@ -171,7 +172,9 @@ def by_autoattack(
     import pyautoattack
 
     with isolated_generators(seed):
-        adversary = pyautoattack.AutoAttack(module, norm="Linf", eps=epsilon, seed=seed)
+        adversary = pyautoattack.AutoAttack(
+            module, norm="Linf", eps=epsilon, seed=seed, device=inputs.device
+        )
         if members:
             adversary.attacks_to_run = list(members)
         if queries is not None:
@@ -196,12 +199,13 @@ def cascade(
     """
     setting, examples = prepared.setting, prepared.examples
     epsilon = setting.epsilons[place]
-    model = Counting(prepared.contenders[0].loader())
+    model = Counting(prepared.contenders[0].loader().to(prepared.device))
+    inputs, labels = (part[only].to(prepared.device) for part in (examples.inputs, examples.labels))
     robust, spent = timed(
         lambda: by_autoattack(
             model,
-            examples.inputs[only],
-            examples.labels[only],
+            inputs,
+            labels,
             epsilon=float(epsilon),
             seed=shard_seed(setting.seed, "autoattack", setting.norm, epsilon, 0),
         )

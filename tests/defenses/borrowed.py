@@ -20,6 +20,17 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 
+#: A small model of RobustBench, as a user names it and as its data and norm settle the name.
+SMALL = "robustbench:Rebuffi2021Fixing_R18_ddpm"
+SETTLED = f"{SMALL}[dataset=cifar10,threat=Linf]"
+
+
+def save(content: Any, path: Path) -> Path:
+    """A torch file at a path whose folder may not be there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(content, path)
+    return path
+
 
 def image_folder(place: Path, *, classes: int = 10, side: int = 32) -> str:
     """One image of noise for each class, as `folder:PATH`."""

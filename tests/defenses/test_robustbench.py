@@ -1,4 +1,4 @@
-"""RobustBench's zoo: every architecture by name, weights from a folder, figures beside ours."""
+"""RobustBench's zoo: every architecture by name, weights from a folder."""
 
 from __future__ import annotations
 
@@ -17,15 +17,13 @@ from bench.record.checkpoints import weights_digest
 from bench.registry import defenses
 from bench.threat import Norm
 from defenses.zoo import catalogue
-from tests.defenses.borrowed import built, evaluated, image_folder
+from tests.defenses.borrowed import SETTLED, SMALL, built, evaluated, image_folder, save
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 pytest.importorskip("timm", reason="the extra `zoo` is not installed")
 
-SMALL = "robustbench:Rebuffi2021Fixing_R18_ddpm"
-SETTLED = f"{SMALL}[dataset=cifar10,threat=Linf]"
 CIFAR10: dict[str, Any] = {
     "family": "cifar10",
     "shape": (3, 32, 32),
@@ -48,13 +46,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("WINNOW_MODELS", str(tmp_path / "models"))
     monkeypatch.delenv("WINNOW_MODEL_INFO", raising=False)
     return tmp_path / "models"
-
-
-def save(content: Any, path: Path) -> Path:
-    """A torch file at a path whose folder may not be there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(content, path)
-    return path
 
 
 @pytest.fixture(scope="module")
@@ -257,71 +248,6 @@ def test_an_ensemble_has_a_file_for_each_part(folder: Path) -> None:
     assert [path.name for path in found.files] == [
         f"Chen2020Adversarial.pt_m{i}.pt" for i in range(3)
     ]
-
-
-INFO = {"clean_acc": "89.69", "reported": "62.5", "autoattack_acc": "59.53", "eps": "8/255"}
-
-
-@pytest.mark.parametrize(
-    ("norm", "family", "shown"),
-    [(Norm.LINF, "cifar10", True), (Norm.L2, "cifar10", False), (Norm.LINF, "svhn", False)],
-)
-def test_published_figures_are_of_the_same_data_and_norm(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, norm: Norm, family: str, shown: bool
-) -> None:
-    """Fractions of 1; nothing elsewhere."""
-    place = tmp_path / "clone" / "model_info" / "cifar10" / "Linf" / "Carmon2019Unlabeled.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps(INFO))
-    monkeypatch.setenv("WINNOW_MODEL_INFO", str(tmp_path / "clone"))
-    defense = defenses.create("robustbench:Carmon2019Unlabeled[dataset=cifar10,threat=Linf]")
-
-    found = defense.published(family=family, norm=norm)
-
-    assert (found is not None) == shown
-    if found is not None:
-        assert (found.epsilon, found.best_known, found.unreliable) == ("8/255", 0.5953, False)
-        assert (found.clean_accuracy, found.reported) == (0.8969, 0.625)
-
-
-@pytest.mark.parametrize(
-    "content", ["{", '{"clean_acc": "x"}', '{"eps": "8/255", "reported": 150}']
-)
-def test_damaged_model_info_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: str
-) -> None:
-    """By the name of the file."""
-    place = tmp_path / "cifar10" / "Linf" / "Carmon2019Unlabeled.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(content)
-    monkeypatch.setenv("WINNOW_MODEL_INFO", str(tmp_path))
-    defense = defenses.create("robustbench:Carmon2019Unlabeled[dataset=cifar10,threat=Linf]")
-
-    with pytest.raises(CheckpointError, match=r"Carmon2019Unlabeled\.json is no model_info"):
-        defense.published(family="cifar10", norm=Norm.LINF)
-
-
-def test_published_figures_stand_beside_ours(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """In the summary, as a row of the matrix at their epsilon alone, and as a sentence."""
-    save(built(SETTLED).state_dict(), folder / "cifar10/Linf/Rebuffi2021Fixing_R18_ddpm.pt")
-    place = tmp_path / "cifar10" / "Linf" / "Rebuffi2021Fixing_R18_ddpm.json"
-    place.parent.mkdir(parents=True)
-    place.write_text(json.dumps({**INFO, "eps": 8 / 255, "external": "58.1"}))
-    monkeypatch.setenv("WINNOW_MODEL_INFO", str(tmp_path))
-    data = image_folder(tmp_path / "data")
-
-    other = evaluated(SMALL, data, tmp_path / "runs", n=2)
-    assert other.summary["defenses"][SETTLED]["published"] is None  # 8/255 rounded is another one
-
-    place.write_text(json.dumps({**INFO, "external": "58.1"}))
-    result = evaluated(SMALL, data, tmp_path / "runs", n=2, epsilons=("4/255", "8/255"))
-
-    assert result.summary["defenses"][SETTLED]["published"]["best_known"] == pytest.approx(0.581)
-    text = result.to_markdown()
-    assert "| *published by RobustBench* | – | 58.1 |  |" in text
-    assert "clean 89.7 %, by its authors 62.5 %, AutoAttack 59.5 %, best known 58.1 %." in text
 
 
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,20 @@ import tests.plugins  # noqa: F401 - registers the attacks
 from bench import registry
 from bench.config import RunConfig
 from bench.evaluation import evaluate
+from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting, cell_key
 from bench.preparation import prepare
 from tests.matrix.test_plan import SETTING, TARGET
 from tests.models import Sum, linear_examples, linf_thresholds
 from tests.plugins import Best
+from tests.test_run import figures
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
     from bench.api import Problem, Proposal
+    from bench.matrix.work import TaskResult
     from bench.record.schema import Sweep
     from bench.run import Result
 
@@ -77,7 +83,7 @@ def test_a_gpu_gets_larger_shards_than_a_cpu(monkeypatch: pytest.MonkeyPatch) ->
 EPSILONS = ["0.002", "0.005", "0.01", "0.02", "0.05"]
 
 
-def sweep(attacks: str, how: Sweep) -> Result:
+def sweep(attacks: str, how: Sweep, out: Path | None = None) -> Result:
     """Twenty linear examples in shards of six."""
     examples = linear_examples()
     return evaluate(
@@ -89,6 +95,7 @@ def sweep(attacks: str, how: Sweep) -> Result:
         shard_size=6,
         escalate=False,
         sweep=how,
+        out=out,
     )
 
 
@@ -130,3 +137,33 @@ def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.Monke
     columns = ["epsilon", "index", "attacked", "broken", "prediction"]
     assert filled.outcomes[columns].equals(fixed.outcomes[columns])
     assert torch.tensor(filled.outcomes["broken"].to_numpy()).any()
+
+
+def test_an_interrupted_run_with_full_batches_is_continued_to_the_same_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Law 4, whichever task was the last to end: where a shard ends follows from the plan alone."""
+    monkeypatch.setattr(Setting, "refills", True)
+    whole = sweep("test-random,test-remaining", "bracket", tmp_path / "whole")
+    original = InProcess.run
+    for stop_after in (6, 17):
+        left = stop_after
+
+        def killed(self: InProcess, tasks: Any, on_busy: Any) -> Iterator[TaskResult]:
+            nonlocal left
+            for result in original(self, tasks, on_busy):
+                if left == 0:
+                    raise KeyboardInterrupt
+                left -= 1
+                yield result
+
+        folder = tmp_path / str(stop_after)
+        monkeypatch.setattr(InProcess, "run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep("test-random,test-remaining", "bracket", folder)
+        stored = {p: p.stat().st_mtime_ns for p in folder.rglob("*.parquet")}
+        assert len(stored) >= stop_after
+        monkeypatch.setattr(InProcess, "run", original)
+        continued = sweep("test-random,test-remaining", "bracket", folder)
+        assert figures(continued.summary) == figures(whole.summary)
+        assert all(path.stat().st_mtime_ns == time for path, time in stored.items())

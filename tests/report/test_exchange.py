@@ -1,4 +1,4 @@
-"""What others read: RobustBench's loader itself, and YAML by its own parser, where installed."""
+"""What others read: RobustBench's loader itself, where installed, and files."""
 
 from __future__ import annotations
 
@@ -21,57 +21,10 @@ from bench.report.exchange import (
     robustbench_info,
 )
 from tests.models import Sum, attack_only, linear_examples
+from tests.report.summaries import NAME, ROWS, cell, summary
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-NAME = "kwta[gamma=0.2]"
-ROWS = ["apgd-ce", "apgd-t", "fab-t", "square"]
-
-
-def cell(**changed: Any) -> dict[str, Any]:
-    """A finished cell of a row."""
-    row = {"status": "ok", "scope": "all", "escalated": False, "robust_accuracy": 0.5}
-    return {**row, "attacked": 180, "broken": 80, "reason": "", **changed}
-
-
-def summary(**changed: Any) -> dict[str, Any]:
-    """A run of one defense on CIFAR-10, with AutoAttack's rows."""
-    part = {
-        "network": "resnet18 <b>",
-        "weights_digest": "w" * 64,
-        "clean_accuracy": 0.9,
-        "clean_correct": 180,
-        "worst_case": {
-            "8/255": {
-                "robust_accuracy": 0.345, "low": 0.28, "high": 0.41, "complete": True,
-                "verdict": "unreliable",
-            }
-        },
-        "attacks": {name: {"8/255": cell()} for name in ROWS},
-        "suites": {"standard": {"8/255": {"robust_accuracy": 0.4, "attacks": ROWS}}},
-        "verdict": {"level": "unreliable", "reasons": ["Gradients mislead: x < y."]},
-        "evidence": [
-            {"id": "gradient-fidelity", "status": "fail", "kind": "soft"},
-            {"id": "twin-comparison", "status": "fail", "kind": "context"},
-            {"id": "more-steps", "status": "pass", "kind": "soft"},
-        ],
-        **changed,
-    }  # fmt: skip
-    return {
-        "schema": 1,
-        "run": "0123456789abcdef",
-        "dataset": "cifar10",
-        "data_digest": "d" * 64,
-        "norm": "Linf",
-        "n": 200,
-        "seed": 0,
-        "epsilons": ["8/255"],
-        "headline": "8/255",
-        "defenses": {NAME: part},
-        "controls": {},
-        "provenance": {"versions": {"winnow-bench": "0.1.0"}},
-    }
 
 
 def test_model_info_says_what_the_run_knows() -> None:
@@ -217,66 +170,6 @@ def test_robustbench_reads_it(
     assert latex.count("34.50") == 2
     assert "90.00" in latex
     assert any(NAME in entry for entry in entries)
-
-
-AWKWARD = [
-    "a: b # c",
-    "- [x]",
-    '"\\',
-    "tab\tnew\nline",
-    "ünï \u2028 \x85 \x7f \ufeff",
-    "yes",
-    "1e3",
-    "",
-]
-
-
-def test_the_card_is_yaml_that_says_the_same() -> None:
-    """Read back by PyYAML it is the figures and names, however awkward the names."""
-    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
-    content = summary()
-    for name in AWKWARD:
-        content["defenses"][name] = content["defenses"][NAME]
-    for name in content["defenses"]:
-        text = model_card(content, name)
-        _, block, rest = text.split("---\n")
-        (model,) = yaml.safe_load(block)["model-index"]
-        (result,) = model["results"]
-        metrics = result["metrics"]
-        assert rest == ""
-        assert model["name"] == name
-        assert result["task"]["type"] == "image-classification"
-        assert result["dataset"] == {"type": "cifar10", "name": "cifar10", "split": "test"}
-        assert [metric["value"] for metric in metrics] == [0.9, 0.345]
-        assert metrics[1]["args"]["verdict"] == "unreliable"
-        assert metrics[1]["args"]["epsilon"] == "8/255"
-
-
-def test_hugging_face_reads_the_card() -> None:
-    """By the class that the Hub's own library reads cards with."""
-    hub = pytest.importorskip("huggingface_hub", reason="huggingface_hub is not installed")
-    card = hub.ModelCard(model_card(summary(), NAME), ignore_metadata_errors=False)
-
-    assert card.data.model_name == NAME
-    found = [(r.task_type, r.metric_type, r.metric_value) for r in card.data.eval_results]
-    task = "image-classification"
-    assert found == [(task, "accuracy", 0.9), (task, "robust_accuracy", 0.345)]
-
-
-def test_the_card_without_a_parser() -> None:
-    """Every line of the block is a key, a quoted text, or a number without an exponent."""
-    content = summary(clean_accuracy=1e-05)
-    block = model_card(content, NAME)
-
-    assert block.startswith("---\n")
-    assert block.endswith("\n---\n")
-    assert "value: 0.00001\n" in block
-    assert f"name: {json.dumps(NAME)}\n" in block
-    for line in block.splitlines()[1:-1]:
-        item = line.strip().removeprefix("- ")
-        _, _, value = item.partition(": ")
-        if not item.endswith(":"):  # else a key alone
-            assert json.loads(item if item.startswith('"') else value) is not None
 
 
 def test_names_become_files_that_stay_in_their_folder() -> None:
