@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 #: An example is settled when its margin is beyond this share of its largest logit: more than
-#: TensorFloat-32 or another batch can move it, so that the judge will find it wrong as well.
+#: rounding or another batch can move it, so that the judge will find it wrong as well.
 SOLID = 0.01
 
 

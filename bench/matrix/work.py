@@ -103,12 +103,15 @@ class Bench:
 
     def _run(self, task: Task) -> TaskResult:
         from bench.matrix.isolation import isolated_generators
+        from bench.matrix.model import full_precision
 
         while True:
             model = self.model(task.target)
             weights = _versions(model)
             try:
-                with isolated_generators(task.seed):
+                # Attacks as well: rounding to 10 bits hides what finite differences and gradients
+                # of a rough model tell, and a weaker attack is a higher figure.
+                with isolated_generators(task.seed), full_precision():
                     result = (
                         self._clean(task, model)
                         if task.attack == CLEAN
@@ -136,14 +139,12 @@ class Bench:
 
     def _clean(self, task: Task, model: CountedModel) -> TaskResult:
         from bench.matrix.judge import DRAWS, is_randomised, predict
-        from bench.matrix.model import full_precision
 
         inputs, labels = self._examples(range(task.start, task.stop))
         model.reset_counts()
         started = time.perf_counter()
-        with full_precision():
-            draws = DRAWS if is_randomised(model, inputs) else 1
-            prediction = predict(model, inputs, labels, draws=draws)
+        draws = DRAWS if is_randomised(model, inputs) else 1
+        prediction = predict(model, inputs, labels, draws=draws)
         totals = _totals(model, started, attack_forwards=0)
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
@@ -210,7 +211,8 @@ class Bench:
 
         if proposal is None:
             return None
-        # Draws that no attack has seen: whatever it did with the generators is undone here.
+        # Draws that no attack has seen: whatever it did with the generators is undone here, and
+        # whatever it did with the precision.
         with full_precision(), isolated_generators(task.seed ^ JUDGE):
             return judge(model, inputs, labels, proposal.candidates, threat, draws=task.clean_draws)
 

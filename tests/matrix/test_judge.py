@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -12,6 +13,10 @@ import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.judge import judge, margins
 from bench.threat import Epsilon, Norm, ThreatModel
 from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.plugins import Best
+
+if TYPE_CHECKING:
+    from bench.api import Problem, Proposal
 
 EPSILON = "0.03"
 
@@ -143,3 +148,33 @@ def test_margins_are_the_label_minus_the_best_other() -> None:
         for row, y in zip(logits.double().tolist(), labels.tolist(), strict=True)
     ]
     torch.testing.assert_close(margins(logits, labels), torch.tensor(expected).double())
+
+
+def test_attacks_and_judge_compute_in_ieee_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the program around them has set, and whatever an attack sets for itself."""
+    seen = []
+
+    class Watching(Sum):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(x)
+
+    def careless(self: Best, problem: Problem) -> Proposal:
+        problem.model(problem.inputs)
+        torch.backends.cudnn.allow_tf32 = True
+        return original(self, problem)
+
+    original = Best.run
+    monkeypatch.setattr(Best, "run", careless)
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    examples = linear_examples()
+    found = attack_only(
+        Watching(), examples.inputs, examples.labels, epsilons=[EPSILON], attacks="test-best"
+    )
+
+    row = found.summary["defenses"]["model"]["attacks"]["test-best"][EPSILON]
+    assert row["robust_accuracy"] == exact_robust_accuracy()
+    # The first call only counts the classes.
+    assert len(seen) > 3
+    assert not any(seen[1:])
+    assert torch.backends.cudnn.allow_tf32
