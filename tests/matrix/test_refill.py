@@ -14,12 +14,11 @@ import torch
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench import registry
 from bench.config import RunConfig
-from bench.evaluation import evaluate
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting, cell_key
 from bench.preparation import prepare
 from tests.matrix.test_plan import SETTING, TARGET
-from tests.models import Sum, linear_examples, linf_thresholds
+from tests.matrix.test_sweeps import EPSILONS, THRESHOLDS, sweep
 from tests.plugins import Best
 from tests.test_run import figures
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from bench.api import Problem, Proposal
     from bench.matrix.work import TaskResult
     from bench.record.schema import Sweep
-    from bench.run import Result
 
 GPU = dataclasses.replace(SETTING, device_type="cuda")
 
@@ -80,26 +78,8 @@ def test_a_gpu_gets_larger_shards_than_a_cpu(monkeypatch: pytest.MonkeyPatch) ->
     assert size(device="cpu", shard_size=7) == size(device="cuda", shard_size=7) == 7
 
 
-EPSILONS = ["0.002", "0.005", "0.01", "0.02", "0.05"]
-
-
-def sweep(attacks: str, how: Sweep, out: Path | None = None) -> Result:
-    """Twenty linear examples in shards of six."""
-    examples = linear_examples()
-    return evaluate(
-        Sum(),
-        examples.inputs,
-        examples.labels,
-        epsilons=EPSILONS,
-        attacks=attacks,
-        shard_size=6,
-        escalate=False,
-        sweep=how,
-        out=out,
-    )
-
-
 @pytest.mark.parametrize("how", ["bracket", "each"])
+@pytest.mark.usefixtures("gradients_alone")
 def test_what_is_left_is_attacked_in_full_batches(
     monkeypatch: pytest.MonkeyPatch, how: Sweep
 ) -> None:
@@ -116,9 +96,8 @@ def test_what_is_left_is_attacked_in_full_batches(
     result = sweep("test-remaining", how)
 
     worst = result.summary["defenses"]["model"]["worst_case"]
-    thresholds = linf_thresholds(linear_examples())
     for epsilon in EPSILONS:
-        expected = float((float(epsilon) < thresholds).double().mean())
+        expected = float((float(epsilon) < THRESHOLDS).double().mean())
         assert worst[epsilon]["robust_accuracy"] == expected
         frame = result.outcomes
         cell = frame[(frame["attack"] == "test-remaining") & (frame["epsilon"] == epsilon)]
@@ -128,23 +107,25 @@ def test_what_is_left_is_attacked_in_full_batches(
         assert sizes.get(float(epsilon), [])[: len(cut)] == cut
 
 
+@pytest.mark.usefixtures("gradients_alone")
 def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """FGSM does not depend on its batch: neither on where a shard ends."""
-    fixed = sweep("fgsm", "bracket")
+    fixed = sweep("fgsm")
     monkeypatch.setattr(Setting, "refills", True)
-    filled = sweep("fgsm", "bracket")
+    filled = sweep("fgsm")
 
     columns = ["epsilon", "index", "attacked", "broken", "prediction"]
     assert filled.outcomes[columns].equals(fixed.outcomes[columns])
     assert torch.tensor(filled.outcomes["broken"].to_numpy()).any()
 
 
+@pytest.mark.usefixtures("gradients_alone")
 def test_an_interrupted_run_with_full_batches_is_continued_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 4, whichever task was the last to end: where a shard ends follows from the plan alone."""
     monkeypatch.setattr(Setting, "refills", True)
-    whole = sweep("test-random,test-remaining", "bracket", tmp_path / "whole")
+    whole = sweep("test-random,test-remaining", out=tmp_path / "whole")
     original = InProcess.run
     for stop_after in (6, 17):
         left = stop_after
@@ -160,10 +141,10 @@ def test_an_interrupted_run_with_full_batches_is_continued_to_the_same_result(
         folder = tmp_path / str(stop_after)
         monkeypatch.setattr(InProcess, "run", killed)
         with pytest.raises(KeyboardInterrupt):
-            sweep("test-random,test-remaining", "bracket", folder)
+            sweep("test-random,test-remaining", out=folder)
         stored = {p: p.stat().st_mtime_ns for p in folder.rglob("*.parquet")}
         assert len(stored) >= stop_after
         monkeypatch.setattr(InProcess, "run", original)
-        continued = sweep("test-random,test-remaining", "bracket", folder)
+        continued = sweep("test-random,test-remaining", out=folder)
         assert figures(continued.summary) == figures(whole.summary)
         assert all(path.stat().st_mtime_ns == time for path, time in stored.items())

@@ -27,19 +27,17 @@ if TYPE_CHECKING:
     from bench.run import Result
 
 
-@pytest.fixture
-def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The examination measures gradients and nothing else: enough for a sweep, and quick."""
-    asked = "bench.inquiry.requests"
-    monkeypatch.setattr(asked, lambda case: [Request("probe-gradients", case.headline.text)])
-
-
 EPSILONS = ["0.002", "0.005", "0.01", "0.02", "0.05"]
 THRESHOLDS = linf_thresholds(linear_examples())
 
 
-def sweep(attacks: str, how: Sweep = "bracket", model: nn.Module | None = None) -> Result:
-    """A model on the linear examples, examined, without escalation."""
+def sweep(
+    attacks: str,
+    how: Sweep = "bracket",
+    model: nn.Module | None = None,
+    out: Path | None = None,
+) -> Result:
+    """A model on the linear examples in shards of six, examined, without escalation."""
     examples = linear_examples()
     return evaluate(
         model or Sum(),
@@ -50,6 +48,7 @@ def sweep(attacks: str, how: Sweep = "bracket", model: nn.Module | None = None) 
         shard_size=6,
         escalate=False,
         sweep=how,
+        out=out,
     )
 
 
