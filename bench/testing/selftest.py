@@ -24,7 +24,7 @@ CREDIBLE = "credible"
 #: Models evaluated at a time, each on one thread.
 WORKERS = 2
 #: Passes of escalation per example: enough to break k-WTA as far as its twin, and not for the long
-#: searches on its last survivors, which would be most of the self-test.
+#: searches on its last survivors, which would be a third of the self-test.
 ESCALATION = 4_000
 _MODEL = "model"
 
