@@ -97,7 +97,8 @@ class FABT(AutoAttackRow):
     """Fast adaptive boundary attack (Croce and Hein, ICML 2020): nine targets, 100 steps each.
 
     Its search knows no epsilon, and AutoAttack repeats it whole at each. Here it is made once: what
-    AutoAttack breaks at an epsilon is what has its smallest perturbation within it.
+    AutoAttack breaks at an epsilon is what has its smallest perturbation within it. Judged it may
+    break more, since the judge brings a candidate beyond epsilon back into the ball.
     """
 
     summary = "Smallest perturbation towards each of the most likely classes (AutoAttack)"

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from bench.matrix.tasks import Task
     from bench.preparation import Prepared
 
-HEADER = ["attack", "defense", "library: passes", "passes (s)", "whole (s)"]
+HEADER = ["attack", "defense", "library: passes", "library: passes (s)", "library: whole (s)"]
 HEADER += ["shard: passes", "shard: passes (s)", "shard: whole (s)", "storing (s)"]
 HEADER += ["own share (%)", "more than the library (%)"]
 HEADER += ["own share, processor (%)", "more, processor (%)"]

@@ -21,7 +21,6 @@ from bench.config import RunConfig
 from bench.matrix.model import CountedModel
 from bench.preparation import prepare
 from bench.threat import Norm
-from bench.trust import Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -190,6 +189,7 @@ def test_the_harness_s_own_share(script: Callable[[str], ModuleType]) -> None:
     assert "MISSES the aim" in overhead.words(measured)
 
 
+@pytest.mark.usefixtures("gradients_alone")
 def test_curve(
     script: Callable[[str], ModuleType],
     capsys: pytest.CaptureFixture[str],
@@ -198,8 +198,6 @@ def test_curve(
     """Where everything breaks there is no floor, and the library pays at each epsilon again."""
     curve = script("curve")
     monkeypatch.setitem(curve.EPSILONS, "digits", "0.3,0.35")
-    asked = "bench.inquiry.requests"
-    monkeypatch.setattr(asked, lambda case: [Request("probe-gradients", case.headline.text)])
     curve.main(["--n", "3", "--defenses", "relu"])
 
     lines, below = printed(capsys)

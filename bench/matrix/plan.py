@@ -218,8 +218,6 @@ def cell_key(
             content["source"] = target.sources[source_of(attack)]
     if remaining is not None:
         content["remaining"] = list(remaining)
-    if setting.refills:
-        content["refills"] = True
     if repeat:
         content["repeat"] = repeat
     return digest_of(content)[:32]
