@@ -137,7 +137,9 @@ def autoattack_accuracy(summary: Summary, name: str, epsilon: str) -> float | No
     """Robust accuracy under AutoAttack's standard version, all examples attacked; else None.
 
     It is what its four attacks leave together as rows, or what its cascade leaves where nothing
-    was taken from it beforehand. The standard version is not for randomised defenses.
+    was taken from it beforehand. The standard version is not for randomised defenses. The row of
+    FAB-T counts what breaks inside the ball after projection, too, which AutoAttack drops: together
+    the rows may leave less than it does, and never more.
     """
     part = summary["defenses"][name]
     if "majority_accuracy" in part["worst_case"][epsilon]:
