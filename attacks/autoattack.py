@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from attacks.bridging import check_positive, radius
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.bridging import check_positive, radius
 from bench.registry import register_attack
 from bench.threat import Norm
 
@@ -235,8 +235,8 @@ def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
     """
     import pyautoattack
 
-    from attacks.bridging.listening import listening
-    from attacks.bridging.watching import leave_when_settled
+    from bench.attacks.bridging.listening import listening
+    from bench.attacks.bridging.watching import leave_when_settled
 
     inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
     with listening() as flags:

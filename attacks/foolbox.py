@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from attacks.bridging import check_positive
-from attacks.bridging.adapter import FoolboxAttack, each_norm
 from bench.api import Cost
+from bench.attacks.bridging import check_positive
+from bench.attacks.bridging.adapter import FoolboxAttack, each_norm
 from bench.registry import register_attack
 from bench.threat import Norm
 
@@ -132,7 +132,7 @@ class MIFGSM(SteppedAttack):
         """Foolbox's attack, or the one that sums up gradients."""
         if self.accumulate == "signs":
             return super().build(norm)
-        from attacks.bridging import repairs
+        from bench.attacks.bridging import repairs
 
         return repairs.MOMENTUM[self.searched(norm)](**self.options(norm))
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
-from attacks.bridging import check_positive
-from attacks.bridging.adapter import STARTING, FoolboxAttack, each_norm
 from bench.api import Cost
+from bench.attacks.bridging import check_positive
+from bench.attacks.bridging.adapter import STARTING, FoolboxAttack, each_norm
 from bench.registry import register_attack
 from bench.threat import Norm
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from attacks.bridging import check_positive
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.bridging import check_positive
 from bench.errors import UsageError
 from bench.registry import register_attack
 from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from attacks.searching.descent import Look
     from bench.api import Problem
+    from bench.attacks.searching.descent import Look
 
 
 class Schedule(NamedTuple):
@@ -116,9 +116,9 @@ class FiniteDifferencePGD(Attack):
         """
         import torch
 
-        from attacks.searching.descent import Momentum, Search, cosine
-        from attacks.searching.probes import FiniteDifferences
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.descent import Momentum, Search, cosine
+        from bench.attacks.searching.probes import FiniteDifferences
+        from bench.attacks.searching.streams import Streams
 
         schedule = self.schedule
         search = Search(problem)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from attacks.bridging import check_positive
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.bridging import check_positive
 from bench.errors import UsageError
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -17,8 +17,8 @@ from bench.threat import Norm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from attacks.searching.descent import Look, Search
     from bench.api import Problem
+    from bench.attacks.searching.descent import Look, Search
 
 
 #: The steps of a traced descent, relative to epsilon.
@@ -56,8 +56,8 @@ class MarginPGD(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        from attacks.searching.descent import OwnGradient, Search, cosine
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.descent import OwnGradient, Search, cosine
+        from bench.attacks.searching.streams import Streams
 
         search = Search(problem)
         look = OwnGradient(problem.model, problem.labels)
@@ -112,9 +112,9 @@ class AveragedPGD(Attack):
         """
         import torch
 
-        from attacks.searching.descent import Search
-        from attacks.searching.probes import AveragedGradient
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.descent import Search
+        from bench.attacks.searching.probes import AveragedGradient
+        from bench.attacks.searching.streams import Streams
 
         steps, size, pairs = self.averaging
         search = Search(problem)
@@ -156,8 +156,8 @@ class EOTPGD(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        from attacks.searching.descent import Search, cosine
-        from attacks.searching.draws import OverDraws
+        from bench.attacks.searching.descent import Search, cosine
+        from bench.attacks.searching.draws import OverDraws
 
         search = Search(problem)
         sizes = cosine(self.steps, self.rel_stepsize)
@@ -169,7 +169,7 @@ def _traced(search: Search, look: Look, sizes: Sequence[float]) -> dict[str, Any
     """Descend from the inputs with all examples to the end; the columns of the trace."""
     import torch
 
-    from attacks.searching.traces import trace
+    from bench.attacks.searching.traces import trace
 
     inputs = search.problem.inputs
     rows = torch.arange(len(inputs), device=inputs.device)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from attacks.bridging import check_positive
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.bridging import check_positive
 from bench.registry import register_attack
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ class SinglePixel(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        from attacks.searching.descent import Search
-        from attacks.searching.pixels import single_pixels
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.descent import Search
+        from bench.attacks.searching.pixels import single_pixels
+        from bench.attacks.searching.streams import Streams
 
         search = Search(problem)
         single_pixels(search, Streams(problem, "single pixel"), self.pixels)
@@ -97,9 +97,9 @@ class LocalSearch(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        from attacks.searching.descent import Search
-        from attacks.searching.pixels import local_search
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.descent import Search
+        from bench.attacks.searching.pixels import local_search
+        from bench.attacks.searching.streams import Streams
 
         search = Search(problem)
         local_search(

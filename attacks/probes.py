@@ -10,8 +10,8 @@ import dataclasses
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attacks.bridging import check_positive
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.bridging import check_positive
 from bench.errors import NonFiniteLogitsError
 from bench.registry import register_attack
 
@@ -99,7 +99,7 @@ class ProbeGradients(Probe):
         import numpy as np
         from torch.nn import functional
 
-        from attacks.searching.ball import margins
+        from bench.attacks.searching.ball import margins
 
         def cross_entropy(logits: Any, labels: Any) -> Any:
             return functional.cross_entropy(logits, labels, reduction="none")
@@ -123,8 +123,8 @@ class ProbeGradients(Probe):
         import numpy as np
         import torch
 
-        from attacks.searching.ball import margins
-        from attacks.searching.streams import Streams
+        from bench.attacks.searching.ball import margins
+        from bench.attacks.searching.streams import Streams
 
         streams, rows = Streams(problem, "fidelity"), torch.arange(len(x))
         seen, told = [], []
@@ -183,7 +183,7 @@ class ProbeBehaviour(Probe):
 
     def measure(self, problem: Problem) -> dict[str, Any]:
         """See the class."""
-        from attacks.searching import behaviour, surroundings
+        from bench.attacks.searching import behaviour, surroundings
 
         answers = behaviour.answers(problem)
         answers |= surroundings.around(problem, self.draws)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Literal
 
-from attacks.autoattack import APGDCE, APGDT
-from attacks.bridging import radius
-from attacks.gradient_free import FiniteDifferencePGD
-from attacks.gradients import MarginPGD
 from bench.api import Attack, Cost, Proposal
+from bench.attacks.autoattack import APGDCE, APGDT
+from bench.attacks.bridging import radius
+from bench.attacks.gradient_free import FiniteDifferencePGD
+from bench.attacks.gradients import MarginPGD
 from bench.errors import AttackError, UsageError
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -121,8 +121,8 @@ class Transfer(Attack):
         """
         import torch
 
-        from attacks.searching.ball import margins
-        from attacks.searching.descent import Momentum, OwnGradient, Search, cosine
+        from bench.attacks.searching.ball import margins
+        from bench.attacks.searching.descent import Momentum, OwnGradient, Search, cosine
 
         if problem.source is None:
             raise AttackError(f"no model of the source {self.source!r} was given")
@@ -173,7 +173,7 @@ class _Found:
         """Ask the model about candidates for these examples, and keep those that are better."""
         import torch
 
-        from attacks.searching.ball import margins
+        from bench.attacks.searching.ball import margins
 
         with torch.no_grad():
             logits = self.problem.model(candidates)

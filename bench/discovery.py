@@ -1,6 +1,6 @@
 """Where plugins lie, and how their modules are imported: whatever one raises stays with it.
 
-Plugins are the modules directly in the packages `defenses` and `attacks`, and Python files in
+Plugins are the modules directly in the packages `bench.defenses` and `bench.attacks`, and Python files in
 `./defenses` and `./attacks` of the working directory, which join those packages. Both are executed
 when plugins are listed.
 """
@@ -30,7 +30,7 @@ def join_local(package: str, places: MutableSequence[str]) -> None:
     found first.
 
     Args:
-        package: its name, which is that of the folder.
+        package: its name, the last part of which is that of the folder.
         places: its `__path__`, changed in place.
     """
     folder = local_folder(package)
@@ -44,7 +44,7 @@ def local_folder(package: str) -> Path | None:
     A folder with an `__init__.py` is a package of somebody's own and is left alone.
     """
     try:
-        folder = Path.cwd() / package
+        folder = Path.cwd() / package.rpartition(".")[2]
     except OSError:  # the working directory was removed
         return None
     return folder if folder.is_dir() and not (folder / "__init__.py").exists() else None
@@ -52,7 +52,7 @@ def local_folder(package: str) -> Path | None:
 
 def is_local(module: str) -> bool:
     """Whether a module comes from the working directory's folder and not from the package."""
-    package = sys.modules.get(module.partition(".")[0])
+    package = sys.modules.get(module.rpartition(".")[0])
     places = list(getattr(package, "__path__", ()))
     file = getattr(sys.modules.get(module), "__file__", None)
     return file is not None and any(_same(Path(file).parent, Path(p)) for p in places[1:])

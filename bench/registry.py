@@ -39,7 +39,7 @@ class Registry(Generic[P]):
         self.kind = kind
         self.base: type[P] = base
         self.package = package
-        self.group = f"winnow.{package}"
+        self.group = f"winnow.{package.rpartition('.')[2]}"
         self._classes: dict[str, type[P]] = {}
         self._origins: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
@@ -183,8 +183,8 @@ class Registry(Generic[P]):
         warnings.warn(reason, PluginWarning, stacklevel=2)
 
 
-defenses: Registry[Defense] = Registry("defense", Defense, "defenses")
-attacks: Registry[Attack] = Registry("attack", Attack, "attacks")
+defenses: Registry[Defense] = Registry("defense", Defense, "bench.defenses")
+attacks: Registry[Attack] = Registry("attack", Attack, "bench.attacks")
 
 register_defense = defenses.register
 register_attack = attacks.register

@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
+from bench.defenses.activations import KWTA
+from bench.defenses.networks import build_network
 from bench.record.provenance import device_name, version_of
-from defenses.activations import KWTA
-from defenses.networks import build_network
 
 if TYPE_CHECKING:
     from collections.abc import Callable

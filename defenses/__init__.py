@@ -1,8 +1,11 @@
 """Defense plugins: one module a defense; building blocks are the packages inside.
 
-Python files in `./defenses` of the working directory join them: see `bench.discovery`.
+Their name is `bench.defenses`; the folder lies at the top of the repository. Python files in
+`./defenses` of the working directory join them: see `bench.discovery`.
 """
 
 from bench.registry import join_local
 
-join_local("defenses", __path__)
+if __name__ != "bench.defenses":
+    raise ImportError(f"{__name__} is called bench.defenses: write `from bench.defenses… import …`")
+join_local(__name__, __path__)

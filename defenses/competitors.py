@@ -6,9 +6,9 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
+from bench.defenses.networks import NetworkDefense
 from bench.errors import UsageError
 from bench.registry import register_defense
-from defenses.networks import NetworkDefense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,7 @@ class LWTA(_Grouped):
 
     def activation(self) -> Callable[[], nn.Module]:
         """LWTA."""
-        from defenses import activations
+        from bench.defenses import activations
 
         return functools.partial(activations.LWTA, self.group)
 
@@ -58,7 +58,7 @@ class MaxPool(_Grouped):
 
     def activation(self) -> Callable[[], nn.Module]:
         """Max-pooling that keeps the width."""
-        from defenses import activations
+        from bench.defenses import activations
 
         return functools.partial(activations.MaxPoolActivation, self.group)
 
@@ -87,6 +87,6 @@ class BrokenReLU(NetworkDefense):
 
     def activation(self) -> Callable[[], nn.Module]:
         """Broken ReLU."""
-        from defenses import activations
+        from bench.defenses import activations
 
         return functools.partial(activations.BrokenReLU, self.height)

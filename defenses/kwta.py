@@ -5,11 +5,11 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
+from bench.defenses.activations.kinds import Kind  # noqa: TC001 - the registry reads the annotation
+from bench.defenses.networks import NetworkDefense, build_network
+from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 from bench.errors import UsageError
 from bench.registry import register_defense
-from defenses.activations.kinds import Kind  # noqa: TC001 - the registry reads the annotation
-from defenses.networks import NetworkDefense, build_network
-from defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,7 +30,7 @@ class KWTA(NetworkDefense):
 
     Args:
         gamma: the share of units that win, in (0, 1].
-        kind: which units compete, and by what: see `defenses.activations.KWTA`.
+        kind: which units compete, and by what: see `bench.defenses.activations.KWTA`.
         k: so many units win in place of a share; 0 for the share.
         exact: break ties by index, so that exactly k win.
         network: such as `resnet34`; the default for the data's size where it is empty.
@@ -67,7 +67,7 @@ class KWTA(NetworkDefense):
         return self._activation()
 
     def _activation(self, **options: float) -> Callable[[], nn.Module]:
-        from defenses import activations
+        from bench.defenses import activations
 
         return functools.partial(
             activations.KWTA,
@@ -104,7 +104,7 @@ class _Annealed(KWTA):
 
     Args:
         gamma: the last share of units that win.
-        kind: which units compete, and by what: see `defenses.activations.KWTA`.
+        kind: which units compete, and by what: see `bench.defenses.activations.KWTA`.
         exact: break ties by index, so that exactly k win.
         network: such as `resnet34`; the default for the data's size where it is empty.
     """

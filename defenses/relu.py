@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from bench.defenses.networks import NetworkDefense
 from bench.registry import register_defense
-from defenses.networks import NetworkDefense
 
 if TYPE_CHECKING:
     from collections.abc import Callable

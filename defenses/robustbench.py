@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import Defense, Offer, Published, Weights
+from bench.defenses.zoo import catalogue
+from bench.defenses.zoo.fitting import fit, unwrap
+from bench.defenses.zoo.places import find_file, model_info_folder, models_folder
 from bench.errors import CheckpointError, UsageError
 from bench.registry import register_defense
 from bench.threat import Epsilon
-from defenses.zoo import catalogue
-from defenses.zoo.fitting import fit, unwrap
-from defenses.zoo.places import find_file, model_info_folder, models_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Offer, Weights
+from bench.defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
+from bench.defenses.zoo.places import find_file, missing_library, models_folder
 from bench.errors import CheckpointError, UnknownNameError, UsageError
 from bench.registry import register_defense
-from defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
-from defenses.zoo.places import find_file, missing_library, models_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -68,7 +68,7 @@ class Timm(Borrowed):
         Raises:
             UnknownNameError: there is no such model.
         """
-        from defenses.zoo.preprocessing import Preprocessed
+        from bench.defenses.zoo.preprocessing import Preprocessed
 
         check_colour(self.name, shape)
         settings = self._settings()
@@ -195,7 +195,7 @@ class HuggingFace(Borrowed):
             UnknownNameError: timm has no such architecture.
             UsageError: what it says does not make a model.
         """
-        from defenses.zoo.preprocessing import Preprocessed
+        from bench.defenses.zoo.preprocessing import Preprocessed
 
         check_colour(self.name, shape)
         config, timm = self._config(), _timm(self.name)

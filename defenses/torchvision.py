@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Offer, Weights
+from bench.defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
+from bench.defenses.zoo.fitting import fit
+from bench.defenses.zoo.places import find_file, models_folder
 from bench.errors import UnknownNameError
 from bench.registry import register_defense
-from defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
-from defenses.zoo.fitting import fit
-from defenses.zoo.places import find_file, models_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -80,7 +80,7 @@ class Torchvision(Borrowed):
         """
         from torchvision import models
 
-        from defenses.zoo.preprocessing import Preprocessed
+        from bench.defenses.zoo.preprocessing import Preprocessed
 
         check_colour(self.name, shape)
         steps = self._entry().transforms()

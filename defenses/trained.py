@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.registry import register_defense
-from defenses.competitors import LWTA, BrokenReLU, MaxPool
-from defenses.kwta import KWTA
-from defenses.recipes import (
+from bench.defenses.competitors import LWTA, BrokenReLU, MaxPool
+from bench.defenses.kwta import KWTA
+from bench.defenses.recipes import (
     TRADES,
     FastAdversarialTraining,
     FreeAdversarialTraining,
     PGDAdversarialTraining,
 )
-from defenses.relu import ReLU
+from bench.defenses.relu import ReLU
+from bench.registry import register_defense
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from bench.api import Recipe
-    from defenses.networks import NetworkDefense
+    from bench.defenses.networks import NetworkDefense
 
 #: Ending of the name to the recipe, and what `list` says of it.
 TRAININGS: dict[str, tuple[Callable[[str], Recipe], str]] = {

@@ -144,8 +144,8 @@ def test_every_module_has_a_place() -> None:
         ("bench.cli.run", "import defenses.kwta"),
         ("bench.api", "from attacks import foolbox"),
         ("bench.data", "from .sets import DATASETS"),
-        ("attacks.foolbox", "from bench.record import schema"),
-        ("defenses.kwta", "import bench"),
+        ("bench.attacks.foolbox", "from bench.record import schema"),
+        ("bench.defenses.kwta", "import bench"),
     ],
 )
 def test_violations_are_seen(name: str, source: str) -> None:
@@ -158,8 +158,11 @@ def test_violations_are_seen(name: str, source: str) -> None:
     [
         ("bench.matrix.plan", "from bench import registry\nfrom bench.record.schema import Cell"),
         ("bench.data.sets", "from bench.data.base import Dataset"),
-        ("attacks.foolbox", "from attacks.bridging import radius\nfrom bench.api import Attack"),
-        ("defenses.kwta", "import torch\nfrom defenses.networks import cnn"),
+        (
+            "bench.attacks.foolbox",
+            "from attacks.bridging import radius\nfrom bench.api import Attack",
+        ),
+        ("bench.defenses.kwta", "import torch\nfrom defenses.networks import cnn"),
     ],
 )
 def test_what_is_allowed_passes(name: str, source: str) -> None:

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 import bench
-from attacks.bridging.adapter import FoolboxAttack
 from bench import registry
+from bench.attacks.bridging.adapter import FoolboxAttack
 from bench.config import RunConfig
 from bench.matrix.model import CountedModel
 from bench.preparation import prepare

@@ -79,7 +79,7 @@ def test_a_file_that_raises_is_left_out_and_says_why(tmp_path: Path, text: str, 
     )
 
     first, *told = done.stdout.splitlines()
-    assert first.split() == ["True", "False", "attacks.foolbox"]
+    assert first.split() == ["True", "False", "bench.attacks.foolbox"]
     assert len(told) == 2
     for line in (*told, " ".join(done.stderr.split())):
         assert "attacks/still.py is left out: " in line

@@ -49,7 +49,7 @@ class Tuned(Still):
 @pytest.fixture
 def registry() -> Registry[Attack]:
     """A registry of two attacks that looks for no others."""
-    registry: Registry[Attack] = Registry("attack", Attack, "attacks")
+    registry: Registry[Attack] = Registry("attack", Attack, "bench.attacks")
     registry._discovered = True
     registry.register("still")(Still)
     registry.register("tuned")(Tuned)

@@ -12,8 +12,8 @@ from __future__ import annotations
 import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from attacks.bridging import radius
 from bench.api import Attack, Proposal
+from bench.attacks.bridging import radius
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -56,7 +56,7 @@ class FoolboxAttack(Attack):
         """The Foolbox attack for a norm of the threat model."""
         import foolbox
 
-        from attacks.bridging import repairs
+        from bench.attacks.bridging import repairs
 
         searched = self.searched(norm)
         name = self.implementations[searched]
@@ -81,7 +81,7 @@ class FoolboxAttack(Attack):
     def _run_fixed(self, problem: Problem, limit: float) -> Proposal:
         import torch
 
-        from attacks.bridging.watching import Recorder, Settled
+        from bench.attacks.bridging.watching import Recorder, Settled
 
         recorder = Recorder(problem, limit)
         try:
@@ -94,8 +94,8 @@ class FoolboxAttack(Attack):
     def _run_minimum(self, problem: Problem, limit: float) -> Proposal:
         import torch
 
-        from attacks.bridging.starts import starting_points
-        from attacks.bridging.watching import Guard
+        from bench.attacks.bridging.starts import starting_points
+        from bench.attacks.bridging.watching import Guard
 
         model = Guard(problem.model, limit)
         candidates, success = problem.inputs.clone(), torch.zeros_like(problem.labels).bool()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from attacks.bridging import radius
+from bench.attacks.bridging import radius
 from bench.errors import AttackError
 from bench.threat import TOLERANCE
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from attacks.bridging import radius
+from bench.attacks.bridging import radius
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:

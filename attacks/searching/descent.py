@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from attacks.searching.ball import Ball, margins, unit
+from bench.attacks.searching.ball import Ball, margins, unit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor, nn
 
-    from attacks.searching.streams import Streams
     from bench.api import Problem
+    from bench.attacks.searching.streams import Streams
 
 
 class Sight(NamedTuple):

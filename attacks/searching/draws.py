@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.searching.ball import margins
-from attacks.searching.descent import Sight, margin_gradient
+from bench.attacks.searching.ball import margins
+from bench.attacks.searching.descent import Sight, margin_gradient
 
 if TYPE_CHECKING:
     from torch import Tensor

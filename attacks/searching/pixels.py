@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch.nn import functional
 
-from attacks.searching.ball import margins
+from bench.attacks.searching.ball import margins
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from attacks.searching.descent import Search
-    from attacks.searching.streams import Streams
+    from bench.attacks.searching.descent import Search
+    from bench.attacks.searching.streams import Streams
 
 #: What a pixel is set to, in all its channels: the ends of the box.
 ENDS = (0.0, 1.0)

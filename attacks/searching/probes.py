@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.searching.ball import margins
-from attacks.searching.descent import Sight, margin_gradient
+from bench.attacks.searching.ball import margins
+from bench.attacks.searching.descent import Sight, margin_gradient
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
-    from attacks.searching.streams import Streams
     from bench.api import Problem
+    from bench.attacks.searching.streams import Streams
 
 #: Rows that a model gets at once at most.
 ROWS = 4_096

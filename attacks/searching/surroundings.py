@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from attacks.bridging import radius
-from attacks.searching.ball import margins
-from attacks.searching.streams import Streams
+from bench.attacks.bridging import radius
+from bench.attacks.searching.ball import margins
+from bench.attacks.searching.streams import Streams
 from bench.errors import NonFiniteLogitsError
 from bench.threat import Norm
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from attacks.searching.descent import Path
+    from bench.attacks.searching.descent import Path
 
 #: Steps at the end over which a finished descent does not improve any more.
 LAST = 10

@@ -21,7 +21,7 @@ A plugin with an `argument` is a scheme: `robustbench:NAME` is one defense for e
 `__init__` takes first, by position. A defense that brings weights of its own says in `weights`
 where they are.
 
-`defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks with
+`bench.defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks with
 another activation, and the files in `defenses/` and `attacks/` are meant to be read as examples.
 """
 

@@ -177,7 +177,7 @@ def load_weights(
 
 def checkpoint_folders() -> list[Path]:
     """Where checkpoints are looked for: those that come with Winnow, then the user's own."""
-    committed = Path(str(importlib.resources.files("defenses").joinpath("checkpoints")))
+    committed = Path(str(importlib.resources.files("bench.defenses").joinpath("checkpoints")))
     return [committed, USER_FOLDER]
 
 

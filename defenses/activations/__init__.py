@@ -1,6 +1,6 @@
 """Activation functions that take the place of ReLU in a network.
 
-Names are imported when they are first used: `defenses.activations.kinds` is free of torch.
+Names are imported when they are first used: `bench.defenses.activations.kinds` is free of torch.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from defenses.activations.broken import BrokenReLU
-    from defenses.activations.groups import LWTA, MaxPoolActivation
-    from defenses.activations.kwta import KWTA
+    from bench.defenses.activations.broken import BrokenReLU
+    from bench.defenses.activations.groups import LWTA, MaxPoolActivation
+    from bench.defenses.activations.kwta import KWTA
 
 _HOME = {
-    "KWTA": "defenses.activations.kwta",
-    "LWTA": "defenses.activations.groups",
-    "BrokenReLU": "defenses.activations.broken",
-    "MaxPoolActivation": "defenses.activations.groups",
+    "KWTA": "bench.defenses.activations.kwta",
+    "LWTA": "bench.defenses.activations.groups",
+    "BrokenReLU": "bench.defenses.activations.broken",
+    "MaxPoolActivation": "bench.defenses.activations.groups",
 }
 
 __all__ = ["KWTA", "LWTA", "BrokenReLU", "MaxPoolActivation"]

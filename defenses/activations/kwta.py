@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.defenses.activations.kinds import KINDS, Kind
 from bench.errors import ModelError, UsageError
-from defenses.activations.kinds import KINDS, Kind
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -191,7 +191,7 @@ def _kernels(x: Tensor, first: int) -> ModuleType | None:
 def _triton(device: int) -> ModuleType | None:
     """The Triton kernels, if they run on a GPU: that takes Triton and a C compiler."""
     try:
-        kernels = importlib.import_module("defenses.activations.triton_kwta")
+        kernels = importlib.import_module("bench.defenses.activations.triton_kwta")
         one = torch.ones(1, 1, device=torch.device("cuda", device))
         kernels.kwta(one, kind="layer", units=1, k=1, passing=1)
     except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as problem:

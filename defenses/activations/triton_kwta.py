@@ -20,10 +20,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from defenses.activations.kwta import refuse_nan
+from bench.defenses.activations.kwta import refuse_nan
 
 if TYPE_CHECKING:
-    from defenses.activations.kinds import Kind
+    from bench.defenses.activations.kinds import Kind
 
 #: What the kernels take: an integer dtype of the same width, and the bits of infinity.
 _FORMATS = {

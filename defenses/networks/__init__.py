@@ -3,7 +3,7 @@
 Importing this does not import torch; building a network does.
 """
 
-from defenses.networks.choice import build_network, default_network
-from defenses.networks.defense import NetworkDefense
+from bench.defenses.networks.choice import build_network, default_network
+from bench.defenses.networks.defense import NetworkDefense
 
 __all__ = ["NetworkDefense", "build_network", "default_network"]

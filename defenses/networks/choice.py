@@ -102,7 +102,7 @@ def build_network(
             f"got {shape[1]}x{shape[2]}"
         )
     if name.startswith("resnet"):
-        from defenses.networks.resnet import ResNet
+        from bench.defenses.networks.resnet import ResNet
 
         return ResNet(sizes[0] or 18, shape[0], classes, activation, width=sizes[1] or 64)
     builder, options = _builder(name, sizes)
@@ -120,21 +120,21 @@ def _parse(name: str) -> tuple[str, list[int | None]]:
 def _builder(name: str, sizes: list[int | None]) -> tuple[Builder, dict[str, object]]:
     """What makes a network, and its own options."""
     if name.startswith("mnist-dnn"):
-        from defenses.networks.mnist import mnist_dnn
+        from bench.defenses.networks.mnist import mnist_dnn
 
         return mnist_dnn, {"hidden": sizes[0] or 1000}
     if name.startswith("mnist-cnn"):
-        from defenses.networks.mnist import mnist_cnn
+        from bench.defenses.networks.mnist import mnist_cnn
 
         return mnist_cnn, {"pooled": name.endswith("-pooled")}
     if name.startswith("densenet"):
-        from defenses.networks.densenet import densenet
+        from bench.defenses.networks.densenet import densenet
 
         return densenet, {}
     if name.startswith("wideresnet"):
-        from defenses.networks.wideresnet import wideresnet
+        from bench.defenses.networks.wideresnet import wideresnet
 
         return wideresnet, {"depth": sizes[0], "width": sizes[1]}
-    from defenses.networks.cnn import cnn
+    from bench.defenses.networks.cnn import cnn
 
     return cnn, {}

@@ -6,8 +6,8 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Defense, Recipe
-from defenses.networks.choice import build_network, check_network, default_network
-from defenses.recipes import Natural
+from bench.defenses.networks.choice import build_network, check_network, default_network
+from bench.defenses.recipes import Natural
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from defenses.networks.choice import check_depth
+from bench.defenses.networks.choice import check_depth
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -1,11 +1,11 @@
 """How defenses are trained. Importing this does not import torch."""
 
-from defenses.recipes.annealing import GammaAnnealing
-from defenses.recipes.cheap import FastAdversarialTraining, FreeAdversarialTraining
-from defenses.recipes.natural import Natural
-from defenses.recipes.pgd import PGDAdversarialTraining
-from defenses.recipes.settings import settings
-from defenses.recipes.trades import TRADES
+from bench.defenses.recipes.annealing import GammaAnnealing
+from bench.defenses.recipes.cheap import FastAdversarialTraining, FreeAdversarialTraining
+from bench.defenses.recipes.natural import Natural
+from bench.defenses.recipes.pgd import PGDAdversarialTraining
+from bench.defenses.recipes.settings import settings
+from bench.defenses.recipes.trades import TRADES
 
 __all__ = [
     "TRADES",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Recipe
+from bench.defenses.recipes.settings import settings
 from bench.errors import UsageError
-from defenses.recipes.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +65,7 @@ class GammaAnnealing(Recipe):
 
     def begin_epoch(self, model: nn.Module, epoch: int) -> None:
         """Set gamma in every k-WTA of the model."""
-        from defenses.activations import KWTA
+        from bench.defenses.activations import KWTA
 
         self.base.begin_epoch(model, epoch)
         for module in model.modules():

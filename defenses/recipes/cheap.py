@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.defenses.recipes.linf import LinfRecipe, cross_entropy_of
+from bench.defenses.recipes.settings import settings
 from bench.errors import UsageError
-from defenses.recipes.linf import LinfRecipe, cross_entropy_of
-from defenses.recipes.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,8 +6,8 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Recipe
+from bench.defenses.recipes.settings import settings
 from bench.errors import UsageError
-from defenses.recipes.settings import settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Recipe
-from defenses.recipes.settings import settings
+from bench.defenses.recipes.settings import settings
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, ClassVar
 
-from defenses.recipes.linf import LinfRecipe, cross_entropy_of
+from bench.defenses.recipes.linf import LinfRecipe, cross_entropy_of
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn

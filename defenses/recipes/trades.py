@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bench.defenses.recipes.linf import LinfRecipe
 from bench.errors import UsageError
-from defenses.recipes.linf import LinfRecipe
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor, nn
@@ -74,7 +74,7 @@ class TRADES(LinfRecipe):
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        from defenses.recipes.linf import evaluating
+        from bench.defenses.recipes.linf import evaluating
 
         noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
         with evaluating(model), torch.no_grad():

@@ -6,8 +6,8 @@ import re
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Defense
+from bench.defenses.zoo.fitting import fit
 from bench.errors import UsageError
-from defenses.zoo.fitting import fit
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -17,8 +17,8 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.defenses.zoo.places import missing_library
 from bench.errors import ModelError, UnknownNameError, UsageError
-from defenses.zoo.places import missing_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from attacks.bridging import watching
+from bench.attacks.bridging import watching
 
 
 @pytest.fixture(autouse=True)

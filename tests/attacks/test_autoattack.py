@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.autoattack import QUERIES
+from bench.attacks.autoattack import QUERIES
 from bench.errors import UsageError
 from bench.matrix.model import CountedModel
 from bench.registry import attacks

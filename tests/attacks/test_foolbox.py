@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from attacks.bridging import repairs, starts
-from attacks.bridging.watching import Guard, Recorder
 from bench.api import Attack, Examples
+from bench.attacks.bridging import repairs, starts
+from bench.attacks.bridging.watching import Guard, Recorder
 from bench.errors import AttackError, UsageError
 from bench.registry import attacks
 from bench.threat import Norm

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attacks.gradient_free import PRESETS, FiniteDifferencePGD
-from attacks.searching.probes import FiniteDifferences
-from attacks.searching.streams import Streams
 from bench.api import Problem
+from bench.attacks.gradient_free import PRESETS, FiniteDifferencePGD
+from bench.attacks.searching.probes import FiniteDifferences
+from bench.attacks.searching.streams import Streams
 from bench.errors import UsageError
 from bench.matrix.model import CountedModel
 from bench.registry import attacks

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from attacks.searching.pixels import _choose, with_pixels
 from bench.api import Cost, Problem
+from bench.attacks.searching.pixels import _choose, with_pixels
 from bench.errors import AttackError, UsageError
 from bench.matrix.model import CountedModel
 from bench.registry import attacks

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from attacks.probes import correlation
-from attacks.searching.behaviour import derivatives
 from bench.api import Problem
+from bench.attacks.probes import correlation
+from bench.attacks.searching.behaviour import derivatives
 from bench.data import open_dataset, subset
 from bench.matrix.model import CountedModel
 from bench.matrix.targets import resolve

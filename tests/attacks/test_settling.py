@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from attacks.bridging import watching
-from attacks.bridging.watching import Recorder, Settled
+from bench.attacks.bridging import watching
+from bench.attacks.bridging.watching import Recorder, Settled
 from bench.matrix.model import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import SHAPE, Function, broken, column, grey, linear_problem, pose, solve

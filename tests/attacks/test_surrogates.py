@@ -7,19 +7,18 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-import defenses.checkpoints
 from bench.api import Problem
 from bench.data import open_dataset
 from bench.data.subset import subset
+from bench.defenses.activations import KWTA
 from bench.errors import AttackError, UsageError
 from bench.matrix.model import CountedModel
 from bench.registry import attacks
 from bench.registry import defenses as registered
 from bench.threat import Norm
-from defenses.activations import KWTA
 from tests.attacks.worlds import broken, linear_problem, pose, solve
 
-FOLDER = next(iter(defenses.checkpoints.__path__))
+FOLDER = next(iter(bench.defenses.checkpoints.__path__))
 
 
 def wrapped(module: nn.Module) -> CountedModel:

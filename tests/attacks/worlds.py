@@ -40,7 +40,7 @@ def grey(count: int, value: float = 0.5) -> Tensor:
 
 def builtin_attacks() -> list[str]:
     """The registered attacks that Winnow brings itself, whatever other tests registered."""
-    return [n for n in attacks.names() if attacks.get(n).__module__.startswith("attacks.")]
+    return [n for n in attacks.names() if attacks.get(n).__module__.startswith("bench.attacks.")]
 
 
 def pose(

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.defenses.activations import KWTA
+from bench.defenses.activations.kinds import KINDS, Kind
 from bench.errors import ModelError, UsageError
-from defenses.activations import KWTA
-from defenses.activations.kinds import KINDS, Kind
 
 
 def groups_of(shape: tuple[int, ...], kind: Kind) -> list[list[tuple[int, ...]]]:
@@ -267,8 +267,8 @@ def test_inputs_without_units_are_refused(shape: tuple[int, ...]) -> None:
 def test_kinds_are_named_without_torch() -> None:
     """A plugin reads them when it is listed; the activations are imported when first used."""
     code = (
-        "import sys; from defenses.activations.kinds import KINDS, Kind; "
-        "import defenses.activations; sys.exit('torch' in sys.modules)"
+        "import sys; from bench.defenses.activations.kinds import KINDS, Kind; "
+        "import bench.defenses.activations; sys.exit('torch' in sys.modules)"
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

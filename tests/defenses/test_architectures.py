@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench.defenses.activations import KWTA
+from bench.defenses.networks import build_network
+from bench.defenses.networks.densenet import densenet
+from bench.defenses.networks.wideresnet import wideresnet
 from bench.errors import UsageError
-from defenses.activations import KWTA
-from defenses.networks import build_network
-from defenses.networks.densenet import densenet
-from defenses.networks.wideresnet import wideresnet
 from tests.defenses.references import (
     Function,
     densenet121_units,

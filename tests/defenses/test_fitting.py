@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from bench.defenses.zoo.fitting import fit
+from bench.defenses.zoo.preprocessing import Preprocessed
 from bench.errors import CheckpointError
-from defenses.zoo.fitting import fit
-from defenses.zoo.preprocessing import Preprocessed
 
 
 def standardised() -> Preprocessed:

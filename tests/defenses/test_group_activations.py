@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from bench.defenses.activations import LWTA, BrokenReLU, MaxPoolActivation
 from bench.errors import ModelError, UsageError
-from defenses.activations import LWTA, BrokenReLU, MaxPoolActivation
 
 
 def draw(*shape: int) -> Tensor:

@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("defenses.timm_models._fetch", refuse)
-    monkeypatch.setattr("defenses.timm_models._cached", lambda *_: None)
+    monkeypatch.setattr("bench.defenses.timm_models._fetch", refuse)
+    monkeypatch.setattr("bench.defenses.timm_models._cached", lambda *_: None)
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setenv("WINNOW_MODELS", str(tmp_path / "models"))

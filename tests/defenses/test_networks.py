@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
+from bench.defenses.activations import KWTA
+from bench.defenses.networks import build_network, default_network
 from bench.errors import UnknownNameError, UsageError
-from defenses.activations import KWTA
-from defenses.networks import build_network, default_network
 
 NETWORKS = [
     ("cnn", (1, 8, 8)),
@@ -219,7 +219,7 @@ def test_bad_gamma_is_refused_by_name() -> None:
 def test_listing_defenses_does_not_import_torch() -> None:
     """The plugin files import torch only when something is built."""
     code = (
-        "import sys; import defenses.competitors, defenses.trained; "
+        "import sys; import bench.defenses.competitors, bench.defenses.trained; "
         "sys.exit('torch' in sys.modules)"
     )
 

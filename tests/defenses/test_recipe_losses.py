@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from defenses.recipes import TRADES, FastAdversarialTraining, FreeAdversarialTraining
+from bench.defenses.recipes import TRADES, FastAdversarialTraining, FreeAdversarialTraining
 from tests.defenses.linear import Linear, TwoClasses, border_batch, generator
 
 

@@ -9,15 +9,15 @@ from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from bench.api import Schedule
-from bench.errors import UsageError
-from defenses.recipes import (
+from bench.defenses.recipes import (
     TRADES,
     FastAdversarialTraining,
     FreeAdversarialTraining,
     Natural,
     PGDAdversarialTraining,
 )
-from defenses.recipes.linf import LinfRecipe
+from bench.defenses.recipes.linf import LinfRecipe
+from bench.errors import UsageError
 from tests.defenses.linear import Linear, TwoClasses, border_batch, generator
 
 FAMILIES = ["digits", "mnist", "fashion-mnist", "svhn", "cifar10", "cifar100"]

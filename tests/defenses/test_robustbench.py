@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import nn
 
+from bench.defenses.zoo import catalogue
 from bench.errors import CheckpointError, ModelError, UnknownNameError, UsageError
 from bench.matrix.targets import resolve
 from bench.record.checkpoints import weights_digest
 from bench.registry import defenses
 from bench.threat import Norm
-from defenses.zoo import catalogue
 from tests.defenses.borrowed import SETTLED, SMALL, built, evaluated, image_folder, save
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(identity: str, path: Path) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("defenses.robustbench._drive", refuse)
+    monkeypatch.setattr("bench.defenses.robustbench._drive", refuse)
     monkeypatch.setenv("WINNOW_MODELS", str(tmp_path / "models"))
     monkeypatch.delenv("WINNOW_MODEL_INFO", raising=False)
     return tmp_path / "models"
@@ -130,7 +130,7 @@ def test_downloaded_weights_are_kept(folder: Path, monkeypatch: pytest.MonkeyPat
         calls.append(identity)
         path.write_bytes(b"weights" if len(calls) > 1 else b"")
 
-    monkeypatch.setattr("defenses.robustbench._drive", bring)
+    monkeypatch.setattr("bench.defenses.robustbench._drive", bring)
     defense = defenses.create(SETTLED)
     where: dict[str, Any] = {"network": "", "shape": (3, 32, 32), "classes": 10}
 

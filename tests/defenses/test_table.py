@@ -8,12 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
+from bench.defenses.activations import KWTA, LWTA, BrokenReLU, MaxPoolActivation
+from bench.defenses.activations.kinds import KINDS, Kind
+from bench.defenses.networks import NetworkDefense
+from bench.defenses.recipes import GammaAnnealing
 from bench.record.checkpoints import read_record
 from bench.train import loop, train
-from defenses.activations import KWTA, LWTA, BrokenReLU, MaxPoolActivation
-from defenses.activations.kinds import KINDS, Kind
-from defenses.networks import NetworkDefense
-from defenses.recipes import GammaAnnealing
 from tests.train.toys import FewDigits
 
 Shapes = dict[str, torch.Size]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from defenses.activations import KWTA, kwta
+from bench.defenses.activations import KWTA, kwta
 
 CASES = Path(__file__).with_name("triton_cases.py")
 TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="no Triton here")
@@ -46,7 +46,7 @@ def test_the_kernels_compile_without_a_gpu(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from defenses.activations import triton_kwta
+    from bench.defenses.activations import triton_kwta
 
     options = {"SCORE": 0, "WIDTH": width, "INFINITY": 0x7F80 << (width - 16), "BLOCK": 128}
     for kernel, constants in [

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.defenses.activations import KWTA, kwta, triton_kwta
+from bench.defenses.activations.kinds import Kind
 from bench.errors import ModelError
-from defenses.activations import KWTA, kwta, triton_kwta
-from defenses.activations.kinds import Kind
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}

@@ -11,12 +11,12 @@ import pytest
 from bench import registry
 from bench.config import RunConfig
 from bench.data import open_dataset
+from bench.defenses.recipes import Natural
+from bench.defenses.relu import ReLU
 from bench.errors import UsageError
 from bench.report.seeds import render_seeds, t_interval
 from bench.seeds import check_seeds, run_seeds
 from bench.train import train
-from defenses.recipes import Natural
-from defenses.relu import ReLU
 
 if TYPE_CHECKING:
     from bench.api import Recipe

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from attacks import autoattack
 from bench import registry
+from bench.attacks import autoattack
 from bench.testing.attack_checks import CHECKS
 from bench.testing.attack_subject import AttackSubject
 from bench.testing.conformance import NotApplicableError, nothing_shown

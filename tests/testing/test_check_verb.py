@@ -8,8 +8,8 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
+from bench.defenses.relu import ReLU
 from bench.errors import UnknownNameError, UsageError
-from defenses.relu import ReLU
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.defenses.relu import ReLU
 from bench.errors import UsageError
 from bench.testing.conformance import (
     Check,
@@ -16,7 +17,6 @@ from bench.testing.conformance import (
     subject_of,
 )
 from bench.testing.contracts import AttackContract, DefenseContract
-from defenses.relu import ReLU
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
+from bench.defenses.relu import ReLU
 from bench.testing import defense_checks
 from bench.testing.conformance import examine
-from defenses.relu import ReLU
 from tests.testing.faults import Shape, draw, seen
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BUILT_IN = [
     name
     for name in registry.defenses.names()
-    if registry.defenses.get(name).__module__.startswith("defenses.")
+    if registry.defenses.get(name).__module__.startswith("bench.defenses.")
 ]
 
 

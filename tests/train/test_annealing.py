@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from bench import registry
+from bench.defenses.activations import KWTA
+from bench.defenses.networks import build_network
+from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining
 from bench.errors import CheckpointError, UsageError
 from bench.record.checkpoints import read_record
 from bench.train import Trained, train
-from defenses.activations import KWTA
-from defenses.networks import build_network
-from defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining
 from tests.train.toys import FewDigits, digest, interrupt_in
 
 
