@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Attack, Cost, Proposal
-from bench.attacks.bridging import check_positive, radius
+from bench.api.attacks import radius
+from bench.errors import check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
 
@@ -235,8 +236,7 @@ def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
     """
     import pyautoattack
 
-    from bench.attacks.bridging.listening import listening
-    from bench.attacks.bridging.watching import leave_when_settled
+    from bench.attacks.blocks.watching import leave_when_settled, listening
 
     inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
     with listening() as flags:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api import Cost
-from bench.attacks.bridging import check_positive
-from bench.attacks.bridging.adapter import FoolboxAttack, each_norm
+from bench.attacks.blocks.adapter import FoolboxAttack, each_norm
+from bench.errors import check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
 
@@ -132,7 +132,7 @@ class MIFGSM(SteppedAttack):
         """Foolbox's attack, or the one that sums up gradients."""
         if self.accumulate == "signs":
             return super().build(norm)
-        from bench.attacks.bridging import repairs
+        from bench.attacks.blocks import repairs
 
         return repairs.MOMENTUM[self.searched(norm)](**self.options(norm))
 
@@ -148,3 +148,46 @@ class SparseL1Descent(SteppedAttack):
 
     summary = "L1 descent along the pixels of the largest gradient (SLIDE)"
     implementations: ClassVar[Mapping[Norm, str]] = {L1: "SparseL1DescentAttack"}
+
+
+@register_attack("uniform-noise")
+class UniformNoise(FoolboxAttack):
+    """Uniform noise; in L2 scaled so that its size is epsilon after clipping to the box.
+
+    Args:
+        draws: how many are tried; an example is broken when one of them breaks it.
+    """
+
+    summary = "Uniform noise within epsilon"
+    version = 2
+    access = "noise"
+    implementations: ClassVar[Mapping[Norm, str]] = {
+        LINF: "LinfRepeatedAdditiveUniformNoiseAttack",
+        L2: "L2ClippingAwareRepeatedAdditiveUniformNoiseAttack",
+    }
+
+    def __init__(self, *, draws: int = 1) -> None:
+        check_positive(draws=draws)
+        self.draws = draws
+
+    def options(self, norm: Norm) -> dict[str, Any]:
+        """The draws; the inputs are known to be classified right."""
+        return {"repeats": self.draws, "check_trivial": False}
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every draw, and the check of the end."""
+        return Cost(self.draws + 1)
+
+
+@register_attack("gaussian-noise")
+class GaussianNoise(UniformNoise):
+    """Gaussian noise, scaled so that its size is epsilon after clipping to the box.
+
+    Args:
+        draws: how many are tried; an example is broken when one of them breaks it.
+    """
+
+    summary = "Gaussian noise of size epsilon"
+    implementations: ClassVar[Mapping[Norm, str]] = {
+        L2: "L2ClippingAwareRepeatedAdditiveGaussianNoiseAttack"
+    }

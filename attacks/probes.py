@@ -11,8 +11,7 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Attack, Cost, Proposal
-from bench.attacks.bridging import check_positive
-from bench.errors import NonFiniteLogitsError
+from bench.errors import NonFiniteLogitsError, check_positive
 from bench.registry import register_attack
 
 if TYPE_CHECKING:
@@ -99,7 +98,7 @@ class ProbeGradients(Probe):
         import numpy as np
         from torch.nn import functional
 
-        from bench.attacks.searching.ball import margins
+        from bench.api.attacks import margins
 
         def cross_entropy(logits: Any, labels: Any) -> Any:
             return functional.cross_entropy(logits, labels, reduction="none")
@@ -123,8 +122,8 @@ class ProbeGradients(Probe):
         import numpy as np
         import torch
 
-        from bench.attacks.searching.ball import margins
-        from bench.attacks.searching.streams import Streams
+        from bench.api.attacks import margins
+        from bench.attacks.blocks.ball import Streams
 
         streams, rows = Streams(problem, "fidelity"), torch.arange(len(x))
         seen, told = [], []
@@ -183,10 +182,10 @@ class ProbeBehaviour(Probe):
 
     def measure(self, problem: Problem) -> dict[str, Any]:
         """See the class."""
-        from bench.attacks.searching import behaviour, surroundings
+        from bench.attacks.blocks import behaviour
 
         answers = behaviour.answers(problem)
-        answers |= surroundings.around(problem, self.draws)
+        answers |= behaviour.around(problem, self.draws)
         return {name: values.cpu().numpy() for name, values in answers.items()}
 
 

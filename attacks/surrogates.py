@@ -6,10 +6,9 @@ import dataclasses
 from typing import TYPE_CHECKING, Literal
 
 from bench.api import Attack, Cost, Proposal
+from bench.api.attacks import radius
 from bench.attacks.autoattack import APGDCE, APGDT
-from bench.attacks.bridging import radius
-from bench.attacks.gradient_free import FiniteDifferencePGD
-from bench.attacks.gradients import MarginPGD
+from bench.attacks.descents import FiniteDifferencePGD, MarginPGD
 from bench.errors import AttackError, UsageError
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -121,8 +120,8 @@ class Transfer(Attack):
         """
         import torch
 
-        from bench.attacks.searching.ball import margins
-        from bench.attacks.searching.descent import Momentum, OwnGradient, Search, cosine
+        from bench.api.attacks import margins
+        from bench.attacks.blocks.descent import Momentum, OwnGradient, Search, cosine
 
         if problem.source is None:
             raise AttackError(f"no model of the source {self.source!r} was given")
@@ -173,7 +172,7 @@ class _Found:
         """Ask the model about candidates for these examples, and keep those that are better."""
         import torch
 
-        from bench.attacks.searching.ball import margins
+        from bench.api.attacks import margins
 
         with torch.no_grad():
             logits = self.problem.model(candidates)

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from bench.errors import UsageError, WinnowError
-    from bench.evaluation import evaluate
     from bench.registry import register_attack, register_defense, register_suite
     from bench.run import Result, load_results
+    from bench.run.evaluation import evaluate
 
 _HOME = {
     "Result": "bench.run",
     "UsageError": "bench.errors",
     "WinnowError": "bench.errors",
-    "evaluate": "bench.evaluation",
+    "evaluate": "bench.run.evaluation",
     "load_results": "bench.run",
     "register_attack": "bench.registry",
     "register_defense": "bench.registry",

@@ -71,3 +71,14 @@ class AttackError(WinnowError):
 
 class NonFiniteLogitsError(AttackError):
     """The model answered finite inputs with NaN or infinity during an attack."""
+
+
+def check_positive(**parameters: float) -> None:
+    """Check the parameters of an attack.
+
+    Raises:
+        UsageError: one of them is not greater than 0.
+    """
+    for key, value in parameters.items():
+        if not value > 0:
+            raise UsageError(f"{key} has to be greater than 0 (got {value})")

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from measuring import Side, asking, say, surroundings, timed, verdict
 
-from bench.matrix.work import one_thread
-from bench.preparation import resolve_device
+from bench.models.counted import one_thread
 from bench.report.markdown import table
 from bench.run import run
+from bench.run.prepare import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.preparation import Prepared
+    from bench.run.prepare import Prepared
 
 HEADER = ["defense", "by", "forwards", "backwards", "seconds", "robust accuracy (%)"]
 HEADER += ["passes ratio", "seconds ratio"]

@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from measuring import Side, asking, many, say, surroundings
 
-from bench.grammar import split_names
-from bench.matrix.work import one_thread
-from bench.preparation import resolve_device
+from bench.models.counted import one_thread
 from bench.record.results import read_cells
 from bench.record.store import open_run
+from bench.registry.grammar import split_names
 from bench.report.markdown import table
 from bench.run import run
+from bench.run.prepare import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bench import registry
-from bench.config import RunConfig
 from bench.data import open_dataset
-from bench.preparation import prepare
 from bench.run import run
+from bench.run.prepare import RunConfig, prepare
 from bench.train import train
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def main() -> None:
     for name in arguments.defenses.split(","):
         for seed in map(int, arguments.seeds.split(",")):
             say(row(name, seed, arguments.n))
-    from bench.record.provenance import device_name, version_of
+    from bench.record.schema import device_name, version_of
 
     versions = ", ".join(f"{d} {version_of(d)}" for d in ("torch", "foolbox", "pyautoattack"))
     say(f"\nn = {arguments.n}, Linf {EPSILON}, CPU {device_name('cpu')}, {versions}, ")

@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from measuring import Side, asking, say, surroundings, timed, verdict
 
 from bench import registry
-from bench.matrix.work import one_thread
-from bench.preparation import resolve_device
+from bench.models.counted import one_thread
 from bench.report.markdown import table
 from bench.run import run
+from bench.run.prepare import resolve_device
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
 
-    from bench.preparation import Prepared
+    from bench.run.prepare import Prepared
 
 HEADER = ["attack", "by", "forwards", "backwards", "seconds", "passes ratio", "seconds ratio"]
 HEADER += ["robust accuracy (%), by epsilon"]

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
-from bench.record.provenance import device_name, version_of
+from bench.record.schema import device_name, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

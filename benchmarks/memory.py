@@ -54,9 +54,8 @@ def run_here(n: int, attacks: str, seed: int) -> None:
     import pyautoattack  # noqa: F401
     import torch
 
-    from bench.config import RunConfig
-    from bench.preparation import prepare
     from bench.run import run
+    from bench.run.prepare import RunConfig, prepare
 
     torch.set_num_threads(1)
     if n == 0:

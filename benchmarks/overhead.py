@@ -30,12 +30,12 @@ from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
 from bench.api import Problem
-from bench.grammar import split_names
 from bench.matrix.tasks import Clean, tasks_for
-from bench.matrix.work import Bench, one_thread
-from bench.preparation import resolve_device
+from bench.models.counted import one_thread
 from bench.record.store import RunStore
+from bench.registry.grammar import split_names
 from bench.report.markdown import table
+from bench.run.prepare import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,8 @@ if TYPE_CHECKING:
 
     from bench.api import Attack
     from bench.matrix.tasks import Task
-    from bench.preparation import Prepared
+    from bench.matrix.work import Bench
+    from bench.run.prepare import Prepared
 
 HEADER = ["attack", "defense", "library: passes", "library: passes (s)", "library: whole (s)"]
 HEADER += ["shard: passes", "shard: passes (s)", "shard: whole (s)", "storing (s)"]

@@ -10,10 +10,9 @@ import torch
 from measuring import Side, timed
 from torch import nn
 
-from bench.config import RunConfig
-from bench.matrix.isolation import isolated_generators
 from bench.matrix.tasks import shard_seed
-from bench.preparation import prepare
+from bench.models.counted import isolated_generators
+from bench.run.prepare import RunConfig, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Attack
-    from bench.preparation import Prepared
+    from bench.run.prepare import Prepared
 
 
 def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
@@ -49,7 +48,7 @@ def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
 class Counting(nn.Module):
     """A module and a note of each of its batches: `[rows, backward passes that followed]`.
 
-    It counts where logits are left, apart from how `bench.matrix.model` does, and costs next to
+    It counts where logits are left, apart from how `bench.models.counted` does, and costs next to
     nothing.
     """
 

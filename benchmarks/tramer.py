@@ -14,9 +14,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from bench.config import RunConfig
-from bench.preparation import prepare
 from bench.run import run
+from bench.run.prepare import RunConfig, prepare
 
 ADAPTIVE = ("fd-pgd", "surrogate", "margin-pgd", "averaged-pgd", "transfer")
 PUBLISHED = "fd-pgd[preset=tramer]"

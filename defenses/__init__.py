@@ -1,7 +1,7 @@
 """Defense plugins: one module a defense; building blocks are the packages inside.
 
 Their name is `bench.defenses`; the folder lies at the top of the repository. Python files in
-`./defenses` of the working directory join them: see `bench.discovery`.
+`./defenses` of the working directory join them: see `bench.registry.discovery`.
 """
 
 from bench.registry import join_local

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.api import Defense, Offer, Published, Weights
 from bench.defenses.zoo import catalogue
-from bench.defenses.zoo.fitting import fit, unwrap
-from bench.defenses.zoo.places import find_file, model_info_folder, models_folder
+from bench.defenses.zoo.library import find_file, fit, model_info_folder, models_folder, unwrap
 from bench.errors import CheckpointError, UsageError
 from bench.registry import register_defense
 from bench.threat import Epsilon

@@ -8,9 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Offer, Weights
-from bench.defenses.zoo.borrowed import Borrowed, Shape, check_colour, identifier
-from bench.defenses.zoo.fitting import fit
-from bench.defenses.zoo.places import find_file, models_folder
+from bench.defenses.zoo.library import (
+    Borrowed,
+    Shape,
+    check_colour,
+    find_file,
+    fit,
+    identifier,
+    models_folder,
+)
 from bench.errors import UnknownNameError
 from bench.registry import register_defense
 

@@ -10,5 +10,5 @@ from bench.trust import Request
 @pytest.fixture
 def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The examination measures gradients and nothing else: enough for a sweep, and quick."""
-    asked = "bench.inquiry.requests"
+    asked = "bench.run.inquiry.requests"
     monkeypatch.setattr(asked, lambda case: [Request("probe-gradients", case.headline.text)])

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.api import Examples
-from bench.evaluation import evaluate
+from bench.run.evaluation import evaluate
 
 #: `bench.evaluate` without the examination: what the attacks named find, and nothing else.
 attack_only = functools.partial(evaluate, examine=False)

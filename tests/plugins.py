@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from bench.api import Attack, Cost, Problem, Proposal
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import register_attack
 
 if TYPE_CHECKING:

@@ -14,10 +14,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from bench.config import RunConfig
-from bench.preparation import prepare
 from bench.record.files import write_json
 from bench.run import run
+from bench.run.prepare import RunConfig, prepare
 
 BASELINES = Path(__file__).resolve().parents[1] / "results" / "published" / "baselines"
 DEFENSES = ("relu", "kwta", "relu-at", "kwta-at")

@@ -110,7 +110,7 @@ def speaks(path: Path) -> bool:
 
 
 def dotted(path: Path) -> str:
-    """`bench/data/sets.py` as `bench.data.sets`."""
+    """`bench/data/__init__.py` as `bench.data`."""
     return ".".join(path.with_suffix("").parts).removesuffix(".__init__")
 
 
@@ -138,7 +138,7 @@ def test_every_module_has_a_place() -> None:
     [
         ("bench.errors", "import bench.threat"),
         ("bench.record.store", "def f():\n    from bench.matrix import plan"),
-        ("bench.data.sets", "if TYPE_CHECKING:\n    from bench.record.files import write"),
+        ("bench.data", "if TYPE_CHECKING:\n    from bench.record.files import write"),
         ("bench.matrix.judge", "from bench import run"),
         ("bench.run", "from bench import evaluate"),
         ("bench.cli.run", "import defenses.kwta"),
@@ -157,7 +157,7 @@ def test_violations_are_seen(name: str, source: str) -> None:
     ("name", "source"),
     [
         ("bench.matrix.plan", "from bench import registry\nfrom bench.record.schema import Cell"),
-        ("bench.data.sets", "from bench.data.base import Dataset"),
+        ("bench.data", "from bench.data.base import Dataset"),
         (
             "bench.attacks.foolbox",
             "from attacks.bridging import radius\nfrom bench.api import Attack",

@@ -16,10 +16,9 @@ from torch import nn
 
 import bench
 from bench import registry
-from bench.attacks.bridging.adapter import FoolboxAttack
-from bench.config import RunConfig
-from bench.matrix.model import CountedModel
-from bench.preparation import prepare
+from bench.attacks.blocks.adapter import FoolboxAttack
+from bench.models.counted import CountedModel
+from bench.run.prepare import RunConfig, prepare
 from bench.threat import Norm
 
 if TYPE_CHECKING:

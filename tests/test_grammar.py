@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.errors import UsageError
-from bench.grammar import Written, split_names
+from bench.registry.grammar import Written, split_names
 
 
 @pytest.mark.parametrize(

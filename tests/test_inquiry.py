@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench import registry
-from bench.config import RunConfig
-from bench.preparation import prepare
 from bench.run import run
-from bench.trust.escalation import RANDOMISED, ROUNDS
-from bench.trust.requests import CHEAPER, MEASURED
-from bench.verify import verify_run
+from bench.run.prepare import RunConfig, prepare
+from bench.run.verification import verify_run
+from bench.trust import CHEAPER, MEASURED, RANDOMISED, ROUNDS
 from tests.test_run import figures
 
 if TYPE_CHECKING:

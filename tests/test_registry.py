@@ -6,12 +6,9 @@ import pytest
 
 from bench.api import Attack, Cost, Problem, Proposal
 from bench.errors import PluginError, UnknownNameError, UsageError
-from bench.grammar import parameters_of
-from bench.registry import (
-    Registry,
-    attacks,
-    defenses,
-)
+from bench.registry import attacks, defenses
+from bench.registry.grammar import parameters_of
+from bench.registry.plugins import Registry
 
 if TYPE_CHECKING:
     from bench.threat import Norm

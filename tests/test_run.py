@@ -13,13 +13,12 @@ from torch import nn
 
 import bench
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.config import RunConfig
 from bench.errors import DataError, ModelError, StoreError, UsageError
 from bench.matrix.execute import InProcess
-from bench.preparation import prepare
 from bench.record.files import locked
 from bench.registry import Suite
 from bench.run import load_results, run
+from bench.run.prepare import RunConfig, prepare
 from bench.threat import Epsilon
 from tests.models import Sum, attack_only, linear_examples, linf_thresholds
 

@@ -12,10 +12,9 @@ import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UsageError
-from bench.record.adversarial import Found, Smallest
-from bench.record.outcomes import Outcomes
+from bench.record.outcomes import Found, Outcomes, Smallest
 from bench.record.store import RunStore
-from bench.verify import verify_run
+from bench.run.verification import verify_run
 from tests.models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:

@@ -5,7 +5,6 @@ A plugin is a class with a registered name. Its parameters are the keyword-only 
 `kwta[gamma=0.2]` on the command line is then `KWTA(gamma=0.2)`. Import torch inside methods, not
 at the top of a plugin's module: listing plugins has to be instant.
 
-    from bench.api import Defense
     from bench.registry import register_defense
 
     @register_defense("my-defense")
@@ -21,19 +20,18 @@ A plugin with an `argument` is a scheme: `robustbench:NAME` is one defense for e
 `__init__` takes first, by position. A defense that brings weights of its own says in `weights`
 where they are.
 
-`bench.defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks with
-another activation, and the files in `defenses/` and `attacks/` are meant to be read as examples.
+`bench.defenses.networks.NetworkDefense` does the rest for a defense that is one of our networks
+with another activation, and the files in `defenses/` and `attacks/` are meant as examples.
 """
 
-from bench.api.attacks import Attack, Cost, Problem, Proposal
-from bench.api.defenses import Defense
+from bench.api.attacks import Attack, Candidates, Cost, Problem, Proposal
+from bench.api.defenses import Defense, Offer, Published, Recipe, Schedule, Weights
 from bench.api.examples import Examples
-from bench.api.models import Offer, Published, Weights
 from bench.api.plugins import Plugin
-from bench.api.training import Recipe, Schedule
 
 __all__ = [
     "Attack",
+    "Candidates",
     "Cost",
     "Defense",
     "Examples",

@@ -7,9 +7,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api.plugins import Plugin
+from bench.errors import AttackError
 from bench.threat import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
     from torch import Tensor, nn
 
 
@@ -60,6 +64,27 @@ class Problem:
     that an example is broken."""
     source: nn.Module | None = None
     """Another defense's model for a transfer attack, or None."""
+    candidates: Tensor | None = None
+    """What a file holds for these examples, shape of the inputs; None unless the attack `needs`
+    candidates."""
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Inputs that somebody claims to be adversarial, for some examples of a run."""
+
+    digest: str
+    """SHA-256 of the file they are from, which their cells' keys hold."""
+    index: tuple[int, ...]
+    """The examples they belong to, ascending."""
+    inputs: np.ndarray
+    """Float32, (N, C, H, W)."""
+
+    def of(self, examples: Sequence[int]) -> np.ndarray:
+        """Those of these examples, all of them covered."""
+        places = {example: place for place, example in enumerate(self.index)}
+        found: np.ndarray = self.inputs[[places[example] for example in examples]]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,9 +118,10 @@ class Attack(Plugin):
     """`remaining`: runs last, only on what no other attack of the run broke, and adds to the worst
     case without being a row. `evidence`: measures the defense instead of attacking it, in columns
     of `Proposal.extra`; neither a row nor part of the worst case."""
-    needs: ClassVar[Literal["nothing", "surrogates", "source"]] = "nothing"
+    needs: ClassVar[Literal["nothing", "surrogates", "source", "candidates"]] = "nothing"
     """`surrogates`: runs only where the defense declares some. `source`: gets the model of the
-    defense that its parameter `source` names (`twin`: the defense's own)."""
+    defense that its parameter `source` names (`twin`: the defense's own). `candidates`: gets those
+    that a file holds (`import-adversarial`)."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version can change its outcomes."""
 
@@ -112,3 +138,31 @@ class Attack(Plugin):
     @abstractmethod
     def run(self, problem: Problem) -> Proposal:
         """Search. May raise: the cell is then recorded as failed with the reason."""
+
+
+def radius(problem: Problem) -> float:
+    """The epsilon that a fixed-epsilon attack has to have.
+
+    Raises:
+        AttackError: the problem has none.
+    """
+    if problem.epsilon is None:
+        raise AttackError("a fixed-epsilon attack needs an epsilon (got None)")
+    return problem.epsilon
+
+
+def margins(logits: Tensor, labels: Tensor) -> Tensor:
+    """Logit of the label minus the best other logit: negative where the model is wrong.
+
+    Unlike the cross-entropy it neither saturates nor loses its gradient when logits are large.
+
+    Args:
+        logits: (N, classes), at least two classes; gradients flow through.
+        labels: int64, (N,).
+
+    Returns:
+        (N,), dtype of the logits.
+    """
+    own = logits.gather(1, labels[:, None]).squeeze(1)
+    others = logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
+    return own - others

@@ -10,19 +10,14 @@ from typing import Any
 import typer
 from rich.console import Console
 
-from bench.cli.check import check
-from bench.cli.compare import compare
-from bench.cli.export import export
+from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
-from bench.cli.import_adversarial import import_adversarial
-from bench.cli.list import list_plugins
-from bench.cli.report import report
+from bench.cli.plugins import check, list_plugins, new_attack, new_defense
 from bench.cli.run import run
 from bench.cli.runs import app as runs
-from bench.cli.scaffold import new_attack, new_defense
+from bench.cli.runs import report, verify
 from bench.cli.selftest import selftest
 from bench.cli.train import train
-from bench.cli.verify import verify
 from bench.errors import UsageError, WinnowError
 
 #: Exit codes beyond success.

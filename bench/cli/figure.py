@@ -13,8 +13,7 @@ if TYPE_CHECKING:
 
     from bench.api import Examples
     from bench.data import Dataset
-    from bench.figures.canvas import Drawn
-    from bench.figures.subjects import Subject
+    from bench.figures.canvas import Drawn, Subject
 
 app = typer.Typer(
     help="Draw a figure: PATH.png, PATH.svg, and the plotted numbers as PATH.csv.\n\n"
@@ -52,7 +51,7 @@ def activations(
     """
     with _Sheet("activations", out) as sheet:
         from bench.figures.activations import apply, draw, parse_values
-        from bench.grammar import split_names
+        from bench.registry.grammar import split_names
 
         data = apply(split_names(activation), parse_values(values))
         sheet.finish(data, draw(data))
@@ -73,8 +72,8 @@ def fit(
     Example: python -m bench figure fit --activation 'relu,kwta[gamma=0.2]'
     """
     with _Sheet("fit", out) as sheet:
-        from bench.figures.fit import draw, fit_with
-        from bench.grammar import split_names
+        from bench.figures.activations import draw_fit, fit_with
+        from bench.registry.grammar import split_names
 
         data = fit_with(
             split_names(activation),
@@ -85,7 +84,7 @@ def fit(
             seed=seed,
             on_progress=sheet.say,
         )
-        sheet.finish(data, draw(data))
+        sheet.finish(data, draw_fit(data))
 
 
 @app.command("landscape")
@@ -113,8 +112,8 @@ def landscape(
     """
     with _Sheet("landscape", out) as sheet:
         from bench.errors import UsageError
+        from bench.figures.canvas import choose_epsilon
         from bench.figures.landscape import draw, survey
-        from bench.figures.subjects import choose_epsilon
 
         source, examples = _examples(dataset)
         if example >= len(examples):
@@ -150,7 +149,7 @@ def units(
     """
     with _Sheet("units", out) as sheet:
         from bench.data import subset
-        from bench.figures.subjects import choose_epsilon
+        from bench.figures.canvas import choose_epsilon
         from bench.figures.units import draw, follow
 
         source, examples = _examples(dataset)
@@ -175,7 +174,7 @@ def curve(
     """
     with _Sheet("curve", out) as sheet:
         from bench.figures.curve import draw, read_summary, trace
-        from bench.grammar import split_names
+        from bench.registry.grammar import split_names
 
         data = trace([read_summary(folder) for folder in runs], split_names(attacks))
         sheet.finish(data, draw(data))
@@ -229,10 +228,10 @@ def _subjects(
     defense: str, dataset: str, examples: Examples, checkpoint: list[str] | None, device: str
 ) -> list[Subject]:
     """The models that options name."""
-    from bench.cli.run import parse_checkpoint
-    from bench.figures.subjects import load_subjects
-    from bench.grammar import split_names
-    from bench.preparation import resolve_device
+    from bench.cli.options import parse_checkpoint
+    from bench.figures.canvas import load_subjects
+    from bench.registry.grammar import split_names
+    from bench.run.prepare import resolve_device
 
     given = dict(parse_checkpoint(text) for text in checkpoint or [])
     return load_subjects(split_names(defense), dataset, examples, given, resolve_device(device))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
-    from bench.preparation import Prepared
+    from bench.run.prepare import Prepared
     from bench.train import Progress as Report
 
 #: Seconds between two lines where there is no terminal.

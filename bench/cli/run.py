@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -11,13 +10,13 @@ import typer
 from rich.console import Console
 from rich.markdown import Markdown
 
+from bench.cli.options import parse_checkpoint
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.calibration import Prediction
-    from bench.config import RunConfig
-    from bench.preparation import Prepared
     from bench.run import Result
+    from bench.run.forecast import Prediction
+    from bench.run.prepare import Prepared, RunConfig
 
 
 def run(
@@ -101,12 +100,11 @@ def run(
     cells done; 1: some cell failed, or did not fit in --budget; 2: a mistake in the command.
     """
     from bench import registry
-    from bench.calibration import predict
-    from bench.config import RunConfig
-    from bench.grammar import split_names
-    from bench.preparation import prepare
-    from bench.record.provenance import command_line
+    from bench.record.schema import command_line
+    from bench.registry.grammar import split_names
     from bench.run import run as execute
+    from bench.run.forecast import predict
+    from bench.run.prepare import RunConfig, prepare
     from bench.threat import Norm
 
     names = registry.defenses.names() if defense == "all" else split_names(defense)
@@ -169,9 +167,9 @@ def _run_seeds(
     console: Console, notes: Console, config: RunConfig, text: str, *, as_json: bool
 ) -> None:
     """Train and evaluate for each training seed; print what they share."""
+    from bench.cli.options import parse_seeds
     from bench.cli.progress import SeedsProgress
-    from bench.cli.train import parse_seeds
-    from bench.seeds import run_seeds
+    from bench.run.seeds import run_seeds
 
     try:
         seeded = run_seeds(config, parse_seeds(text), SeedsProgress(notes))
@@ -190,18 +188,6 @@ def _run_seeds(
             typer.echo(markdown)
     if any(result.failed for result in results.values()):
         raise typer.Exit(1)
-
-
-def parse_checkpoint(text: str) -> tuple[str, Path]:
-    """Read `NAME=PATH`; the name may hold `=` itself.
-
-    Raises:
-        UsageError: it is not of that form.
-    """
-    match = re.fullmatch(r"([^=\[\]]+(?:\[[^\]]*\])?)=(.+)", text)
-    if match is None:
-        raise UsageError(f"--checkpoint wants NAME=PATH (got {text!r})")
-    return match[1], Path(match[2])
 
 
 def _print_plan(console: Console, prepared: Prepared) -> None:

@@ -1,4 +1,9 @@
-"""`runs`: what is stored, and making room."""
+"""`runs`: what is stored, and making room.
+
+`report`: write leaderboards from stored runs, and publish a run.
+
+`verify`: check a stored run from its files.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,13 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
 Out = Annotated[Path, typer.Option(help="Folder of the runs.")]
+
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
 RUNS = Path("results/runs")
 
 
@@ -26,7 +36,7 @@ def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
     Example: python -m bench runs list
     """
     from bench.record.runs import stored_runs
-    from bench.report.runs import describe, render_runs
+    from bench.report.tables import describe, render_runs
 
     runs = stored_runs(out)
     if as_json:
@@ -49,7 +59,7 @@ def show(
     """
     from bench.errors import StoreError, UsageError
     from bench.record.runs import find_run, look_at, stored_summary
-    from bench.report.runs import render_run, status_of
+    from bench.report.tables import render_run, status_of
 
     folder = find_run(run, out)
     if not (folder / "run.json").is_file():
@@ -84,11 +94,10 @@ def clean(
 
     Example: python -m bench runs clean --unfinished --yes
     """
-    from bench.record.cleaning import clean as remove
-    from bench.record.cleaning import plan_cleaning
-    from bench.record.runs import find_run
+    from bench.record.runs import clean as remove
+    from bench.record.runs import find_run, plan_cleaning
     from bench.report import write_leaderboard
-    from bench.report.runs import megabytes
+    from bench.report.tables import megabytes
 
     chosen = [find_run(text, out) for text in runs or []]
     removals = plan_cleaning(out, chosen, unfinished=unfinished)
@@ -111,3 +120,84 @@ def clean(
 
 def _print_json(value: Any) -> None:
     typer.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False))
+
+
+def report(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Run folders to publish, with --publish.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("results/runs"),
+    publish: Annotated[
+        bool, typer.Option("--publish", help="Copy the runs' summaries to the published ones.")
+    ] = False,
+    published: Annotated[Path, typer.Option(help="Folder of the published summaries.")] = Path(
+        "results/published"
+    ),
+) -> None:
+    """Write the leaderboard over all stored runs; with --publish, over the published ones as well.
+
+    Only a run that verifies by its manifest is published.
+
+    Example: python -m bench report --publish results/runs/0123456789abcdef
+    """
+    from bench.errors import UsageError
+    from bench.report import publish_run, write_leaderboard
+
+    if runs and not publish:
+        raise UsageError("naming runs goes with --publish; without it all runs are reported")
+    if publish:
+        if not runs:
+            raise UsageError(f"name the runs to publish, such as {out}/0123456789abcdef")
+        for folder in runs:
+            publish_run(folder, published)
+        typer.echo(write_leaderboard(published))
+    else:
+        typer.echo(write_leaderboard(out))
+
+
+def verify(
+    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
+    checkpoint: Annotated[
+        list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
+    ] = None,
+    dataset: Annotated[
+        str, typer.Option(help="Where the data are now, when not where the run found them.")
+    ] = "",
+    model: Annotated[
+        str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
+    ] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    out: Annotated[Path, typer.Option(help="Folder in which ids are looked for.")] = Path(
+        "results/runs"
+    ),
+) -> None:
+    """Check a run from its files: digests, adversarial examples, and every figure of the summary.
+
+    The weights and the stored adversarial examples are loaded afresh and judged again: in the box,
+    within their distance in float64, and wrong alone and in a batch.
+
+    Example: python -m bench verify results/runs/0123456789abcdef
+
+    Exit code 0: everything holds; 1: something does not, and is named.
+    """
+    from bench.cli.options import parse_checkpoint
+    from bench.record.runs import find_run
+    from bench.run.verification import verify_run
+
+    findings = verify_run(
+        find_run(run, out),
+        checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
+        dataset=dataset,
+        model=model,
+        device=device,
+    )
+    for note in findings.notes:
+        typer.echo(f"note: {note}")
+    for fault in findings.faults:
+        typer.echo(f"does not hold: {fault}")
+    if findings.faults:
+        raise typer.Exit(1)
+    typer.echo(
+        f"verified: {findings.files} files unchanged, {findings.examples} adversarial examples "
+        "judged again, every figure recomputed"
+    )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from bench.cli.options import parse_seeds
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,9 +57,9 @@ def train(
     from bench import registry
     from bench.cli.progress import TrainingProgress
     from bench.data import open_dataset
-    from bench.grammar import split_names
-    from bench.preparation import resolve_device
-    from bench.record.provenance import command_line
+    from bench.record.schema import command_line
+    from bench.registry.grammar import split_names
+    from bench.run.prepare import resolve_device
     from bench.train import train as execute
 
     names = split_names(defense)
@@ -97,22 +98,6 @@ def train(
     except KeyboardInterrupt:
         console.print("interrupted: whole epochs are saved; the same command continues")
         raise typer.Exit(130) from None
-
-
-def parse_seeds(text: str) -> list[int]:
-    """Read `0,1,2`.
-
-    Raises:
-        UsageError: not different whole numbers from 0 up.
-    """
-    from bench.seeds import check_seeds
-
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdecimal() for part in parts):
-        raise UsageError(f"--seeds has to be different whole numbers from 0 up (got {text!r})")
-    seeds = [int(part) for part in parts]
-    check_seeds(seeds)
-    return seeds
 
 
 def _outcome(trained: Trained) -> str:

@@ -2,11 +2,22 @@
 
 `open_dataset` turns a name as written into a `Dataset`; nothing is read until it is asked for, and
 torch, torchvision, scikit-learn and pyarrow are imported only then.
+
+Here are scikit-learn's digits, 1,797 of 8×8 pixels, embedded and always there, and the data sets
+that torchvision downloads, kept in a cache folder.
 """
 
-from bench.data.defaults import default_epsilons, headline
-from bench.data.sets import DATASETS, Dataset, Split, open_dataset
-from bench.data.subset import subset
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from bench.api import Examples
+from bench.data.base import Dataset, Split, default_epsilons, headline, subset
+from bench.data.images import FolderDataset
+from bench.data.parquet import ParquetDataset
+from bench.errors import DataError, UnknownNameError
 
 __all__ = [
     "DATASETS",
@@ -17,3 +28,153 @@ __all__ = [
     "open_dataset",
     "subset",
 ]
+
+
+class Digits(Dataset):
+    """Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998; its test set).
+
+    Every third example (index % 3 == 0) is in the test split, 599 of them; the other 1,198 are in
+    the train split. Pixels are counts of 0 to 16, divided by 16.
+    """
+
+    name = "digits"
+    family = "digits"
+
+    def load(self, split: Split) -> Examples:
+        """The examples of a split, in scikit-learn's order."""
+        import numpy as np
+        import torch
+        from sklearn.datasets import load_digits
+
+        source = load_digits()
+        tested = np.arange(len(source.target)) % 3 == 0
+        chosen = tested if split == "test" else ~tested
+        inputs = torch.from_numpy(source.images[chosen] / 16).float()[:, None]
+        labels = torch.from_numpy(source.target[chosen]).long()
+        return Examples.of(inputs, labels, [str(digit) for digit in range(10)], self.name)
+
+
+_DIGITS = tuple(str(digit) for digit in range(10))
+
+
+def cache_folder() -> Path:
+    """Where downloads are kept: `$WINNOW_CACHE`, `$XDG_CACHE_HOME/winnow`, or `~/.cache/winnow`."""
+    if chosen := os.environ.get("WINNOW_CACHE"):
+        return Path(chosen).expanduser()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "winnow"
+
+
+class TorchvisionDataset(Dataset):
+    """A data set that torchvision knows, read from the cache folder or downloaded into it.
+
+    The cache folder is a `root` of torchvision's: one that is filled already can be used.
+    """
+
+    def __init__(self, name: str, kind: str) -> None:
+        self.name = name
+        self.kind = kind
+        """The name of the class in `torchvision.datasets`."""
+
+    @property
+    def family(self) -> str:
+        """Its own name."""
+        return self.name
+
+    def load(self, split: Split) -> Examples:
+        """All examples of a split, in torchvision's order."""
+        import torch
+
+        source = self._open(split)
+        inputs = torch.as_tensor(source.data)
+        if inputs.ndim == 3:  # (N, H, W)
+            inputs = inputs[:, None]
+        elif inputs.shape[-1] == 3:  # (N, H, W, C)
+            inputs = inputs.permute(0, 3, 1, 2)
+        labels = torch.as_tensor(source.labels if self.kind == "SVHN" else source.targets)
+        names = _DIGITS if self.kind in ("MNIST", "SVHN") else source.classes
+        return Examples.of(inputs.float().div_(255), labels, names, self.name)
+
+    def _open(self, split: Split) -> Any:
+        """The data set as torchvision reads it.
+
+        Raises:
+            DataError: it is neither in the cache folder nor can be downloaded into it.
+        """
+        import torchvision
+
+        kind = getattr(torchvision.datasets, self.kind)
+        part: dict[str, Any] = (
+            {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
+        )
+        root = cache_folder()
+        try:
+            return kind(root, download=False, **part)
+        except Exception:  # noqa: BLE001 - missing or damaged: torchvision raises all sorts
+            pass
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            return kind(root, download=True, **part)
+        except Exception as error:
+            reason = (str(error).splitlines() or [""])[0].rstrip(":") or type(error).__name__
+            raise DataError(
+                f"{self.name} is not in {str(root)!r} (or is damaged there) and cannot be "
+                f"downloaded ({reason}); connect to the network once, put the files that "
+                f"torchvision.datasets.{self.kind} reads there, set WINNOW_CACHE to a folder that "
+                "has them, or use parquet:PATH"
+            ) from error
+
+
+#: What `open_dataset` understands, and one line on each.
+DATASETS: dict[str, str] = {
+    "digits": "handwritten digits, 8x8 grayscale; embedded, needs no network",
+    "mnist": "handwritten digits, 28x28 grayscale; downloaded",
+    "fashion-mnist": "articles of clothing, 28x28 grayscale; downloaded",
+    "cifar10": "objects and animals in 10 classes, 32x32 colour; downloaded",
+    "cifar100": "objects and animals in 100 classes, 32x32 colour; downloaded",
+    "svhn": "house numbers from street views, 32x32 colour; downloaded",
+    "parquet:PATH": "Hugging Face's layout: a file, or a folder of train-* and test-* files",
+    "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH",
+}
+
+
+_TORCHVISION = {
+    "mnist": "MNIST",
+    "fashion-mnist": "FashionMNIST",
+    "cifar10": "CIFAR10",
+    "cifar100": "CIFAR100",
+    "svhn": "SVHN",
+}
+
+
+_FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
+    "parquet": ParquetDataset,
+    "folder": FolderDataset,
+}
+
+
+def open_dataset(text: str) -> Dataset:
+    """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH` or `folder:PATH`.
+
+    Nothing is read yet, but a path is looked for.
+
+    Raises:
+        UnknownNameError: no such data set.
+        DataError: there is nothing at PATH.
+    """
+    dataset = _open(text.strip())
+    dataset.source = text.strip()
+    return dataset
+
+
+def _open(text: str) -> Dataset:
+    scheme, colon, argument = text.partition(":")
+    if not colon and scheme == "digits":
+        return Digits()
+    if not colon and scheme in _TORCHVISION:
+        return TorchvisionDataset(scheme, _TORCHVISION[scheme])
+    if scheme not in _FROM_FILES:
+        raise UnknownNameError("data set", text, DATASETS)
+    if not argument:
+        raise DataError(f"{scheme} needs a path: write {scheme}:PATH")
+    return _FROM_FILES[scheme](Path(argument).expanduser())

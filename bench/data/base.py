@@ -1,14 +1,26 @@
-"""What every data set offers."""
+"""What every data set offers.
+
+A fixed part of a set of examples: seeded, class-balanced, and nested in every larger part.
+
+The epsilons that are customary for a family of data sets, and the one that ranks defenses.
+"""
 
 from __future__ import annotations
 
+import itertools
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal
 
+from bench.errors import DataError, UsageError
+from bench.threat import Epsilon, Norm
+
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.api import Examples
 
 Split = Literal["train", "test"]
+
 
 #: The shapes (C, H, W) by which a data set read from files joins a family.
 FAMILY_OF_SHAPE = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (3, 32, 32): "cifar10"}
@@ -48,3 +60,95 @@ class Dataset(ABC):
             DataError: as `load`.
         """
         return self.load(split).digest
+
+
+def subset(examples: Examples, n: int | None, seed: int = 0) -> Examples:
+    """The first `n` of one fixed order: the classes take turns, each in an order drawn by the seed.
+
+    The first m of n examples are therefore the subset of size m. A class that has run out is
+    passed over. The order comes from numpy's `RandomState`, whose stream never changes.
+
+    Args:
+        examples: what to choose from.
+        n: how many; None keeps all examples as they are.
+        seed: of the order, at least 0.
+
+    Raises:
+        DataError: `n` is less than 1 or more than there are, or the seed is no seed.
+    """
+    import numpy as np
+
+    if n is None:
+        return examples
+    if not 1 <= n <= len(examples):
+        raise DataError(
+            f"n has to be between 1 and {len(examples)}, the examples there are in "
+            f"{examples.name}; got {n}"
+        )
+    if not 0 <= seed < 2**32:
+        raise DataError(f"the seed has to be between 0 and {2**32 - 1}; got {seed}")
+    stream = np.random.RandomState(seed)
+    labels = examples.labels.cpu().numpy()
+    orders = [
+        stream.permutation(np.flatnonzero(labels == label)).tolist()
+        for label in range(examples.classes)
+    ]
+    turns = itertools.chain.from_iterable(itertools.zip_longest(*orders))
+    return examples.take([index for index in turns if index is not None][:n])
+
+
+DEFAULT_NORM = Norm.LINF
+
+
+_MNIST = ("0.05 0.1 0.2 0.3", "0.3")
+
+
+_CIFAR_LINF = ("1/255 2/255 4/255 8/255", "8/255")
+
+
+_CIFAR_L2 = ("0.25 0.5 1", "0.5")
+
+
+#: Family and norm to the epsilons, ascending, and the headline.
+_DEFAULTS = {
+    ("digits", Norm.LINF): ("0.05 0.1 0.15 0.2", "0.1"),
+    ("digits", Norm.L2): ("0.25 0.5 1 1.5", "0.5"),
+    ("mnist", Norm.LINF): _MNIST,
+    ("fashion-mnist", Norm.LINF): _MNIST,
+    ("svhn", Norm.LINF): ("2/255 4/255 8/255 12/255", "12/255"),
+    ("cifar10", Norm.LINF): _CIFAR_LINF,
+    ("cifar10", Norm.L2): _CIFAR_L2,
+    ("cifar100", Norm.LINF): _CIFAR_LINF,
+    ("cifar100", Norm.L2): _CIFAR_L2,
+}
+
+
+def default_epsilons(family: str | None, norm: Norm) -> tuple[list[Epsilon], Epsilon]:
+    """The default epsilons of a family of data sets, ascending, and its headline epsilon.
+
+    Raises:
+        UsageError: there are none for this family and norm.
+    """
+    if family is None or (family, norm) not in _DEFAULTS:
+        what = f"{family} data" if family else "images of this size"
+        raise UsageError(
+            f"there are no default epsilons for {what} in {norm}; give them, such as --eps 0.1,0.2"
+        )
+    written, ranking = _DEFAULTS[family, norm]
+    return Epsilon.parse_many(written.split()), Epsilon.parse(ranking)
+
+
+def headline(family: str | None, norm: Norm, epsilons: Sequence[Epsilon]) -> Epsilon:
+    """The epsilon that ranks defenses: the default one if it is among these, else the largest.
+
+    Args:
+        family: of the data set, or None.
+        norm: of the threat model.
+        epsilons: those asked for, at least one.
+    """
+    if family is not None and (family, norm) in _DEFAULTS:
+        usual = Epsilon.parse(_DEFAULTS[family, norm][1])
+        for epsilon in epsilons:
+            if epsilon == usual:
+                return epsilon
+    return max(epsilons, key=float)

@@ -1,6 +1,11 @@
 """`activations`: what competing activations leave of one vector.
 
 The comparison of k-WTA's authors (arXiv 1905.10510): ReLU, max-pooling, LWTA and k-WTA.
+
+`fit`: a function of one variable, learnt from a few points with different activations.
+
+What k-WTA's authors show first (arXiv 1905.10510): with ReLU the fit is continuous, with k-WTA it
+jumps wherever the set of winners changes.
 """
 
 from __future__ import annotations
@@ -11,16 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from bench.errors import ModelError, UsageError
-from bench.figures.canvas import canvas, colour
-from bench.figures.subjects import activations_of, torch_credit
+from bench.figures.canvas import activations_of, canvas, colour, torch_credit
+from bench.models.counted import isolated_generators
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
+
+    Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -111,4 +119,188 @@ def draw(data: Activations) -> Figure:
         panel.legend(fontsize=7, frameon=False)
     for panel in panels[len(data.names) :]:
         panel.set_axis_off()
+    return figure
+
+
+LEARNING_RATE = 0.01
+
+
+#: How often the largest difference within a step of the grid is looked at ten times closer.
+REFINEMENTS = 6
+
+
+#: The least jump, as a part of the fit's range: far above what any slope leaves of a step.
+SMALLEST_JUMP = 1e-6
+
+
+@dataclass(frozen=True, eq=False)
+class Fits:
+    """A function, the points it was learnt from, and what each activation made of them."""
+
+    names: tuple[str, ...]
+    """Canonical names of the defenses, A of them."""
+    points: NDArray[np.float64]
+    """(P,), where the function was known; there its values were learnt."""
+    grid: NDArray[np.float64]
+    """(G,), ascending, from -1 to 1."""
+    fits: NDArray[np.float64]
+    """(A, G)."""
+    jumps: NDArray[np.bool_]
+    """(A, G - 1): whether the fit is discontinuous within a step of the grid."""
+    hidden: int
+    steps: int
+    seed: int
+
+    @property
+    def caption(self) -> str:
+        """What is shown."""
+        counts = ", ".join(
+            f"{name} {count}" for name, count in zip(self.names, self.jumps.sum(1), strict=True)
+        )
+        return (
+            f"sin(6x) + x learnt from {len(self.points)} points by networks 1-{self.hidden}-"
+            f"{self.hidden}-1 (full-batch Adam, rate {LEARNING_RATE}, {self.steps} steps, float64, "
+            f"seed {self.seed}, {torch_credit()}), on a grid of {len(self.grid)}. Grid steps with "
+            f"a discontinuity, marked below the curves: {counts}."
+        )
+
+    def columns(self) -> dict[str, list[Any]]:
+        """A row for each plotted point; `jump`: whether the fit jumps before the next one."""
+        series = [
+            ("function", self.grid, target(self.grid), None),
+            ("points", self.points, target(self.points), None),
+            *(
+                (name, self.grid, fit, [*jumps.astype(int).tolist(), None])
+                for name, fit, jumps in zip(self.names, self.fits, self.jumps, strict=True)
+            ),
+        ]
+        return {
+            "series": [name for name, x, _, _ in series for _ in x],
+            "x": [value for _, x, _, _ in series for value in x.tolist()],
+            "y": [value for _, _, y, _ in series for value in y.tolist()],
+            "jump": [value for _, x, _, jumps in series for value in jumps or [None] * len(x)],
+        }
+
+
+def target(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The function that is learnt: a sine on a slope."""
+    return np.asarray(np.sin(6 * x) + x)
+
+
+def fit_with(
+    names: Sequence[str],
+    *,
+    points: int = 20,
+    grid: int = 4000,
+    hidden: int = 100,
+    steps: int = 1000,
+    seed: int = 0,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> Fits:
+    """Train a network with each activation, from weights drawn with the same seed.
+
+    Args:
+        names: of the defenses whose activations are taken, as written.
+        points: at even distances from -1 to 1, at least 2.
+        grid: points on which the fit is computed, at least 2.
+        hidden: units in each of the two hidden layers.
+        steps: of training.
+        seed: of the weights.
+        on_progress: told what begins.
+
+    Raises:
+        UsageError: a defense without an activation, or one that does not take so many units.
+    """
+    known, dense = np.linspace(-1, 1, points), np.linspace(-1, 1, grid)
+    fits, found = [], []
+    factories = activations_of(names)
+    for name, factory in factories.items():
+        on_progress(f"training with {name}")
+        learnt = train(factory, known, hidden=hidden, steps=steps, seed=seed)
+        fits.append(learnt(dense))
+        found.append(jumps(learnt, dense))
+    return Fits(
+        tuple(factories), known, dense, np.stack(fits), np.stack(found), hidden, steps, seed
+    )
+
+
+def train(
+    factory: Callable[[], nn.Module],
+    points: NDArray[np.float64],
+    *,
+    hidden: int,
+    steps: int,
+    seed: int,
+) -> Function:
+    """The function that a network with this activation learns of `target` at the points."""
+    with isolated_generators(seed):
+        network = nn.Sequential(
+            nn.Linear(1, hidden), factory(),
+            nn.Linear(hidden, hidden), factory(),
+            nn.Linear(hidden, 1),
+        ).double()  # fmt: skip
+        inputs = torch.from_numpy(points)[:, None]
+        values = torch.from_numpy(target(points))[:, None]
+        optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = nn.functional.mse_loss(network(inputs), values)
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        network.eval()
+
+    @torch.no_grad()
+    def learnt(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(network(torch.from_numpy(x)[:, None])[:, 0].numpy())
+
+    return learnt
+
+
+def jumps(function: Function, grid: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Within which steps of a grid a function is discontinuous.
+
+    Each step is divided by ten, and the part with the largest difference by ten again,
+    `REFINEMENTS` times. What is continuous with slope s there differs by no more than s times the
+    width that is left, a millionth of the step; a jump stays as high as it was. Several jumps in
+    one step count once, and one that hides beside a steeper slope is missed: the count is a lower
+    bound.
+
+    Args:
+        function: (N,) to (N,), float64.
+        grid: ascending, (G,).
+
+    Returns:
+        bool, (G - 1,).
+    """
+    low, high = grid[:-1], grid[1:]
+    rows = np.arange(len(low))
+    left = np.zeros(len(low))
+    for _ in range(REFINEMENTS):
+        parts = np.linspace(low, high, 11, axis=1)
+        differences = np.abs(np.diff(function(parts.ravel()).reshape(parts.shape), axis=1))
+        largest = differences.argmax(axis=1)
+        left = differences[rows, largest]
+        low, high = parts[rows, largest], parts[rows, largest + 1]
+    found: NDArray[np.bool_] = left > SMALLEST_JUMP * np.ptp(function(grid))
+    return found
+
+
+def draw_fit(data: Fits) -> Figure:
+    """A panel for each activation: the function, the points, the fit, and where it jumps."""
+    count = len(data.names)
+    figure = canvas(max(6.5, 4.2 * count), 3.8, data.caption)
+    panels = figure.subplots(1, count, sharex=True, sharey=True, squeeze=False)[0]
+    floor = min(data.fits.min(), target(data.grid).min()) - 0.3
+    middles = (data.grid[:-1] + data.grid[1:]) / 2
+    for index, panel in enumerate(panels):
+        at = middles[data.jumps[index]]
+        panel.plot(data.grid, target(data.grid), color="0.6", linestyle="--", label="function")
+        panel.plot(data.grid, data.fits[index], color=colour(index), linewidth=0.9, label="fit")
+        panel.plot(data.points, target(data.points), "o", color="black", markersize=3.5,
+                   label="points")  # fmt: skip
+        panel.plot(at, np.full(len(at), floor), "|", color=colour(index), markersize=6,
+                   label="jumps")  # fmt: skip
+        panel.set_title(f"{data.names[index]}: {len(at)} jumps", fontsize=10)
+        panel.set(xlabel="x", xticks=np.linspace(-1, 1, 5))
+        panel.legend(fontsize=7, frameon=False, loc="upper left")
     return figure

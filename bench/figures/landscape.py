@@ -14,10 +14,8 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from bench.figures.canvas import canvas
-from bench.figures.subjects import setting_credit
-from bench.matrix.isolation import isolated_generators
-from bench.matrix.model import full_precision
+from bench.figures.canvas import canvas, setting_credit
+from bench.models.counted import full_precision, isolated_generators
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.api import Examples
-    from bench.figures.subjects import Subject
+    from bench.figures.canvas import Subject
     from bench.threat import Epsilon
 
 _COLUMNS = 4

@@ -15,11 +15,9 @@ import numpy as np
 import torch
 
 from bench.errors import ModelError
-from bench.figures.canvas import canvas, colour
+from bench.figures.canvas import BATCH, activations_of, canvas, colour, setting_credit
 from bench.figures.landscape import gradient_sign
-from bench.figures.subjects import BATCH, activations_of, setting_credit
-from bench.matrix.isolation import isolated_generators
-from bench.matrix.model import full_precision
+from bench.models.counted import full_precision, isolated_generators
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api import Examples
-    from bench.figures.subjects import Subject
+    from bench.figures.canvas import Subject
     from bench.threat import Epsilon
 
 DIRECTIONS = ("gradient", "random")

@@ -6,9 +6,9 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
-from bench.matrix import sweeps
-from bench.matrix.budget import Budget
+from bench.matrix import schedule
 from bench.matrix.plan import CLEAN, Cell
+from bench.matrix.schedule import Budget
 from bench.matrix.tasks import Clean, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
 from bench.record.schema import CellRecord
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Setting
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
-    from bench.record.adversarial import Found
+    from bench.record.outcomes import Found
     from bench.record.schema import RunRecord, Sweep
     from bench.record.store import RunStore
     from bench.threat import Epsilon
@@ -59,7 +59,7 @@ class Filler:
 
     Phases follow from what needs what: the clean predictions first, because clean errors are not
     attacked; then every cell of scope `all`; then those of scope `remaining`. Where the sweep
-    brackets, each of the latter two takes its epsilons one after another (`bench.matrix.sweeps`).
+    brackets, each of the latter two takes its epsilons one after another (`bench.matrix.schedule`).
     """
 
     def __init__(
@@ -106,10 +106,10 @@ class Filler:
             records.append(_record(cell, "failed", reason))
         attacking = [c for c in runnable if c.attack is not None]
         everywhere = [c for c in attacking if c.scope != "remaining"]
-        for group in sweeps.rows(everywhere, self.headline, sweep):
+        for group in schedule.rows(everywhere, self.headline, sweep):
             records += self._attack_phase(group, sweep)
         remaining = [c for c in attacking if c.scope == "remaining"]
-        for group in sweeps.leftovers(remaining, sweep):
+        for group in schedule.leftovers(remaining, sweep):
             records += self._attack_phase(group, sweep)
         return records
 
@@ -148,7 +148,7 @@ class Filler:
         ready, active = [], {}
         for cell in cells:
             name = cell.target.name
-            chosen = sweeps.choose(
+            chosen = schedule.choose(
                 cell,
                 self._clean[name],
                 self.results[name],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from bench.record.adversarial import Found
+from bench.record.outcomes import Found
 from bench.threat import Norm
 
 if TYPE_CHECKING:

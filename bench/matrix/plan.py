@@ -11,42 +11,22 @@ from fractions import Fraction
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from bench.matrix.external import External
 from bench.matrix.judge import JUDGING_VERSION
 from bench.record.files import digest_of
-from bench.record.provenance import version_of
+from bench.record.schema import version_of
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from bench.api import Attack
+    from bench.models.contenders import Target
     from bench.record.schema import Scope, Source
     from bench.threat import Norm
 
 #: The name under which the predictions on unperturbed inputs are stored, at epsilon 0.
 CLEAN = "clean"
 ZERO = Epsilon("0", Fraction(0))
-
-
-@dataclass(frozen=True)
-class Target:
-    """A defense with its weights, as far as a plan has to know it."""
-
-    name: str
-    """Canonical."""
-    identity: dict[str, Any]
-    """Network, weights digest, plugin version: what its outcomes depend on."""
-    surrogates: bool = False
-    """Whether the defense declares surrogates."""
-    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
-    """The models a transfer attack may start from: what its parameter `source` says, to the name
-    of a defense and the digest of its weights. `twin` is among them where the twin has weights."""
-
-    @property
-    def key(self) -> str:
-        """A file name for it."""
-        return digest_of({"name": self.name, **self.identity})[:16]
 
 
 @dataclass(frozen=True)
@@ -62,6 +42,8 @@ class Setting:
     data_digest: str
     device_type: str
     shard_size: int
+    candidates: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """The examples that files hold candidates for, by the attack that stands for the file."""
 
     @property
     def refills(self) -> bool:
@@ -131,8 +113,9 @@ def plan_cells(
 
 def _plan_first(target: Target, attack: Attack, epsilon: Epsilon, setting: Setting) -> Cell:
     """A cell as the user asked for it: of a file that holds only some examples, it is no row."""
-    if isinstance(attack, External) and len(attack.index) < setting.n:
-        return plan_cell(target, attack, epsilon, setting, scope="remaining", chosen=attack.index)
+    covered = setting.candidates.get(attack.name, range(setting.n))
+    if len(covered) < setting.n:
+        return plan_cell(target, attack, epsilon, setting, scope="remaining", chosen=covered)
     return plan_cell(target, attack, epsilon, setting)
 
 
@@ -175,6 +158,8 @@ def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:
     """Why an attack cannot run on a defense here, or None."""
     if attack.needs == "surrogates" and not target.surrogates:
         return "the defense declares no surrogates"
+    if attack.needs == "candidates" and attack.name not in setting.candidates:
+        return "its file is not here: python -m bench import-adversarial adds one"
     if attack.needs == "source" and source_of(attack) not in target.sources:
         name = source_of(attack)
         if name == target.name.partition("[")[0]:

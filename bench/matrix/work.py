@@ -6,10 +6,8 @@ order of additions, and with it the last digit, would otherwise depend on the ma
 
 from __future__ import annotations
 
-import contextlib
 import time
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -18,25 +16,25 @@ from bench.api import Problem, Proposal
 from bench.errors import AttackError, WinnowError
 from bench.matrix.frames import attack_frame, clean_frame, found_in
 from bench.matrix.plan import CLEAN
+from bench.models.counted import one_thread
 from bench.record.outcomes import Outcomes, Totals
 from bench.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    import numpy as np
     from torch import Tensor, nn
 
-    from bench.api import Examples
-    from bench.matrix.external import External
+    from bench.api import Candidates, Examples
     from bench.matrix.judge import Judgement
-    from bench.matrix.model import CountedModel
     from bench.matrix.tasks import Task
-    from bench.record.adversarial import Found
+    from bench.models.contenders import Loader
+    from bench.models.counted import CountedModel
+    from bench.record.outcomes import Found
 
 #: Sets the judge's random numbers apart from the attack's.
 JUDGE = 0x5EED5EED
-#: Makes the module of a defense, weights loaded; called once in each worker.
-Loader = Callable[[], "nn.Module"]
 
 
 @dataclass
@@ -65,14 +63,14 @@ class Bench:
     surrogate_loaders: dict[str, Callable[[], dict[str, nn.Module]]]
     device: str
     batch_size: int | None
-    externals: dict[str, External] = field(default_factory=dict)
-    """Attacks that stand for files, by name: no registry knows them."""
+    candidates: Mapping[str, Candidates] = field(default_factory=dict)
+    """What files hold, by the attack that stands for the file."""
     _models: dict[str, CountedModel] = field(default_factory=dict, repr=False)
     _surrogates: dict[str, dict[str, CountedModel]] = field(default_factory=dict, repr=False)
 
     def model(self, name: str) -> CountedModel:
         """A defense's model, built on first use."""
-        from bench.matrix.model import CountedModel
+        from bench.models.counted import CountedModel
 
         if name not in self._models:
             self._models[name] = CountedModel(
@@ -82,7 +80,7 @@ class Bench:
 
     def surrogates(self, name: str) -> dict[str, CountedModel]:
         """The surrogates of a defense, built on first use; their passes are counted as its own."""
-        from bench.matrix.model import CountedModel
+        from bench.models.counted import CountedModel
 
         if name not in self._surrogates:
             self._surrogates[name] = {
@@ -102,8 +100,7 @@ class Bench:
             return TaskResult(task, error=_one_line(error), detail=traceback.format_exc())
 
     def _run(self, task: Task) -> TaskResult:
-        from bench.matrix.isolation import isolated_generators
-        from bench.matrix.model import full_precision
+        from bench.models.counted import full_precision, isolated_generators
 
         while True:
             model = self.model(task.target)
@@ -149,8 +146,8 @@ class Bench:
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
-        external = self.externals.get(task.attack)
-        attack = external or registry.attacks.create(task.attack.partition("#")[0])
+        attack = registry.attacks.create(task.attack.partition("#")[0])
+        held = self.candidates.get(task.attack)
         surrogates = self.surrogates(task.target) if task.surrogates else {}
         source = self.model(task.source) if task.source else None
         helpers = [*surrogates.values(), *([source] if source else [])]
@@ -172,10 +169,9 @@ class Bench:
                 surrogates=dict(surrogates),
                 source=source,
                 randomised=task.clean_draws > 1,
+                candidates=self._on_device(held.of(task.active)) if held else None,
             )
-            proposal = (
-                external.proposal(task.active, self.device) if external else attack.run(problem)
-            )
+            proposal = attack.run(problem)
             if not isinstance(proposal, Proposal):
                 raise AttackError(
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
@@ -205,9 +201,8 @@ class Bench:
         proposal: Proposal | None,
         threat: ThreatModel,
     ) -> Judgement | None:
-        from bench.matrix.isolation import isolated_generators
         from bench.matrix.judge import judge
-        from bench.matrix.model import full_precision
+        from bench.models.counted import full_precision, isolated_generators
 
         if proposal is None:
             return None
@@ -215,6 +210,11 @@ class Bench:
         # whatever it did with the precision.
         with full_precision(), isolated_generators(task.seed ^ JUDGE):
             return judge(model, inputs, labels, proposal.candidates, threat, draws=task.clean_draws)
+
+    def _on_device(self, array: np.ndarray) -> Tensor:
+        import torch
+
+        return torch.from_numpy(array).to(self.device)
 
     def _examples(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs and labels, on the device."""
@@ -229,20 +229,6 @@ def _totals(model: CountedModel, started: float, *, attack_forwards: int) -> Tot
     judge_forwards = model.forwards - attack_forwards
     seconds = time.perf_counter() - started
     return Totals(model.forwards, model.backwards, judge_forwards, seconds)
-
-
-@contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Compute with one CPU thread, and put the number back."""
-    import torch
-
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _versions(model: nn.Module) -> list[int]:

@@ -1,9 +1,14 @@
-"""Finished cells, read back: what their outcomes say of each example."""
+"""Finished cells, read back: what their outcomes say of each example.
+
+What follows from another epsilon: of rows, broken examples; of sweeps, survivors.
+
+The first is certain (DESIGN.md, law 2), the second an inference that a run checks.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError
 from bench.record.outcomes import Totals
@@ -143,3 +148,78 @@ def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
     joined = pd.concat(frames, ignore_index=True)
     front = ["defense", "attack", "epsilon"]
     return joined[front + [column for column in joined if column not in front]]
+
+
+def row_broken(result: CellResult, results: list[CellResult], norm: str) -> np.ndarray:
+    """What a row counts as broken: bool, (n,).
+
+    Its own outcomes, and what the attack broke within this epsilon in cells of other epsilons,
+    where the sweep left that out here.
+
+    Args:
+        result: a cell of scope `all`.
+        results: all cells of the defense.
+        norm: of the run.
+    """
+    broken: np.ndarray = result.frame["broken"].to_numpy(copy=True)
+    if result.cell.source == "attacked":
+        return broken
+    same = (result.cell.attack, result.cell.scope)
+    own = [r for r in results if (r.cell.attack, r.cell.scope) == same]
+    broken |= broken_within(critical_distances(own, norm), result.epsilon)
+    return broken
+
+
+def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, str], list[int]]:
+    """Whose survival is inferred, by (attack, epsilon as written).
+
+    An attack of scope `remaining` left these examples unbroken at a larger epsilon and did not
+    attack them here, where nothing broke them either.
+    """
+    import numpy as np
+
+    swept = [r for r in results if r.cell.scope == "remaining" and not r.cell.round]
+    found: dict[tuple[str, str], list[int]] = {}
+    if len(swept) < 2:
+        return found
+    critical = critical_distances(results, norm)
+    for result in swept:
+        place = result.cell.attack, result.cell.epsilon
+        above = [
+            r.survived
+            for r in swept
+            if r.cell.attack == result.cell.attack and float(r.epsilon) > float(result.epsilon)
+        ]
+        attacked = [
+            r.frame["attacked"].to_numpy()
+            for r in [result, *checks(results)]
+            if (checked(r), r.cell.epsilon) == place
+        ]
+        pending = np.any([np.zeros(len(critical), dtype=bool), *above], axis=0)
+        pending &= ~np.any(attacked, axis=0) & ~broken_within(critical, result.epsilon)
+        if pending.any():
+            found[place] = np.flatnonzero(pending).tolist()
+    return found
+
+
+def checks(results: list[CellResult]) -> list[CellResult]:
+    """The cells that attack after all what a sweep inferred."""
+    return [r for r in results if r.cell.scope == "check"]
+
+
+def checked(result: CellResult) -> str:
+    """The attack whose inference a cell checks; another cell's own attack."""
+    return result.cell.attack.partition("#")[0]
+
+
+def sweep_report(results: list[CellResult], norm: str) -> dict[str, Any] | None:
+    """For `summary.json`: how many survivals rest on inference, and what attacking others found.
+
+    None where nothing was ever inferred.
+    """
+    inferred = sum(map(len, inferred_survivors(results, norm).values()))
+    attacked = sum(int(r.frame["attacked"].sum()) for r in checks(results))
+    if not inferred and not attacked:
+        return None
+    broken = sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in checks(results))
+    return {"inferred": inferred, "checked": attacked, "differed": broken}

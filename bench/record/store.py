@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
 from bench.errors import StoreError
-from bench.record.adversarial import Smallest
 from bench.record.files import (
     TEMPORARY,
     canonical_json,
@@ -21,7 +20,7 @@ from bench.record.files import (
     write_bytes,
     write_json,
 )
-from bench.record.outcomes import Outcomes
+from bench.record.outcomes import Outcomes, Smallest
 from bench.record.schema import RunRecord
 
 if TYPE_CHECKING:

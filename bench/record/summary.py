@@ -9,15 +9,19 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-from bench.record.inference import checked, checks, inferred_survivors, row_broken, sweep_report
 from bench.record.outcomes import Totals
 from bench.record.results import (
     CLEAN,
     CellResult,
     broken_within,
+    checked,
+    checks,
     correct_within,
     critical_distances,
+    inferred_survivors,
     is_randomised,
+    row_broken,
+    sweep_report,
 )
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.statistics import wilson

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import registry
 from bench.errors import UsageError
 from bench.record.files import write_bytes
+from bench.registry.plugins import NAME
 
 if TYPE_CHECKING:
-    from bench.registry import Registry
+    from bench.registry.plugins import Registry
 
 Kind = Literal["defense", "attack"]
 
@@ -98,7 +99,7 @@ def class_name(kind: Kind, name: str) -> str:
 def _check_name(kind: Kind, name: str, path: Path, *, force: bool) -> None:
     """Refuse what cannot be a name, and one that is taken by anything but the draft at a path."""
     known = _registry(kind)
-    if not registry.NAME.fullmatch(name) or not name[0].isalpha():
+    if not NAME.fullmatch(name) or not name[0].isalpha():
         raise UsageError(
             f"{name!r} cannot be the name of a new {kind}: lower-case words of letters and digits "
             f"joined by hyphens, a letter first, such as {_suggestion(kind, name)!r}"

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Cost, Problem, Proposal
-from bench.matrix.isolation import isolated_generators
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel, isolated_generators
 from bench.testing.conformance import NotApplicableError
 from bench.threat import Epsilon, Norm, ThreatModel
 

@@ -2,6 +2,8 @@
 
 Checks run on small inputs and untrained weights: they say whether a figure can be trusted to be
 the plugin's, and nothing about how robust a defense or how strong an attack is.
+
+Whether the models that a scheme offers can be built here, without their weights.
 """
 
 from __future__ import annotations
@@ -9,16 +11,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
+from bench import registry
 from bench.errors import WinnowError
-from bench.grammar import Written, parameters_of
+from bench.registry.grammar import Written, parameters_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from bench.api import Plugin
-    from bench.registry import Registry
+    from bench.api import Offer, Plugin
+    from bench.registry.plugins import Registry
 
 S = TypeVar("S")
+
 
 Status = Literal["passed", "failed", "skipped"]
 
@@ -77,10 +81,10 @@ class Finding:
 def checks_of(kind: str) -> tuple[Check[Any], ...]:
     """The checks of a kind of plugin, `defense` or `attack`."""
     if kind == "defense":
-        from bench.testing.defense_checks import CHECKS as DEFENSE_CHECKS
+        from bench.testing.defense_rules import CHECKS as DEFENSE_CHECKS
 
         return DEFENSE_CHECKS
-    from bench.testing.attack_checks import CHECKS as ATTACK_CHECKS
+    from bench.testing.attack_rules import CHECKS as ATTACK_CHECKS
 
     return ATTACK_CHECKS
 
@@ -148,3 +152,35 @@ def read_back(registry: Registry[Any], plugin: Plugin) -> str | None:
         if (found := registry.create(written).name) != bare:
             return f"{written!r}, its default written out, is read as {found!r}"
     return None
+
+
+def build_fault(offer: Offer, *, on_cpu: bool = True) -> str | None:
+    """Why a model cannot be built, in one line; None where it can.
+
+    It is built on torch's meta device, where tensors have shapes and no numbers, which takes
+    neither time nor memory.
+
+    Args:
+        offer: the model.
+        on_cpu: whether to try again on the CPU what needs numbers to be built.
+    """
+    import torch
+
+    fault = None
+    for device in ("meta", "cpu") if on_cpu else ("meta",):
+        defense = registry.defenses.create(offer.name)
+        try:
+            with torch.device(device):
+                defense.build(
+                    network=defense.network(shape=offer.shape),
+                    shape=offer.shape,
+                    classes=offer.classes,
+                )
+        except WinnowError as error:
+            fault = str(error)
+        except Exception as error:  # noqa: BLE001 - a library may raise anything
+            first = next(iter(str(error).strip().splitlines()), "")
+            fault = f"{type(error).__name__}: {first}"
+        else:
+            return None
+    return fault

@@ -60,7 +60,7 @@ class DefenseContract(_Contract):
 
     @pytest.mark.parametrize("check", checks_of("defense"), ids=lambda check: check.id)
     def test_contract(self, check: Check[Any], subject: Any) -> None:
-        """One rule of `bench.testing.defense_checks`."""
+        """One rule of `bench.testing.defense_rules`."""
         self._hold(check, subject)
 
 
@@ -71,5 +71,5 @@ class AttackContract(_Contract):
 
     @pytest.mark.parametrize("check", checks_of("attack"), ids=lambda check: check.id)
     def test_contract(self, check: Check[Any], subject: Any) -> None:
-        """One rule of `bench.testing.attack_checks`."""
+        """One rule of `bench.testing.attack_rules`."""
         self._hold(check, subject)

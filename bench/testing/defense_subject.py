@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.errors import UsageError
-from bench.matrix.isolation import isolated_generators
+from bench.models.counted import isolated_generators
 from bench.testing.conformance import NotApplicableError
 
 if TYPE_CHECKING:

@@ -235,7 +235,7 @@ def evaluate_job(job: Job) -> Finding:
         UsageError: an epsilon or a number of examples that is not allowed.
     """
     from bench.data import subset
-    from bench.evaluation import evaluate
+    from bench.run.evaluation import evaluate
     from bench.testing import honest
     from bench.testing.canaries import CANARIES
 

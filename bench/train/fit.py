@@ -3,6 +3,8 @@
 Initialisation and every epoch draw from generators derived from the seed, and the learning rate
 follows from the epoch's number: on the CPU, a training that was interrupted ends in the same
 weights, bit for bit.
+
+Random crop and flip of a whole batch, on its device.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn.functional import pad
 
 from bench.errors import ModelError, UsageError
-from bench.train.augment import crop_and_flip
-from bench.train.curve import Epoch
-from bench.train.state import History, load_state, save_state
+from bench.train.history import Epoch, History, load_state, save_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,11 +30,16 @@ if TYPE_CHECKING:
 
 #: Seconds between two reports within an epoch; each report waits for the device.
 REPORT_EVERY = 0.5
+
+
 #: How many training examples the accuracy in the progress is read from.
 PROBE = 1000
 
+
 #: How many examples are evaluated at once.
 BATCH = 500
+
+
 #: Pixels from which images lie channels last on the CPU as well.
 CHANNELS_LAST_FROM = 28 * 28
 
@@ -245,3 +251,32 @@ def derived_seed(seed: int, part: object) -> int:
     """A seed for one part of a training, independent of those of the others."""
     digest = hashlib.sha256(repr(("train", seed, part)).encode()).digest()
     return int.from_bytes(digest[:8], "little") >> 1
+
+
+PADDING = 4
+
+
+def crop_and_flip(inputs: Tensor, generator: Generator) -> Tensor:
+    """Shift each image by up to 4 pixels over zeros, and mirror half of them.
+
+    Args:
+        inputs: (N, C, H, W).
+        generator: on the CPU.
+
+    Returns:
+        Same shape and device.
+    """
+    n, _, height, width = inputs.shape
+    span = 2 * PADDING + 1
+    top, left = torch.randint(span, (2, n), generator=generator)
+    mirrored = torch.rand(n, generator=generator) < 0.5
+    columns = torch.arange(width).expand(n, width)
+    columns = torch.where(mirrored[:, None], columns.flip(1), columns) + left[:, None]
+    rows = torch.arange(height) + top[:, None]
+    image = torch.arange(n)
+    device = inputs.device
+    # Indices (N, H, W) around the slice of channels give (N, H, W, C).
+    moved = pad(inputs, [PADDING] * 4)[
+        image[:, None, None].to(device), :, rows[:, :, None].to(device), columns[:, None].to(device)
+    ]
+    return moved.permute(0, 3, 1, 2)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 
 from bench import registry
 from bench.errors import WinnowError
-from bench.grammar import Written
 from bench.record.schema import EXTERNAL
+from bench.registry.grammar import Written
 from bench.threat import TOLERANCE, Epsilon, Norm
 
 if TYPE_CHECKING:

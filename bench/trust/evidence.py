@@ -10,11 +10,17 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+
 Kind = Literal["soft", "deterministic", "context"]
+
+
 Status = Literal["pass", "fail", "not run"]
+
 
 #: Examples listed with an item, at most.
 LISTED = 50
+
+
 #: The share of examples, and their number, that may contradict a test by chance. In 18 honest runs
 #: of 200 examples no test had more than 2 contradictions; masked ones had 3 to 33.
 SHARE, FEWEST = 0.015, 3
@@ -209,3 +215,12 @@ class Check:
             source=self.source,
             sentence=sentence,
         )
+
+
+#: A round that breaks a smaller share of all examples is the last.
+WORTHWHILE = 0.01
+
+
+def worthwhile(broken: int, n: int) -> bool:
+    """Whether a round that broke so many of n examples calls for another."""
+    return broken >= WORTHWHILE * n

@@ -8,16 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.trust.case import (
-    CROSS_ENTROPY,
-    approach,
-    attacked,
-    bare,
-    hits,
-    marked,
-)
-from bench.trust.escalation import worthwhile
-from bench.trust.evidence import allowed
+from bench.trust.case import CROSS_ENTROPY, approach, attacked, bare, hits, marked
+from bench.trust.evidence import allowed, worthwhile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,15 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bench.defenses.activations.broken import BrokenReLU
-    from bench.defenses.activations.groups import LWTA, MaxPoolActivation
+    from bench.defenses.activations.competitors import LWTA, BrokenReLU, MaxPoolActivation
     from bench.defenses.activations.kwta import KWTA
 
 _HOME = {
     "KWTA": "bench.defenses.activations.kwta",
-    "LWTA": "bench.defenses.activations.groups",
-    "BrokenReLU": "bench.defenses.activations.broken",
-    "MaxPoolActivation": "bench.defenses.activations.groups",
+    "LWTA": "bench.defenses.activations.competitors",
+    "BrokenReLU": "bench.defenses.activations.competitors",
+    "MaxPoolActivation": "bench.defenses.activations.competitors",
 }
 
 __all__ = ["KWTA", "LWTA", "BrokenReLU", "MaxPoolActivation"]

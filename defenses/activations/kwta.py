@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.defenses.activations.kinds import KINDS, Kind
+from bench.defenses.activations.kinds import KINDS, Kind, refuse_nan
 from bench.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -163,22 +163,6 @@ class _ValuesOfOne(torch.autograd.Function):
         (gradient,) = gradients
         (passing,) = ctx.saved_tensors
         return torch.where(passing, gradient, 0), None, None
-
-
-def refuse_nan(found: Tensor) -> None:
-    """Refuse what has NaN.
-
-    Args:
-        found: of booleans, any shape; true where there is NaN.
-
-    Raises:
-        ModelError: there is NaN.
-    """
-    if bool(found.any()):
-        raise ModelError(
-            "k-WTA got NaN, among which there is no k-th largest value; "
-            "look for NaN in the weights or for a layer before it that overflows"
-        )
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:

@@ -20,7 +20,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from bench.defenses.activations.kwta import refuse_nan
+from bench.defenses.activations.kinds import refuse_nan
 
 if TYPE_CHECKING:
     from bench.defenses.activations.kinds import Kind

@@ -17,7 +17,7 @@ import types
 import warnings
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.defenses.zoo.places import missing_library
+from bench.defenses.zoo.library import missing_library
 from bench.errors import ModelError, UnknownNameError, UsageError
 
 if TYPE_CHECKING:

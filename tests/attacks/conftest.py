@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.attacks.bridging import watching
+from bench.attacks.blocks import watching
 
 
 @pytest.fixture(autouse=True)

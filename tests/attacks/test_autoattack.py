@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bench.attacks.autoattack import QUERIES
 from bench.errors import UsageError
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
 from tests.attacks.worlds import (

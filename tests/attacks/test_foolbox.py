@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from bench.api import Attack, Examples
-from bench.attacks.bridging import repairs, starts
-from bench.attacks.bridging.watching import Guard, Recorder
+from bench.attacks.blocks import repairs
+from bench.attacks.blocks.watching import Guard, Recorder
 from bench.errors import AttackError, UsageError
 from bench.registry import attacks
 from bench.threat import Norm
@@ -120,7 +120,7 @@ def test_examples_with_a_starting_point_are_attacked_without_the_others(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With one draw of noise some find a start and some do not: Foolbox would raise for all."""
-    monkeypatch.setattr(starts, "DRAWS", 1)
+    monkeypatch.setattr(repairs, "DRAWS", 1)
     problem = pose(
         Function(lambda x: column(torch.full((len(x),), 0.7), x[:, 0, 0, 0])),
         grey(20, 0.3),
@@ -138,7 +138,7 @@ def test_examples_with_a_starting_point_are_attacked_without_the_others(
 def test_starting_points_are_adversarial_and_near_the_border() -> None:
     """They come from inputs of other classes, and bisection leaves a thousandth of the way."""
     problem, _ = linear_problem(4, Norm.L2, 20)
-    points, usable = starts.starting_points(problem, wanted=torch.ones(20).bool())
+    points, usable = repairs.starting_points(problem, wanted=torch.ones(20).bool())
     assert usable.tolist() == list(range(20))
     assert (problem.model(points).argmax(dim=1) != problem.labels).all()
     back = problem.inputs + 0.99 * (points - problem.inputs)
@@ -149,7 +149,7 @@ def test_starting_points_are_judged_in_the_batch_that_the_attack_gets(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Foolbox raises when one point is right in its batch, though it was wrong in another."""
-    monkeypatch.setattr(starts, "DRAWS", 1)
+    monkeypatch.setattr(repairs, "DRAWS", 1)
 
     def stricter_in_small_batches(x: Tensor) -> Tensor:
         threshold = 0.7 if len(x) == 20 else 0.9

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Problem
-from bench.attacks.gradient_free import PRESETS, FiniteDifferencePGD
-from bench.attacks.searching.probes import FiniteDifferences
-from bench.attacks.searching.streams import Streams
+from bench.attacks.blocks.ball import Streams
+from bench.attacks.blocks.looks import FiniteDifferences
+from bench.attacks.descents import PRESETS, FiniteDifferencePGD
 from bench.errors import UsageError
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
 from tests.attacks.worlds import PIXELS, Function, broken, linear_problem, pose, solve

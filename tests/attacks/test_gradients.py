@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.attacks.searching.ball import Ball, margins
-from bench.attacks.searching.descent import Path
-from bench.attacks.searching.traces import trace
-from bench.matrix.model import CountedModel
+from bench.api.attacks import margins
+from bench.attacks.blocks.ball import Ball
+from bench.attacks.blocks.descent import Path, trace
+from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import SHAPE, Function, broken, linear_problem, pose, solve
 
@@ -182,7 +182,7 @@ def test_expectation_over_draws_is_reproducible_and_leaves_the_generator_alone()
     problem = pose(noisy(weight, 0.3), inputs, labels, classes=2)
     first = solve("eot-pgd[draws=3]", problem, seed=1).candidates
     assert first.equal(solve("eot-pgd[draws=3]", problem, seed=2).candidates)
-    from bench.attacks.searching.draws import OverDraws
+    from bench.attacks.blocks.looks import OverDraws
 
     torch.manual_seed(5)
     expected = torch.rand(1)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Problem
-from bench.matrix.isolation import isolated_generators
+from bench.models.counted import isolated_generators
 from bench.registry import attacks, create_attacks, suite_epsilons, suites
 from bench.threat import TOLERANCE, Norm
 from tests.attacks.worlds import (

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from bench.api import Cost, Problem
-from bench.attacks.searching.pixels import _choose, with_pixels
+from bench.attacks.pixels import _choose, with_pixels
 from bench.errors import AttackError, UsageError
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
 from tests.attacks.worlds import (

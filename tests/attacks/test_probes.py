@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.api import Problem
+from bench.attacks.blocks.behaviour import derivatives
 from bench.attacks.probes import correlation
-from bench.attacks.searching.behaviour import derivatives
 from bench.data import open_dataset, subset
-from bench.matrix.model import CountedModel
-from bench.matrix.targets import resolve
+from bench.models.contenders import resolve
+from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import Function, pose, solve
 

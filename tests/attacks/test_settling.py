@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.attacks.bridging import watching
-from bench.attacks.bridging.watching import Recorder, Settled
-from bench.matrix.model import CountedModel
+from bench.attacks.blocks import watching
+from bench.attacks.blocks.watching import Recorder, Settled
+from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import SHAPE, Function, broken, column, grey, linear_problem, pose, solve
 

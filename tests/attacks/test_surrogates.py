@@ -9,16 +9,17 @@ from torch import nn
 
 from bench.api import Problem
 from bench.data import open_dataset
-from bench.data.subset import subset
+from bench.data.base import subset
+from bench.defenses import checkpoints
 from bench.defenses.activations import KWTA
 from bench.errors import AttackError, UsageError
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.registry import defenses as registered
 from bench.threat import Norm
 from tests.attacks.worlds import broken, linear_problem, pose, solve
 
-FOLDER = next(iter(bench.defenses.checkpoints.__path__))
+FOLDER = next(iter(checkpoints.__path__))
 
 
 def wrapped(module: nn.Module) -> CountedModel:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bench.api import Cost, Problem
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
 from tests.attacks.worlds import (

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Problem, Proposal
-from bench.matrix.isolation import isolated_generators
-from bench.matrix.model import CountedModel
+from bench.models.counted import CountedModel, isolated_generators
 from bench.registry import attacks
 from bench.threat import Norm
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from bench import cli
 from bench import train as training
 from bench.errors import UnknownNameError, UsageError
-from bench.record.checkpoints import read_record
+from bench.models.checkpoints import read_record
 
 
 def run(*arguments: str, out: Path) -> tuple[int, str]:

@@ -9,8 +9,7 @@ import pytest
 import scipy.io
 import torchvision.datasets.utils
 
-from bench.data import open_dataset
-from bench.data.downloads import cache_folder
+from bench.data import cache_folder, open_dataset
 from bench.errors import DataError
 
 if TYPE_CHECKING:

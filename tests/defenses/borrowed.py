@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from PIL import Image
 
-from bench.config import RunConfig
-from bench.preparation import prepare
 from bench.registry import defenses
 from bench.run import Result, run
+from bench.run.prepare import RunConfig, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,8 +10,7 @@ from torch.nn import functional as F
 
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
-from bench.defenses.networks.densenet import densenet
-from bench.defenses.networks.wideresnet import wideresnet
+from bench.defenses.networks.deep import densenet, wideresnet
 from bench.errors import UsageError
 from tests.defenses.references import (
     Function,

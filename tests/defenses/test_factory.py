@@ -8,7 +8,7 @@ import pytest
 
 from bench.errors import CheckpointError, UsageError
 from bench.registry import defenses
-from bench.verify import verify_run
+from bench.run.verification import verify_run
 from tests.defenses.borrowed import evaluated, image_folder
 
 if TYPE_CHECKING:

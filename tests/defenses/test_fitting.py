@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.defenses.zoo.fitting import fit
+from bench.defenses.zoo.library import fit
 from bench.defenses.zoo.preprocessing import Preprocessed
 from bench.errors import CheckpointError
 

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from bench.errors import CheckpointError, UnknownNameError, UsageError
-from bench.record.checkpoints import weights_digest
+from bench.models.checkpoints import weights_digest
 from bench.registry import defenses
 from tests.defenses.borrowed import built, evaluated, image_folder
 
@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("bench.defenses.timm_models._fetch", refuse)
-    monkeypatch.setattr("bench.defenses.timm_models._cached", lambda *_: None)
+    monkeypatch.setattr("bench.defenses.timm._fetch", refuse)
+    monkeypatch.setattr("bench.defenses.timm._cached", lambda *_: None)
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setenv("WINNOW_MODELS", str(tmp_path / "models"))

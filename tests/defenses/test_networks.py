@@ -219,7 +219,7 @@ def test_bad_gamma_is_refused_by_name() -> None:
 def test_listing_defenses_does_not_import_torch() -> None:
     """The plugin files import torch only when something is built."""
     code = (
-        "import sys; import bench.defenses.competitors, bench.defenses.trained; "
+        "import sys; import bench.defenses.activated, bench.defenses.activated; "
         "sys.exit('torch' in sys.modules)"
     )
 

@@ -16,7 +16,7 @@ from bench.defenses.recipes import (
     Natural,
     PGDAdversarialTraining,
 )
-from bench.defenses.recipes.linf import LinfRecipe
+from bench.defenses.recipes.pgd import LinfRecipe
 from bench.errors import UsageError
 from tests.defenses.linear import Linear, TwoClasses, border_batch, generator
 

@@ -13,8 +13,8 @@ from torch import nn
 
 from bench.defenses.zoo import catalogue
 from bench.errors import CheckpointError, ModelError, UnknownNameError, UsageError
-from bench.matrix.targets import resolve
-from bench.record.checkpoints import weights_digest
+from bench.models.checkpoints import weights_digest
+from bench.models.contenders import resolve
 from bench.registry import defenses
 from bench.threat import Norm
 from tests.defenses.borrowed import SETTLED, SMALL, built, evaluated, image_folder, save

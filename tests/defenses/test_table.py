@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
+from bench import train as training
 from bench.defenses.activations import KWTA, LWTA, BrokenReLU, MaxPoolActivation
 from bench.defenses.activations.kinds import KINDS, Kind
 from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import GammaAnnealing
-from bench.record.checkpoints import read_record
-from bench.train import loop, train
+from bench.models.checkpoints import read_record
+from bench.train import train
 from tests.train.toys import FewDigits
 
 Shapes = dict[str, torch.Size]
@@ -33,7 +34,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the weights that annealing starts from."""
     folder = tmp_path_factory.mktemp("checkpoints")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "write_curve", lambda *_: None)
+        patch.setattr(training, "write_curve", lambda *_: None)
         for name in ("kwta[gamma=0.2]", "kwta-at[gamma=0.2]"):
             train(registry.defenses.create(name), FewDigits(), out=folder, epochs=1)
     return folder
@@ -72,7 +73,7 @@ def test_each_trains_for_an_epoch_and_gives_finite_logits(
     name: str, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On real digits; the record names the defense and how it was trained."""
-    monkeypatch.setattr(loop, "write_curve", lambda *_: None)  # it takes longer than an epoch
+    monkeypatch.setattr(training, "write_curve", lambda *_: None)  # it takes longer than an epoch
     defense = registry.defenses.create(name)
     built: list[nn.Module] = []
     before: list[dict[str, Tensor]] = []

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from bench.figures.subjects import Subject
-from bench.matrix.model import CountedModel
+from bench.figures.canvas import Subject
+from bench.models.counted import CountedModel
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.figures.fit import Fits, draw, fit_with, jumps
+from bench.figures.activations import Fits, draw_fit, fit_with, jumps
 from tests.figures.models import footer, panel
 
 GRID = np.linspace(-1, 1, 400)
@@ -53,7 +53,7 @@ def test_relu_never_jumps_and_kwta_does(fits: Fits) -> None:
 
 def test_what_is_drawn_is_the_fit(fits: Fits) -> None:
     """Function, fit, points and a mark for each jump."""
-    figure = draw(fits)
+    figure = draw_fit(fits)
 
     count = int(fits.jumps[1].sum())
     axes = panel(figure, f"kwta: {count} jumps")
@@ -94,4 +94,4 @@ def test_the_table_holds_every_series(fits: Fits) -> None:
     }  # fmt: skip
     rows = zip(columns["series"], columns["jump"], strict=True)
     assert sum(jump or 0 for series, jump in rows if series == "kwta") == fits.jumps[1].sum()
-    assert f"relu 0, kwta {fits.jumps[1].sum()}." in footer(draw(fits))
+    assert f"relu 0, kwta {fits.jumps[1].sum()}." in footer(draw_fit(fits))

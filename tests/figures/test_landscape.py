@@ -11,8 +11,8 @@ import torch
 
 from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, UsageError
+from bench.figures.canvas import choose_epsilon, load_subjects
 from bench.figures.landscape import Landscapes, draw, survey
-from bench.figures.subjects import choose_epsilon, load_subjects
 from bench.threat import Epsilon
 from tests.figures.models import footer, subject
 from tests.models import Sum, linear_examples

@@ -12,7 +12,7 @@ from torch import nn
 from bench.api import Examples
 from bench.data import open_dataset, subset
 from bench.errors import ModelError
-from bench.figures.subjects import load_subjects
+from bench.figures.canvas import load_subjects
 from bench.figures.units import Changes, draw, follow
 from bench.registry import defenses
 from bench.threat import Epsilon

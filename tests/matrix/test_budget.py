@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.calibration import predict
-from bench.config import RunConfig
 from bench.errors import UsageError
-from bench.preparation import prepare
 from bench.run import run
+from bench.run.forecast import predict
+from bench.run.prepare import RunConfig, prepare
 from tests.test_run import figures
 
 if TYPE_CHECKING:

@@ -12,14 +12,14 @@ import pytest
 import safetensors.numpy
 import torch
 
-from bench.config import RunConfig
 from bench.errors import DataError, UsageError
-from bench.evaluation import _contender
-from bench.matrix.external import CandidateFile
-from bench.preparation import assemble
 from bench.run import load_results, run
+from bench.run.candidates import CandidateFile
+from bench.run.evaluation import _contender
+from bench.run.imports import attack_for, with_candidates
+from bench.run.prepare import RunConfig, assemble
+from bench.run.verification import verify_run
 from bench.threat import Epsilon, Norm
-from bench.verify import verify_run
 from tests.models import Sum, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
@@ -51,10 +51,12 @@ def judged(
         family=None,
         epsilons=Epsilon.parse_many(epsilons),
         contenders=[_contender("model", Sum())],
-        attacks=[CandidateFile.open(path).read("mine", EXAMPLES)],
+        attacks=[],
         device="cpu",
     )
-    return run(prepared)
+    return run(
+        with_candidates(prepared, attack_for("mine"), CandidateFile.open(path).read(EXAMPLES))
+    )
 
 
 def curve(result: Result, part: str = "worst_case") -> list[float | None]:
@@ -216,7 +218,7 @@ def test_a_file_that_is_not_what_it_has_to_be(
     np.savez(tmp_path / "bad.npz", **arrays)
 
     with pytest.raises(DataError, match=message):
-        CandidateFile.open(tmp_path / "bad.npz").read("mine", EXAMPLES)
+        CandidateFile.open(tmp_path / "bad.npz").read(EXAMPLES)
 
 
 class Trap:
@@ -249,7 +251,7 @@ def test_a_truncated_file_is_refused(tmp_path: Path, ending: str, kept: int) -> 
     path.write_bytes(path.read_bytes()[:kept])
 
     with pytest.raises(DataError, match="neither a whole npz"):
-        CandidateFile.open(path).read("mine", EXAMPLES)
+        CandidateFile.open(path).read(EXAMPLES)
 
 
 def test_a_damaged_array_is_refused(tmp_path: Path) -> None:
@@ -260,7 +262,7 @@ def test_a_damaged_array_is_refused(tmp_path: Path) -> None:
     (tmp_path / "cut.npz").write_bytes(data)
 
     with pytest.raises(DataError, match="neither a whole npz"):
-        CandidateFile.open(tmp_path / "cut.npz").read("mine", EXAMPLES)
+        CandidateFile.open(tmp_path / "cut.npz").read(EXAMPLES)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
@@ -274,7 +276,7 @@ def test_a_bomb_is_not_unpacked(tmp_path: Path) -> None:
         np.lib.format.write_array_header_1_0(member, header)
 
     with pytest.raises(DataError, match="holds 1000000000 adversarial examples"):
-        CandidateFile.open(tmp_path / "bomb.npz").read("mine", EXAMPLES)
+        CandidateFile.open(tmp_path / "bomb.npz").read(EXAMPLES)
 
 
 def test_two_files_in_one_are_read_as_what_they_begin_as(tmp_path: Path) -> None:
@@ -285,7 +287,7 @@ def test_two_files_in_one_are_read_as_what_they_begin_as(tmp_path: Path) -> None
         file.write((tmp_path / "other.npz").read_bytes())
 
     with pytest.raises(DataError, match="neither a whole npz"):
-        CandidateFile.open(tmp_path / "both").read("mine", EXAMPLES)
+        CandidateFile.open(tmp_path / "both").read(EXAMPLES)
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
@@ -296,12 +298,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "../up", "a b", "A", "x#1", "x[k=1]", "x,y", "-x"])
-def test_names_that_are_none(tmp_path: Path, name: str) -> None:
+def test_names_that_are_none(name: str) -> None:
     """What cannot stand in the grammar of names, or could be a path, is refused."""
-    np.savez(tmp_path / "fine.npz", adversarial=FINE)
-
     with pytest.raises(UsageError, match="cannot name adversarial examples"):
-        CandidateFile.open(tmp_path / "fine.npz").read(name, EXAMPLES)
+        attack_for(name)
 
 
 def test_examples_of_another_shape_are_refused_before_anything_is_read(tmp_path: Path) -> None:
@@ -310,4 +310,4 @@ def test_examples_of_another_shape_are_refused_before_anything_is_read(tmp_path:
     other = replace(EXAMPLES, inputs=EXAMPLES.inputs.reshape(N, 1, 2, 8))
 
     with pytest.raises(DataError, match=r"those of sums are \(1, 2, 8\)"):
-        CandidateFile.open(tmp_path / "fine.npz").read("mine", other)
+        CandidateFile.open(tmp_path / "fine.npz").read(other)

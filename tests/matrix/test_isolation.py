@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.matrix.isolation import isolated_generators
+from bench.models.counted import isolated_generators
 
 
 def draws() -> tuple[float, float, float]:

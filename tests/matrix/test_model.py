@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import ModelError, NonFiniteLogitsError
-from bench.matrix.model import CountedModel, full_precision
+from bench.models.counted import CountedModel, full_precision
 
 
 class Recording(nn.Module):

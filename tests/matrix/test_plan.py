@@ -6,8 +6,9 @@ import dataclasses
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench import registry
-from bench.matrix.plan import CLEAN, Setting, Target, cell_key, plan_cells
+from bench.matrix.plan import CLEAN, Setting, cell_key, plan_cells
 from bench.matrix.tasks import shard_seed, tasks_for
+from bench.models.contenders import Target
 from bench.threat import Epsilon, Norm
 
 SETTING = Setting(

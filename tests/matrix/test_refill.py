@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.config import RunConfig
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting
-from bench.preparation import prepare
+from bench.run.prepare import RunConfig, prepare
 from tests.matrix.test_plan import SETTING
 from tests.matrix.test_sweeps import EPSILONS, THRESHOLDS, sweep
 from tests.plugins import Best

@@ -7,12 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.config import RunConfig
 from bench.errors import UnknownNameError, UsageError
-from bench.matrix.targets import source_name
-from bench.preparation import Prepared, prepare
-from bench.record import checkpoints
+from bench.models import checkpoints
+from bench.models.contenders import source_name
 from bench.run import run
+from bench.run.prepare import Prepared, RunConfig, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

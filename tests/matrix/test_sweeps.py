@@ -11,11 +11,10 @@ import torch
 from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.config import RunConfig
-from bench.evaluation import evaluate
-from bench.inquiry import sample
-from bench.preparation import prepare
 from bench.run import run
+from bench.run.evaluation import evaluate
+from bench.run.inquiry import sample
+from bench.run.prepare import RunConfig, prepare
 from bench.trust import Request
 from tests.models import Sum, linear_examples, linf_thresholds
 from tests.test_run import figures
@@ -150,7 +149,7 @@ def test_a_row_that_evidence_needs_is_attacked_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examination reads margin PGD at 0.5, which the user asked for as one of several."""
-    monkeypatch.setattr("bench.inquiry.requests", lambda case: [Request("margin-pgd", "1/2")])
+    monkeypatch.setattr("bench.run.inquiry.requests", lambda case: [Request("margin-pgd", "1/2")])
     config = RunConfig(
         defenses=("relu",),
         attacks="margin-pgd",

@@ -11,10 +11,10 @@ import pytest
 
 from bench import registry
 from bench.data import open_dataset
-from bench.defenses.relu import ReLU
+from bench.defenses.activated import ReLU
 from bench.errors import CheckpointError, PluginWarning
-from bench.matrix.targets import resolve
-from bench.record import checkpoints
+from bench.models import checkpoints
+from bench.models.contenders import resolve
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from typer.testing import CliRunner
 
 from bench import cli, registry
-from bench.record.checkpoints import CheckpointRecord, read_record
+from bench.models.checkpoints import CheckpointRecord, read_record
 from bench.record.schema import RunRecord
 
 CHECKPOINTS = Path("results/checkpoints")

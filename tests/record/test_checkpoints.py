@@ -15,8 +15,8 @@ from torch import nn
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import CheckpointError
-from bench.record import checkpoints
-from bench.record.checkpoints import (
+from bench.models import checkpoints
+from bench.models.checkpoints import (
     CheckpointRecord,
     checkpoint_folders,
     checkpoint_name,

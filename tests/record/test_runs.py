@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from bench.errors import StoreError, UsageError
-from bench.record.cleaning import clean, plan_cleaning
 from bench.record.files import locked, read_json, write_json
-from bench.record.runs import find_run, look_at, stored_runs, stored_summary
-from bench.report.runs import render_run, render_runs, status_of
+from bench.record.runs import clean, find_run, look_at, plan_cleaning, stored_runs, stored_summary
+from bench.report.tables import render_run, render_runs, status_of
 from tests.models import Sum, attack_only, linear_examples
 
 

@@ -11,9 +11,8 @@ import pandas as pd
 import pytest
 
 from bench.errors import StoreError
-from bench.record.adversarial import BLOCK, Found, Smallest
 from bench.record.files import canonical_json, locked, read_json, write_bytes
-from bench.record.outcomes import COLUMNS, Outcomes, Totals
+from bench.record.outcomes import BLOCK, COLUMNS, Found, Outcomes, Smallest, Totals
 from bench.record.statistics import wilson
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ import pytest
 from scipy.stats import binomtest
 
 from bench.errors import UnknownNameError, UsageError
-from bench.report.comparison import compare_runs
-from bench.report.comparison_page import render_comparison
+from bench.report.comparison import compare_runs, render_comparison
 
 N = 40
 EPSILONS = ["4/255", "8/255"]

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import StoreError, UnknownNameError, UsageError
-from bench.exports import export_run
 from bench.record.files import canonical_json
 from bench.report.exchange import (
     autoattack_accuracy,
+    export_run,
     file_stems,
     model_card,
     parse_info,

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench import registry
-from bench.config import RunConfig
 from bench.data import open_dataset
+from bench.defenses.activated import ReLU
 from bench.defenses.recipes import Natural
-from bench.defenses.relu import ReLU
 from bench.errors import UsageError
-from bench.report.seeds import render_seeds, t_interval
-from bench.seeds import check_seeds, run_seeds
+from bench.record.statistics import t_interval
+from bench.report.tables import render_seeds
+from bench.run.prepare import RunConfig
+from bench.run.seeds import check_seeds, run_seeds
 from bench.train import train
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from bench.api import Attack, Cost, Problem, Proposal
-from bench.testing import attack_checks, attack_subject
+from bench.testing import attack_rules, attack_subject
 from bench.testing.conformance import examine
 from bench.threat import Epsilon, Norm, ThreatModel
 from tests.testing.faults import Shape, draw, seen
@@ -107,7 +107,7 @@ ATTACKS: dict[str, tuple[type[Attack], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [check.id for check in attack_checks.CHECKS])
+@pytest.mark.parametrize("check", [check.id for check in attack_rules.CHECKS])
 def test_each_check_of_an_attack_can_fail(check: str, register: Callable[[type], str]) -> None:
     """An attack that is broken in this way is told so."""
     cls, words = ATTACKS[check]

@@ -9,7 +9,7 @@ import pytest
 
 from bench import registry
 from bench.attacks import autoattack
-from bench.testing.attack_checks import CHECKS
+from bench.testing.attack_rules import CHECKS
 from bench.testing.attack_subject import AttackSubject
 from bench.testing.conformance import NotApplicableError, nothing_shown
 from tests.attacks.worlds import builtin_attacks

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.record.weights import weights_digest
+from bench.models.weights import weights_digest
 from bench.testing import honest
 from bench.testing.canaries import CANARIES, TWIN
 from bench.testing.honest import HONEST

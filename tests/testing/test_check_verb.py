@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
-from bench.defenses.relu import ReLU
+from bench.defenses.activated import ReLU
 from bench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.defenses.relu import ReLU
+from bench.defenses.activated import ReLU
 from bench.errors import UsageError
 from bench.testing.conformance import (
     Check,

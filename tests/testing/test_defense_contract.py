@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.defenses.relu import ReLU
-from bench.testing import defense_checks
+from bench.defenses.activated import ReLU
+from bench.testing import defense_rules
 from bench.testing.conformance import examine
 from tests.testing.faults import Shape, draw, seen
 
@@ -210,7 +210,7 @@ DEFENSES: dict[str, tuple[type[Defense], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [check.id for check in defense_checks.CHECKS])
+@pytest.mark.parametrize("check", [check.id for check in defense_rules.CHECKS])
 def test_each_check_of_a_defense_can_fail(check: str, register: Callable[[type], str]) -> None:
     """A defense that is broken in this way is told so."""
     cls, words = DEFENSES[check]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.errors import UnknownNameError
-from bench.record.weights import weights_digest
+from bench.models.weights import weights_digest
 from bench.testing import honest
 from bench.testing.canaries import TWIN
 from bench.testing.honest import HONEST

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from bench.train import curve
+from bench.train import history
 
 
 class Undrawn:
@@ -19,4 +19,4 @@ class Undrawn:
 @pytest.fixture(autouse=True)
 def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures are not drawn: that takes longer than the trainings here."""
-    monkeypatch.setattr(curve, "draw", lambda curve, title: Undrawn())
+    monkeypatch.setattr(history, "draw", lambda history, title: Undrawn())

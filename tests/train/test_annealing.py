@@ -11,7 +11,7 @@ from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
 from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining
 from bench.errors import CheckpointError, UsageError
-from bench.record.checkpoints import read_record
+from bench.models.checkpoints import read_record
 from bench.train import Trained, train
 from tests.train.toys import FewDigits, digest, interrupt_in
 

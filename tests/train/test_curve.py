@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from bench.train import train
-from bench.train.curve import Epoch, draw
+from bench.train.history import Epoch, draw
 from tests.train.toys import Stripes, Toy
 
 if TYPE_CHECKING:

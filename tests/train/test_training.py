@@ -13,9 +13,9 @@ from bench.api import Defense, Recipe, Schedule
 from bench.data import Dataset
 from bench.defenses.activations import LWTA
 from bench.errors import ModelError, UsageError
-from bench.record.checkpoints import load_weights, read_record
+from bench.models.checkpoints import load_weights, read_record
 from bench.train import Progress, train
-from bench.train.augment import crop_and_flip
+from bench.train.fit import crop_and_flip
 from tests.train.toys import Noisy, Stripes, Toy, digest
 
 

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Generator, Tensor, nn
 
-from bench.record.checkpoints import load_weights, read_record, save_checkpoint
-from bench.train import Progress, Trained, loop, train
+from bench import train as training
+from bench.models.checkpoints import load_weights, read_record, save_checkpoint
+from bench.train import Progress, Trained, train
 from bench.train.fit import held_out
 from tests.train.toys import Noisy, Stripes, Toy, digest, interrupt_in
 
@@ -160,7 +161,7 @@ def test_interrupted_between_the_checkpoints_both_are_made(
         save_checkpoint(path, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", interrupted)
+        patch.setattr(training, "save_checkpoint", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train(Judged(), Stripes(), out=tmp_path / "cut")
     again = train(Judged(), Stripes(), out=tmp_path / "cut")

@@ -7,8 +7,8 @@ import dataclasses
 import pytest
 from scipy.stats import binomtest
 
+from bench.record.statistics import mcnemar, paired_interval
 from bench.trust import compare, twin_evidence
-from bench.trust.twins import mcnemar, paired_interval
 from tests.trust.frames import case, frame
 
 

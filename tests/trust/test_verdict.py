@@ -7,14 +7,7 @@ from typing import Any
 import pytest
 
 from bench.threat import Norm
-from bench.trust import (
-    Request,
-    attack_marks,
-    escalate,
-    evidence_of,
-    requests,
-    verdict,
-)
+from bench.trust import Request, attack_marks, escalate, evidence_of, requests, verdict
 from bench.trust.case import approach
 from tests.trust.frames import BEHAVIOUR, GRADIENTS, TRACE, N, at, case, frame, honest
 

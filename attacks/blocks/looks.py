@@ -1,0 +1,176 @@
+"""Looks at a model through Gaussian points around the iterate: by differences, by gradients.
+
+A look at a randomised model: the mean over draws with fixed seeds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.api.attacks import margins
+from bench.attacks.blocks.descent import Sight, margin_gradient
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from torch import Tensor
+
+    from bench.api import Problem
+    from bench.attacks.blocks.ball import Streams
+
+
+#: Rows that a model gets at once at most.
+ROWS = 4_096
+
+
+#: Antithetic pairs drawn at once for an example: fixed, so that draws never depend on the batch.
+PAIRS = 512
+
+
+class Probing:
+    """Antithetic Gaussian points around each iterate, in batches of bounded size.
+
+    Args:
+        problem: whose model is looked at.
+        streams: one per example.
+        sigma: spread of the points.
+        probes: points per step, two to a pair.
+        orthogonal: make the draws of a step orthogonal to one another, each of its own length:
+            they stay Gaussian one by one, and with as many pairs as pixels the differences of a
+            linear margin give its gradient without noise.
+
+    Attributes:
+        forwards: int64 (N,), what each example took.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        streams: Streams,
+        sigma: float,
+        probes: Sequence[int],
+        *,
+        orthogonal: bool = False,
+    ) -> None:
+        self.problem = problem
+        self.streams = streams
+        self.sigma = sigma
+        self.probes = probes
+        self.orthogonal = orthogonal
+        self.forwards = torch.zeros_like(problem.labels)
+
+    def __call__(self, x: Tensor, rows: Tensor, step: int | None) -> Sight:
+        """See `Look`: margins at the points themselves, the gradient only where not yet broken."""
+        labels = self.problem.labels[rows]
+        with torch.no_grad():
+            found = margins(self.problem.model(x), labels)
+        self.forwards[rows] += 1
+        if step is None:
+            return Sight(found, None)
+        gradient = torch.zeros_like(x)
+        (alive,) = torch.where(found >= 0)
+        pairs = max(1, self.probes[step] // 2)
+        size = max(1, ROWS // (2 * min(pairs, PAIRS)))
+        for group in [alive[start : start + size] for start in range(0, len(alive), size)]:
+            for count in _blocks(pairs):
+                draws = self.streams.normal(rows[group], count)
+                if self.orthogonal:
+                    draws = _orthogonal(draws)
+                gradient[group] += self.estimate(x[group], labels[group], draws)
+        self.forwards[rows[alive]] += 2 * pairs
+        gradient /= pairs
+        return Sight(found, gradient)
+
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """The sum over pairs of what they say about the gradient.
+
+        Args:
+            x: (M, C, H, W).
+            labels: int64 (M,).
+            draws: standard normal, (M, pairs, C, H, W).
+
+        Returns:
+            Shape of `x`.
+        """
+        raise NotImplementedError
+
+    def points(self, x: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+        """Both points of every pair in one batch, and their labels."""
+        moves = self.sigma * draws
+        centres = x[:, None]
+        points = torch.stack([centres + moves, centres - moves], dim=1).flatten(0, 2)
+        return points, labels.repeat_interleave(2 * draws.shape[1])
+
+
+class FiniteDifferences(Probing):
+    """The gradient by central differences of the margin along each draw."""
+
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """Mean of difference times draw: an unbiased estimate of the smoothed gradient."""
+        points, targets = self.points(x, labels, draws)
+        with torch.no_grad():
+            found = margins(self.problem.model(points), targets).double()
+        plus, minus = found.reshape(len(x), 2, -1).unbind(dim=1)
+        slopes = ((plus - minus) / (2 * self.sigma)).to(x.dtype)
+        # One product per example: its rounding must not depend on how many there are.
+        sums = [weights @ moves.flatten(1) for weights, moves in zip(slopes, draws, strict=True)]
+        return torch.stack(sums).reshape(x.shape)
+
+
+class AveragedGradient(Probing):
+    """The mean of the model's own gradients at the points (IndicatorsOfAttackFailure)."""
+
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+        """Sum over pairs of the mean of the two gradients."""
+        points, targets = self.points(x, labels, draws)
+        _, gradient = margin_gradient(self.problem.model, points, targets)
+        return gradient.reshape(len(x), -1, *x.shape[1:]).sum(dim=1) / 2
+
+
+def _blocks(pairs: int) -> Iterator[int]:
+    """So many pairs in blocks of `PAIRS`."""
+    for start in range(0, pairs, PAIRS):
+        yield min(PAIRS, pairs - start)
+
+
+def _orthogonal(draws: Tensor) -> Tensor:
+    """Draws of the same lengths, (M, pairs, C, H, W), orthogonal as far as there are dimensions."""
+    flat = draws.flatten(2)
+    parts = []
+    for part in torch.split(flat, flat.shape[2], dim=1):
+        basis = torch.linalg.qr(part.transpose(1, 2)).Q.transpose(1, 2)
+        parts.append(basis * part.norm(dim=2, keepdim=True))
+    return torch.cat(parts, dim=1).reshape(draws.shape)
+
+
+class OverDraws:
+    """Mean margin and mean gradient over draws; each draw is a seed, the same for every step.
+
+    Args:
+        problem: whose model is looked at.
+        draws: how many.
+    """
+
+    def __init__(self, problem: Problem, draws: int) -> None:
+        self.problem = problem
+        self.draws = draws
+
+    def __call__(self, x: Tensor, rows: Tensor, step: int | None) -> Sight:
+        """See `Look`. The generators of torch are left as they were found."""
+        labels, model = self.problem.labels[rows], self.problem.model
+        found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+        gradient = torch.zeros_like(x)
+        devices = [x.device.index or 0] if x.device.type == "cuda" else []
+        for draw in range(self.draws):
+            with torch.random.fork_rng(devices=devices):
+                torch.manual_seed(self.problem.seed * self.draws + draw)
+                if step is None:
+                    with torch.no_grad():
+                        found += margins(model(x), labels)
+                else:
+                    drawn, slope = margin_gradient(model, x, labels)
+                    found += drawn
+                    gradient += slope / self.draws
+        return Sight(found / self.draws, None if step is None else gradient)

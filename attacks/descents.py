@@ -1,0 +1,303 @@
+"""Descent on the logit margin by the model's own gradients, alone or averaged.
+
+A descent that starts at the input and takes all its steps is traced: the columns of
+`attacks.searching.traces` tell a defense that withstands from a gradient that misleads.
+
+Attacks that see outputs alone and follow the gradient they estimate from them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from bench.api import Attack, Cost, Proposal
+from bench.errors import UsageError, check_positive
+from bench.registry import register_attack
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.api import Problem
+    from bench.attacks.blocks.descent import Look, Search
+
+#: The steps of a traced descent, relative to epsilon.
+TRACED = (0.1,) * 40
+
+
+@register_attack("margin-pgd")
+class MarginPGD(Attack):
+    """PGD on the logit margin, from the input and then from random points of the ball.
+
+    The first descent takes 40 equal steps of a tenth of epsilon and is traced. In the others, for
+    what is not broken yet, the step falls to 0 along half a cosine. The best iterate is kept.
+
+    Args:
+        steps: gradient steps of each restart.
+        rel_stepsize: size of a restart's first step relative to epsilon.
+        restarts: descents after the first.
+    """
+
+    summary = "Gradient descent on the logit margin, with restarts and a trace of its path"
+    norms = frozenset({Norm.LINF, Norm.L2})
+
+    def __init__(self, *, steps: int = 25, rel_stepsize: float = 1.0, restarts: int = 10) -> None:
+        check_positive(steps=steps, rel_stepsize=rel_stepsize, restarts=restarts)
+        self.steps, self.rel_stepsize, self.restarts = steps, rel_stepsize, restarts
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every step of every descent, for an example that does not break."""
+        first = Cost(len(TRACED) + 1, len(TRACED))
+        return Cost(self.steps + 1, self.steps) * self.restarts + first
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search; `extra` has the columns of `attacks.searching.traces.trace`.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        from bench.attacks.blocks.ball import Streams
+        from bench.attacks.blocks.descent import OwnGradient, Search, cosine
+
+        search = Search(problem)
+        look = OwnGradient(problem.model, problem.labels)
+        columns = _traced(search, look, TRACED)
+        sizes = cosine(self.steps, self.rel_stepsize)
+        search.restart(Streams(problem, "restarts"), sizes, look, self.restarts)
+        return Proposal(search.best, extra=columns)
+
+
+class Averaging(NamedTuple):
+    """How an averaged-gradient descent spends its passes."""
+
+    steps: int
+    rel_stepsize: float
+    pairs: int
+    """Antithetic pairs of points around each iterate."""
+
+
+AVERAGING = {"light": Averaging(20, 0.2, 10), "full": Averaging(50, 0.1, 50)}
+
+
+@register_attack("averaged-pgd")
+class AveragedPGD(Attack):
+    """PGD on the mean gradient at random points around the iterate (Pintor et al., NeurIPS 2022).
+
+    Averaging smooths a gradient that is right on average and noisy at each point. The points are
+    Gaussian, sigma is epsilon, and they are not clipped to the box.
+
+    Args:
+        preset: `full` is the attack on k-WTA of IndicatorsOfAttackFailure, in units of epsilon:
+            50 steps of 0.1, 50 antithetic pairs each. `light` takes 20 steps of 0.2 with 10 pairs.
+    """
+
+    summary = "Gradient descent on the margin, gradients averaged around each iterate"
+    norms = frozenset({Norm.LINF, Norm.L2})
+
+    def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
+        if preset not in AVERAGING:
+            raise UsageError(f"preset has to be one of {', '.join(AVERAGING)} (got {preset!r})")
+        self.averaging = AVERAGING[preset]
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every point of every step, and one forward for each iterate."""
+        points = 2 * self.averaging.pairs * self.averaging.steps
+        return Cost(points + self.averaging.steps + 1, points)
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search; an example that is broken is left alone.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        import torch
+
+        from bench.attacks.blocks.ball import Streams
+        from bench.attacks.blocks.descent import Search
+        from bench.attacks.blocks.looks import AveragedGradient
+
+        steps, size, pairs = self.averaging
+        search = Search(problem)
+        streams = Streams(problem, "averaged gradients")
+        look = AveragedGradient(problem, streams, search.ball.radius, [2 * pairs] * steps)
+        rows = torch.arange(len(problem.inputs), device=problem.inputs.device)
+        search.descend(problem.inputs, rows, [size] * steps, look)
+        return Proposal(search.best)
+
+
+@register_attack("eot-pgd")
+class EOTPGD(Attack):
+    """PGD on the mean margin over draws of a randomised defense (Athalye et al., ICML 2018).
+
+    Expectation over transformation. A draw is a fixed seed of torch's generators, the same at
+    every step; the iterate with the lowest mean margin is kept. No example leaves early, because
+    a randomised defense is broken by degrees.
+
+    Args:
+        draws: forwards and backwards per step.
+        steps: gradient steps.
+        rel_stepsize: size of the first step relative to epsilon.
+    """
+
+    summary = "Gradient descent on the mean margin over fixed draws, for randomised defenses"
+    norms = frozenset({Norm.LINF, Norm.L2})
+
+    def __init__(self, *, draws: int = 20, steps: int = 40, rel_stepsize: float = 0.3) -> None:
+        check_positive(draws=draws, steps=steps, rel_stepsize=rel_stepsize)
+        self.draws, self.steps, self.rel_stepsize = draws, steps, rel_stepsize
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every draw of every step."""
+        return Cost(self.steps + 1, self.steps) * self.draws
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search; `extra` has the columns of `attacks.searching.traces.trace`.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        from bench.attacks.blocks.descent import Search, cosine
+        from bench.attacks.blocks.looks import OverDraws
+
+        search = Search(problem)
+        sizes = cosine(self.steps, self.rel_stepsize)
+        columns = _traced(search, OverDraws(problem, self.draws), sizes)
+        return Proposal(search.best, extra=columns)
+
+
+def _traced(search: Search, look: Look, sizes: Sequence[float]) -> dict[str, Any]:
+    """Descend from the inputs with all examples to the end; the columns of the trace."""
+    import torch
+
+    from bench.attacks.blocks.descent import trace
+
+    inputs = search.problem.inputs
+    rows = torch.arange(len(inputs), device=inputs.device)
+    return trace(search.descend(inputs, rows, sizes, look, leave=False))
+
+
+class Schedule(NamedTuple):
+    """How a gradient-free descent spends its forwards."""
+
+    sigma: float
+    """Spread of the probes, relative to epsilon."""
+    step: float
+    """Size of the first step, relative to epsilon."""
+    stages: tuple[tuple[int, int], ...]
+    """Steps and probes per step, one stage after another; two probes make an antithetic pair."""
+    restarts: int = 1
+    """Descents; the first starts at the input, the others at random points of the ball."""
+    decay: bool = True
+    """Whether the steps fall towards 0 along half a cosine."""
+    orthogonal: bool = True
+    """Whether the probes of a step are made orthogonal (Choromanski et al., ICML 2018)."""
+    momentum: float = 0.9
+    """What is left of an older estimate after each step."""
+
+    @property
+    def steps(self) -> int:
+        """All steps of one descent."""
+        return sum(steps for steps, _ in self.stages)
+
+    @property
+    def probes(self) -> list[int]:
+        """The probes of each step."""
+        return [probes for steps, probes in self.stages for _ in range(steps)]
+
+    @property
+    def forwards(self) -> int:
+        """Forwards of an example that never breaks: its probes, and one for each iterate."""
+        return self.restarts * (sum(self.probes) + self.steps + 1)
+
+
+PRESETS = {
+    "light": Schedule(0.5, 0.5, ((40, 40), (20, 64))),
+    "medium": Schedule(0.5, 0.5, ((40, 100), (40, 200)), restarts=2),
+    "tramer": Schedule(
+        1.0,
+        0.32,
+        ((20, 100), (20, 1_000), (60, 20_000)),
+        decay=False,
+        orthogonal=False,
+        momentum=0.0,
+    ),
+}
+
+
+@register_attack("fd-pgd")
+class FiniteDifferencePGD(Attack):
+    """PGD on finite differences of the logit margin (Tramèr et al., NeurIPS 2020).
+
+    Each example's gradient is the mean of antithetic Gaussian differences of its own margin; the
+    probes are not clipped to the box. It steps by the sign in Linf, by the normalised estimate in
+    L2, and an example is left alone once it is broken. Whichever batch an example comes in, it
+    gets the same random numbers.
+
+    Args:
+        preset: `tramer` is the published schedule against k-WTA, in units of epsilon (8/255
+            there): sigma 1, steps of 0.32, up to 100 of them, with 100 probes each for 20 steps,
+            1,000 for 20 more, 20,000 for the rest: 1.2 million forwards per example that does not
+            break. `light` takes 3,000: falling steps, 40 with 40 probes and 20 with 64, sigma 0.5,
+            the probes of a step orthogonal to one another, and momentum 0.9. `medium` takes eight
+            times that, in two descents.
+        sigma: spread of the probes relative to epsilon; 0 means the preset's.
+        restarts: descents, from random points of the ball after the first; 0 means the preset's.
+    """
+
+    summary = "Gradient descent on finite differences of the margin, for gradients that mislead"
+    access = "black-box"
+    norms = frozenset({Norm.LINF, Norm.L2})
+
+    def __init__(
+        self,
+        *,
+        preset: Literal["light", "medium", "tramer"] = "light",
+        sigma: float = 0.0,
+        restarts: int = 0,
+    ) -> None:
+        if preset not in PRESETS:
+            raise UsageError(f"preset has to be one of {', '.join(PRESETS)} (got {preset!r})")
+        schedule = PRESETS[preset]
+        if sigma:
+            schedule = schedule._replace(sigma=sigma)
+        if restarts:
+            schedule = schedule._replace(restarts=restarts)
+        check_positive(sigma=schedule.sigma, restarts=schedule.restarts)
+        self.schedule = schedule
+
+    def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
+        """Every probe of every step, for an example that does not break."""
+        return Cost(self.schedule.forwards)
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search by finite differences. `extra["forwards"]`: what each example took (int64, N).
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        import torch
+
+        from bench.attacks.blocks.ball import Streams
+        from bench.attacks.blocks.descent import Momentum, Search, cosine
+        from bench.attacks.blocks.looks import FiniteDifferences
+
+        schedule = self.schedule
+        search = Search(problem)
+        streams = Streams(problem, "finite differences")
+        differences = FiniteDifferences(
+            problem,
+            streams,
+            schedule.sigma * search.ball.radius,
+            schedule.probes,
+            orthogonal=schedule.orthogonal,
+        )
+        look: Look = differences
+        if schedule.momentum:
+            look = Momentum(differences, problem.inputs, schedule.momentum)
+        sizes = [schedule.step] * schedule.steps
+        if schedule.decay:
+            sizes = cosine(schedule.steps, schedule.step)
+        everything = torch.arange(len(problem.inputs), device=problem.inputs.device)
+        search.descend(problem.inputs, everything, sizes, look)
+        search.restart(streams, sizes, look, schedule.restarts - 1)
+        return Proposal(search.best, extra={"forwards": differences.forwards.cpu().numpy()})

@@ -1,0 +1,1 @@
+"""A defense with its weights, ready to be asked."""

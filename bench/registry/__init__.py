@@ -1,0 +1,105 @@
+"""Names to plugins: the registries of defenses and attacks, and suites of attacks.
+
+Built-in plugins are the modules that lie directly in `defenses/` and `attacks/` (their building
+blocks are packages inside), and Python files in folders of these names in the working directory
+join them; others arrive by the decorators below or by the entry-point groups `winnow.defenses` and
+`winnow.attacks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from bench.api import Attack, Defense
+from bench.errors import PluginError, UnknownNameError, UsageError
+from bench.registry.discovery import join_local as join_local  # for the packages of plugins
+from bench.registry.grammar import Written, split_names
+from bench.registry.plugins import Registry
+from bench.threat import Norm
+
+defenses: Registry[Defense] = Registry("defense", Defense, "bench.defenses")
+
+
+attacks: Registry[Attack] = Registry("attack", Attack, "bench.attacks")
+
+
+register_defense = defenses.register
+
+
+register_attack = attacks.register
+
+
+SuiteFunction = Callable[[Norm], list[str]]
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A named list of attacks that depends on the norm."""
+
+    name: str
+    summary: str
+    members: SuiteFunction
+    epsilons: Mapping[tuple[str, Norm], str] = field(default_factory=dict)
+    """Its own, separated by spaces, by family of data sets and norm: see `suite_epsilons`."""
+
+
+suites: dict[str, Suite] = {}
+
+
+def register_suite(
+    name: str, summary: str, *, epsilons: Mapping[tuple[str, Norm], str] | None = None
+) -> Callable[[SuiteFunction], SuiteFunction]:
+    """Function decorator that registers a suite: from a norm to attack names.
+
+    Args:
+        name: as on the command line.
+        summary: one line for `python -m bench list`.
+        epsilons: see `Suite`.
+
+    Raises:
+        PluginError: the name is taken.
+    """
+
+    def decorate(function: SuiteFunction) -> SuiteFunction:
+        if name in suites:
+            raise PluginError(f"suite {name!r}: the name is taken")
+        suites[name] = Suite(name, summary, function, epsilons or {})
+        return function
+
+    return decorate
+
+
+def create_attacks(text: str, norm: Norm) -> list[Attack]:
+    """The attacks that a comma-separated list of attack and suite names stands for, each once.
+
+    Raises:
+        UnknownNameError: a name is neither an attack nor a suite.
+        UsageError: the list is empty.
+    """
+    known = [*attacks.names(), *attacks.schemes()]
+    chosen: dict[str, Attack] = {}
+    for written in split_names(text):
+        bare = Written.parse(written)
+        if bare.name in suites and not bare.options:
+            members = suites[bare.name].members(norm)
+        elif attacks.knows(bare.scheme):
+            members = [written]
+        else:
+            raise UnknownNameError("attack or suite", bare.name, [*known, *suites])
+        for member in members:
+            attack = attacks.create(member)
+            chosen.setdefault(attack.name, attack)
+    if not chosen:
+        raise UsageError("no attack given; name attacks or a suite, such as --attacks standard")
+    return list(chosen.values())
+
+
+def suite_epsilons(text: str, family: str | None, norm: Norm) -> tuple[str, ...]:
+    """The epsilons of a suite that is all that a list of attacks names; else none, as written.
+
+    Beside other attacks a suite sets no epsilons, because those may have been meant for others.
+    """
+    attacks.names()  # suites are found with the attacks
+    suite = suites.get(text.strip())
+    return tuple(suite.epsilons.get((family or "", norm), "").split()) if suite else ()

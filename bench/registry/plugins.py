@@ -1,0 +1,253 @@
+"""Names to plugins: registration, discovery, schemes, suites.
+
+Built-in plugins are the modules that lie directly in `defenses/` and `attacks/` (their building
+blocks are packages inside), and Python files in folders of these names in the working directory
+join them; others arrive by the decorators below or by the entry-point groups `winnow.defenses` and
+`winnow.attacks`. A module that cannot be imported is left out with a warning, and who asks for its
+name is told why.
+
+What a class has to be like to be a plugin: whether it keeps to the interface of its base.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import inspect
+import re
+import types
+import typing
+import warnings
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
+
+from bench.api import Plugin
+from bench.errors import PluginError, PluginWarning, UnknownNameError, UsageError, WinnowError
+from bench.registry.discovery import edition, plugin_modules, shown
+from bench.registry.discovery import join_local as join_local  # for the packages of plugins
+from bench.registry.grammar import Value, Written, parameters_of
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+P = TypeVar("P", bound=Plugin)
+
+
+C = TypeVar("C", bound=type[Plugin])
+
+
+#: What a bare name looks like.
+NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+
+
+class Registry(Generic[P]):
+    """Names to plugin classes of one kind, found when they are first asked for."""
+
+    def __init__(self, kind: str, base: Any, package: str) -> None:
+        self.kind = kind
+        self.base: type[P] = base
+        self.package = package
+        self.group = f"winnow.{package.rpartition('.')[2]}"
+        self._classes: dict[str, type[P]] = {}
+        self._origins: dict[str, str] = {}
+        self._left_out: dict[str, str] = {}
+        self._discovered = False
+
+    def register(self, name: str) -> Callable[[C], C]:
+        """Class decorator that registers a plugin.
+
+        Raises:
+            PluginError: the name is malformed or taken, or the class breaks the interface.
+        """
+
+        def decorate(cls: C) -> C:
+            self._check(name, cls)
+            self._classes[name] = typing.cast("type[P]", cls)
+            self._origins[name] = f"{cls.__module__}.{cls.__qualname__}"
+            return cls
+
+        return decorate
+
+    def _check(self, name: str, cls: type) -> None:
+        def refuse(fault: str) -> typing.NoReturn:
+            raise PluginError(
+                f"{self.kind} {name!r} ({cls.__module__}.{cls.__qualname__}): {fault}"
+            )
+
+        if not (isinstance(cls, type) and issubclass(cls, self.base)):
+            refuse(f"has to be a subclass of bench.api.{self.base.__name__}")
+        if not NAME.fullmatch(name):
+            refuse("a name is lower-case words of letters and digits joined by hyphens")
+        origin = f"{cls.__module__}.{cls.__qualname__}"
+        if name in self._classes and self._origins[name] != origin:
+            refuse(f"the name is taken by {self._origins[name]}")
+        if fault := fault_of(cls, self.base):
+            refuse(fault)
+        parameters_of(cls)
+
+    def names(self) -> list[str]:
+        """All registered names that are plugins by themselves, sorted; schemes are not."""
+        self._discover()
+        return sorted(name for name, cls in self._classes.items() if not cls.argument)
+
+    def schemes(self) -> list[str]:
+        """The registered names that take something behind a colon, sorted."""
+        self._discover()
+        return sorted(name for name, cls in self._classes.items() if cls.argument)
+
+    def get(self, name: str) -> type[P]:
+        """The class registered under a bare name; of `scheme:argument` it is the scheme's.
+
+        Raises:
+            PluginError: its module was left out; the error says why.
+            UnknownNameError: with the closest names.
+        """
+        self._discover()
+        name = name.partition(":")[0].strip()
+        if name in self._classes:
+            return self._classes[name]
+        if name in self._left_out:
+            raise PluginError(f"{self.kind} {name!r} is not there: {self._left_out[name]}")
+        raise UnknownNameError(self.kind, name, self._classes)
+
+    def knows(self, name: str) -> bool:
+        """Whether a bare name is registered, or is that of a plugin that was left out."""
+        self._discover()
+        return name in self._classes or name in self._left_out
+
+    def create(self, text: str) -> P:
+        """A plugin from its name as written, `name` and `parameters` filled in.
+
+        Raises:
+            UnknownNameError: no such plugin.
+            UsageError: an option that it does not have, a value it does not take, nothing behind
+                the colon of a scheme, or something where there is no scheme.
+        """
+        written = Written.parse(text)
+        cls = self.get(written.name)
+        if cls.argument and not written.argument:
+            raise UsageError(
+                f"{text!r} does not say which one; write {written.scheme}:{cls.argument} "
+                "(see python -m bench list)"
+            )
+        if ":" in written.name and not cls.argument:
+            raise UsageError(
+                f"{self.kind} {written.scheme!r} takes nothing behind a colon ({text})"
+            )
+        bare = f"{written.scheme}:{written.argument}" if cls.argument else written.name
+        known = parameters_of(cls)
+        values: dict[str, Value] = {}
+        for key, value in written.options.items():
+            if key not in known:
+                raise UnknownNameError(f"option of {self.kind} {bare!r}", key, known)
+            values[key] = known[key].read(value, bare)
+        positional = [written.argument] if cls.argument else []
+        try:
+            plugin = cls(*positional, **values)
+        except WinnowError as error:
+            raise UsageError(f"{text}: {error}") from error
+        full = {key: values.get(key, parameter.default) for key, parameter in known.items()}
+        plugin.parameters = full
+        plugin.version = edition(cls, cls.version)
+        options = [
+            f"{key}={parameter.write(full[key])}"
+            for key, parameter in sorted(known.items())
+            if full[key] != parameter.default
+        ]
+        plugin.name = f"{bare}[{','.join(options)}]" if options else bare
+        return plugin
+
+    def _discover(self) -> None:
+        if self._discovered:
+            return
+        self._discovered = True  # before importing: a plugin's module may ask for names itself
+        for module in plugin_modules(self.package):
+            before = dict(self._classes)
+            if fault := module.import_it():
+                self._classes = before  # not half of a file
+                names = module.plugin_names(self.kind)
+                self._leave_out(names, f"{shown(module.path)} is left out: {fault}")
+        for point in importlib.metadata.entry_points(group=self.group):
+            self._load(point)
+
+    def _load(self, point: importlib.metadata.EntryPoint) -> None:
+        """Load one third-party plugin; whatever goes wrong in it stays with it."""
+        try:
+            loaded = point.load()
+            if isinstance(loaded, types.ModuleType):
+                return  # a module registers what it holds by the decorators
+            if loaded not in self._classes.values():
+                self.register(point.name)(loaded)
+        except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+            self._leave_out(
+                {point.name},
+                f"the plugin {point.name!r} of {point.group} ({point.value}) cannot be loaded and "
+                f"is left out: {type(error).__name__}: {error}",
+            )
+
+    def _leave_out(self, names: set[str], reason: str) -> None:
+        """Remember why these names are not there, and say it."""
+        self._left_out |= dict.fromkeys(names, reason)
+        warnings.warn(reason, PluginWarning, stacklevel=2)
+
+
+def fault_of(cls: type[Plugin], base: type[Plugin]) -> str | None:
+    """The first thing about a class that its users could not live with, or None.
+
+    Args:
+        cls: a subclass of the base.
+        base: `bench.api.Defense` or `bench.api.Attack`.
+    """
+    missing = sorted(getattr(cls, "__abstractmethods__", ()))
+    if missing:
+        return f"lacks {', '.join(f'{method}()' for method in missing)}"
+    if not isinstance(getattr(cls, "summary", None), str) or not cls.summary.strip():
+        return "needs a one-line `summary`"
+    if type(cls.version) is not int or cls.version < 0:
+        return f"`version` has to be a whole number from 0 up (got {cls.version!r})"
+    if fault := _signature_fault(cls, base):
+        return fault
+    if cls.argument and not _takes_argument(cls):
+        return "a scheme's `__init__` has to take what stands behind the colon by position"
+    return _attribute_fault(cls, base)
+
+
+def _signature_fault(cls: type, base: type) -> str | None:
+    """Where an overridden method cannot be called as the base class declares it."""
+    for method, declared in inspect.getmembers(base, inspect.isfunction):
+        actual = getattr(cls, method, None)
+        if method.startswith("_") or actual is declared:
+            continue
+        if not callable(actual):
+            return f"{method} has to be a method"
+        wanted = list(inspect.signature(declared).parameters)
+        taken = inspect.signature(actual).parameters
+        if not any(p.kind is p.VAR_KEYWORD for p in taken.values()):
+            for name in wanted[1:]:
+                if name not in taken:
+                    return f"{method}() does not take the argument {name!r}"
+        for name, p in taken.items():
+            given = name in wanted or p.kind in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+            if not given and p.default is p.empty:
+                return f"{method}() needs the argument {name!r}, which it is never given"
+    return None
+
+
+def _attribute_fault(cls: type, base: type) -> str | None:
+    """Where a class attribute is not one of the values that the base class declares."""
+    for attribute, hint in typing.get_type_hints(base).items():
+        allowed = get_args(get_args(hint)[0]) if get_origin(hint) is ClassVar else ()
+        is_choice = get_origin(get_args(hint)[0]) is Literal if allowed else False
+        if is_choice and getattr(cls, attribute) not in allowed:
+            return f"`{attribute}` has to be one of {allowed} (got {getattr(cls, attribute)!r})"
+    norms: object = getattr(cls, "norms", frozenset())
+    if not isinstance(norms, frozenset) or not all(isinstance(norm, Norm) for norm in norms):
+        return f"`norms` has to be a frozenset of bench.threat.Norm (got {norms!r})"
+    return None
+
+
+def _takes_argument(cls: type) -> bool:
+    """Whether `__init__` has a first parameter that can be given by position."""
+    first = list(inspect.signature(inspect.getattr_static(cls, "__init__")).parameters.values())[
+        1:2
+    ]
+    return any(p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD) for p in first)

@@ -1,0 +1,240 @@
+"""The stored runs as tables: all of them, and one of them.
+
+One table over several training seeds: mean and range, and the gain over the twin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from bench.record.statistics import t_interval
+from bench.report.markdown import escape, interval, percent, table
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from bench.record.runs import StoredRun
+    from bench.report.markdown import Summary
+
+
+HEADER = ["run", "date", "data", "norm", "n", "defenses", "status", "size"]
+
+
+def describe(run: StoredRun) -> dict[str, Any]:
+    """A run in a few words, ready for JSON."""
+    found: dict[str, Any] = {
+        "run": run.folder.name,
+        "folder": str(run.folder),
+        "status": run.state,
+        "bytes": run.bytes,
+    }
+    if run.reason:
+        found["reason"] = run.reason
+    if run.record is not None:
+        found |= {
+            "date": run.record.provenance.get("date"),
+            "dataset": run.record.dataset.name,
+            "norm": run.record.norm,
+            "n": run.record.dataset.n,
+            "seed": run.record.seed,
+            "epsilons": run.record.epsilons,
+            "defenses": [name for name, d in run.record.defenses.items() if not d.control],
+        }
+    return found
+
+
+def render_runs(runs: list[StoredRun]) -> str:
+    """One line for each run."""
+    rows = []
+    for found in map(describe, runs):
+        defenses = ", ".join(found.get("defenses", []))
+        rows.append(
+            [
+                escape(found["run"]),
+                escape(found.get("date") or "–"),
+                escape(found.get("dataset", "–")),
+                escape(found.get("norm", "–")),
+                str(found.get("n", "–")),
+                escape(defenses or "–"),
+                escape(found["status"]),
+                megabytes(found["bytes"]),
+            ]
+        )
+    return table(HEADER, rows, text=frozenset(HEADER) - {"n", "size"})
+
+
+def megabytes(size: int) -> str:
+    """Bytes as people read them."""
+    return f"{size / 1e6:,.1f} MB" if size >= 50_000 else f"{size / 1e3:,.1f} kB"
+
+
+def status_of(run: StoredRun) -> dict[str, Any]:
+    """What a run has, what is unfinished, and what continues it; ready for JSON."""
+    found = describe(run)
+    if run.record is None:
+        return found
+    cells = run.record.cells
+    unfinished = [
+        {"defense": c.defense, "attack": c.attack, "epsilon": c.epsilon, "status": c.status,
+         "reason": c.reason}
+        for c in cells if c.status in ("failed", "incomplete")
+    ]  # fmt: skip
+    whole = run.state == "complete" and not unfinished
+    return found | {
+        "cells": dict(sorted(Counter(cell.status for cell in cells).items())),
+        "attacks": {
+            name: sorted({c.attack for c in cells if c.defense == name and c.status == "ok"})
+            for name in run.record.defenses
+        },
+        "unfinished": unfinished,
+        "command": run.record.provenance.get("command"),
+        "continue": None if whole else run.record.provenance.get("command"),
+    }
+
+
+def render_run(run: StoredRun, summary: Summary | None) -> str:
+    """One run: its figures, where it has some, and what is missing of it."""
+    found = status_of(run)
+    lines = [f"# Run {escape(found['run'])}", "", f"Status: {found['status']}."]
+    if run.reason:
+        lines[-1] += f" {escape(run.reason)}"
+    if run.record is None:
+        return "\n".join(lines) + "\n"
+    cells = ", ".join(f"{count} {status}" for status, count in found["cells"].items())
+    lines += [
+        "",
+        f"{escape(found['dataset'])}, {escape(found['norm'])}, n = {found['n']}, seed "
+        f"{found['seed']}, ε = {escape(', '.join(found['epsilons']))}; {escape(found['date'])}, "
+        f"{megabytes(found['bytes'])}. Cells: {cells}.",
+        "",
+        f"Command: `{_code(found['command'])}`",
+    ]
+    if summary is not None:
+        lines += ["", _figures(summary)]
+    if found["unfinished"]:
+        rows = [
+            [escape(cell[key]) for key in ("defense", "attack", "epsilon", "status", "reason")]
+            for cell in found["unfinished"]
+        ]
+        header = ["defense", "attack", "ε", "status", "reason"]
+        lines += ["", "Unfinished:", "", table(header, rows, text=frozenset(header))]
+    if found["continue"]:
+        lines += ["", f"Continue it: `{_code(found['continue'])}`"]
+    return "\n".join(lines) + "\n"
+
+
+def _code(text: object) -> str:
+    """Text between backticks, in one line."""
+    return " ".join(str(text).replace("`", "'").split())
+
+
+def _figures(summary: Summary) -> str:
+    headline = summary["headline"]
+    header = ["defense", "clean %", f"worst case % at ε = {escape(headline)}", "verdict", "attacks"]
+    rows = [
+        [
+            escape(name),
+            percent(part["clean_accuracy"]),
+            interval(part["worst_case"][headline]),
+            escape((part.get("verdict") or {}).get("level", "–")),
+            str(len(part["attacks"])),
+        ]
+        for name, part in summary["defenses"].items()
+    ]
+    return table(header, rows, text=frozenset({"defense", "verdict"}))
+
+
+def render_seeds(summaries: Mapping[int, Summary]) -> str:
+    """Markdown: a row for each defense over all seeds, and below one for each of its seeds.
+
+    Args:
+        summaries: training seed to `summary.json`, all of one command.
+    """
+    first = next(iter(summaries.values()))
+    headline = first["headline"]
+    pooled, single = [], []
+    sentences = []
+    for name in first["defenses"]:
+        entries = {seed: summary["defenses"][name] for seed, summary in summaries.items()}
+        worst = {seed: entry["worst_case"][headline] for seed, entry in entries.items()}
+        robust = [entry["robust_accuracy"] for entry in worst.values()]
+        pooled.append(
+            [
+                escape(name),
+                _mean_and_range([entry["clean_accuracy"] for entry in entries.values()]),
+                f"**{_mean_and_range(robust)}**",
+                ", ".join(dict.fromkeys(escape(_level(entry)) for entry in entries.values())),
+            ]
+        )
+        single += [
+            [
+                escape(name),
+                str(seed),
+                percent(entry["clean_accuracy"]),
+                interval(worst[seed]),
+                escape(_level(entry)),
+                entry["weights_digest"][:8],
+                summaries[seed]["run"][:8],
+            ]
+            for seed, entry in entries.items()
+        ]
+        sentences += gain(name, list(entries.values()))
+    over = ", ".join(map(str, summaries))
+    lines = [
+        f"## {escape(first['dataset'])}, {escape(first['norm'])} ε = {escape(headline)}, "
+        f"training seeds {over}",
+        "",
+        table(
+            ["defense", "clean %, mean (range)", "worst case %, mean (range)", "verdicts"],
+            pooled,
+            text=frozenset({"defense", "verdicts"}),
+        ),
+        "",
+        *(line for sentence in sentences for line in (sentence, "")),
+        table(
+            ["defense", "seed", "clean %", "worst case % (95 %)", "verdict", "checkpoint", "run"],
+            single,
+            text=frozenset({"defense", "verdict", "checkpoint", "run"}),
+        ),
+        "",
+        f"n = {first['n']}: the same examples for every seed. Ranges are the lowest and the "
+        "highest of the seeds.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def gain(name: str, entries: Sequence[dict[str, Any]]) -> list[str]:
+    """What the seeds together say of a defense and its twin; empty where some seed lacks a twin.
+
+    Args:
+        name: of the defense.
+        entries: its part of each summary.
+    """
+    comparisons = [entry.get("comparison") for entry in entries]
+    differences = [c["difference"] for c in comparisons if c is not None]
+    if not differences or len(differences) < len(entries):
+        return []
+    twin = next(c["twin"] for c in comparisons if c is not None)
+    mean, low, high = t_interval(differences)
+    points = f"{100 * mean:+.1f} points"
+    each = ", ".join(f"{100 * value:+.1f}" for value in differences)
+    said = f"{escape(name)} against its twin {escape(twin)}: {points} (by seed {each})."
+    if math.isfinite(low):
+        zero = "excludes" if low > 0 or high < 0 else "includes"
+        said += (
+            f" 95 % t-interval over {len(differences)} training seeds: {100 * low:+.1f} to "
+            f"{100 * high:+.1f}, which {zero} no difference at all."
+        )
+    return [said]
+
+
+def _mean_and_range(values: Sequence[float]) -> str:
+    mean = math.fsum(values) / len(values)
+    return f"{percent(mean)} ({percent(min(values))}–{percent(max(values))})"
+
+
+def _level(entry: dict[str, Any]) -> str:
+    level: str = (entry.get("verdict") or {}).get("level", "–")
+    return level

@@ -1,0 +1,119 @@
+"""What a run will cost, by a pilot: the same run on a few of its examples.
+
+Estimates of single attacks are upper bounds; how much is broken early decides what a run really
+takes, and no one knows it before attacking.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.api import Cost
+from bench.run import run
+from bench.run.prepare import Prepared, assemble
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.matrix.fill import Observer
+
+#: Examples of a pilot: one in so many of the run's, at least the second number.
+ONE_IN, FEWEST = 10, 10
+
+
+#: Repetitions of a pass when it is timed.
+REPEATS = 5
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a run will take, as far as a pilot tells."""
+
+    cost: Cost
+    """Forwards and backwards, escalation and examination included."""
+    seconds: float
+    """Wall-clock, on this machine as busy as it is now."""
+    pilot: int
+    """Examples that the pilot attacked."""
+
+
+def predict(prepared: Prepared, observer: Observer | None = None) -> Prediction:
+    """Run the first examples in a folder of its own, which is removed, and scale.
+
+    Passes grow with the examples. Time grows with the number of shards, and within a shard as one
+    forward of the model does from the pilot's batch to the shard's, since an attack makes as many
+    calls whatever its batch. What the pilot took beyond its tasks is taken once.
+
+    Raises:
+        ModelError: a defense does not answer with finite logits (N, classes).
+        StoreError: nothing can be written to the folder of temporary files.
+    """
+    n = prepared.setting.n
+    count = min(n, max(FEWEST, n // ONE_IN))
+    with tempfile.TemporaryDirectory() as scratch:
+        pilot = _pilot(prepared, count, Path(scratch))
+        started = time.perf_counter()
+        summary = run(pilot, observer).summary
+        elapsed = time.perf_counter() - started
+    costs = [d["cost"] for g in ("defenses", "controls") for d in summary[g].values()]
+    forwards, backwards, busy = (
+        sum(cost[key] for cost in costs) for key in ("forwards", "backwards", "seconds")
+    )
+    size = min(prepared.setting.shard_size, n)
+    growth = _growth(prepared, min(count, size), size) * n / size
+    around = max(0.0, elapsed - busy / prepared.workers)
+    seconds = busy * max(1.0, growth) / prepared.workers + around
+    return Prediction(Cost(forwards, backwards) * (n / count), seconds, count)
+
+
+def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
+    """The same run on the first `count` of its examples."""
+    escalation = prepared.escalation_budget * count // prepared.setting.n
+    config = dataclasses.replace(
+        prepared.config, out=folder, budget=None, escalation_budget=escalation
+    )
+    return assemble(
+        config,
+        prepared.examples.take(range(count)),
+        source=prepared.dataset.source,
+        family=prepared.dataset.family,
+        epsilons=list(prepared.setting.epsilons),
+        contenders=prepared.contenders,
+        attacks=prepared.attacks,
+        device=prepared.device,
+        sources=prepared.sources,
+    )
+
+
+def _growth(prepared: Prepared, few: int, many: int) -> float:
+    """How much longer a forward of `many` examples takes than one of `few`; the median defense."""
+    from bench.models.counted import one_thread
+
+    ratios = []
+    for contender in prepared.contenders:
+        model = contender.loader().to(prepared.device).eval()
+        inputs = prepared.examples.inputs[:many].to(prepared.device)
+        with one_thread(prepared.device):
+            ratios.append(_seconds(model, inputs) / _seconds(model, inputs[:few]))
+    return statistics.median(ratios)
+
+
+def _seconds(model: nn.Module, inputs: Tensor) -> float:
+    """Of one forward; the fastest of some."""
+    import torch
+
+    def once() -> float:
+        started = time.perf_counter()
+        model(inputs)
+        if inputs.is_cuda:
+            torch.cuda.synchronize()
+        return time.perf_counter() - started
+
+    with torch.no_grad():
+        return min(once() for _ in range(REPEATS))

@@ -1,0 +1,187 @@
+"""`run.json` of a prepared run: what it asked for, what became of it, and where it comes from."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any, Literal
+
+from bench import registry
+from bench.data import headline
+from bench.record.schema import CellRecord, RunRecord, provenance
+from bench.threat import Epsilon, Norm
+from bench.trust import (
+    Case,
+    attack_marks,
+    compare,
+    evidence_of,
+    verdict,
+)
+from bench.trust.case import CLEAN
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from bench.record.results import CellResult
+    from bench.run.prepare import Prepared
+
+RunStatus = Literal["running", "complete", "interrupted", "failed"]
+
+
+def record_of(
+    prepared: Prepared, previous: RunRecord | None, cells: Sequence[CellRecord], status: RunStatus
+) -> RunRecord:
+    """`run.json`: these cells, and those that earlier commands added to the same run.
+
+    Args:
+        prepared: the run.
+        previous: what is stored of it.
+        cells: what became of those asked for.
+        status: of the run.
+    """
+    config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
+    merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
+    merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
+    own = {
+        c.target.name: c.record.model_copy(update={"control": c.control})
+        for c in prepared.contenders
+    }
+    escalates = config.examine and config.escalate
+    budget = prepared.escalation_budget if escalates else None
+    stored = map(Epsilon.parse, previous.epsilons if previous else [])
+    epsilons = Epsilon.parse_many([*stored, *setting.epsilons])
+    extended = previous if imports else None
+    if extended and status == "complete":  # what the run's own command left is still to do
+        status = "complete" if extended.status == "complete" else "interrupted"
+    return RunRecord(
+        id=prepared.id,
+        status=status,
+        dataset=prepared.dataset,
+        norm=config.norm.value,
+        seed=config.seed,
+        epsilons=[epsilon.text for epsilon in epsilons],
+        headline=headline(prepared.dataset.family, config.norm, epsilons).text,
+        shard_size=setting.shard_size,
+        judging=setting.judging,
+        defenses=(previous.defenses if previous else {}) | own,
+        examined=config.examine or (previous is not None and previous.examined),
+        suites=_whole_suites({cell.attack for cell in merged.values()}, config.norm),
+        sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
+        limit=extended.limit if extended else config.budget,
+        budget=budget if budget is not None or previous is None else previous.budget,
+        cells=sorted(merged.values(), key=_place),
+        provenance=_provenance(prepared, previous, imports),
+    )
+
+
+def _imports(prepared: Prepared) -> dict[str, dict[str, Any]]:
+    """The files that stand among its attacks, by attack."""
+    return {
+        attack.name: {
+            **attack.parameters,
+            "examples": len(prepared.candidates[attack.name].index),
+            "command": prepared.config.command,
+        }
+        for attack in prepared.attacks
+        if attack.name in prepared.candidates
+    }
+
+
+def _provenance(
+    prepared: Prepared, previous: RunRecord | None, imports: dict[str, Any]
+) -> dict[str, Any]:
+    """Where the figures come from, and the sources and imported files of earlier commands.
+
+    A file that is added leaves the command there that continues the run.
+    """
+    earlier = previous.provenance if previous else {}
+    found = provenance(device=prepared.device, command=prepared.config.command)
+    if previous and imports:
+        found = dict(earlier)
+    sources = {c.target.name: c.record.weights_digest for c in prepared.sources}
+    for key, own in (("sources", sources), ("imports", imports)):
+        if together := earlier.get(key, {}) | own:
+            found[key] = together
+    return found
+
+
+def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
+    """The suites all of whose attacks are among these; not `all`, which is the worst case."""
+    members = {
+        name: [attack.name for attack in registry.create_attacks(name, norm)]
+        for name in registry.suites
+        if name != "all"
+    }
+    return {name: names for name, names in members.items() if attacks.issuperset(names)}
+
+
+def _place(cell: CellRecord) -> tuple[str, str, Fraction]:
+    """The order of cells in a record, whatever the order of the commands that filled them."""
+    return cell.defense, cell.attack, Fraction(cell.epsilon)
+
+
+def cases(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Case]:
+    """What the examination has to know of each defense of a run, its twin's included."""
+    alone = {name: _case(record, name, results[name]) for name in record.defenses}
+    return {
+        name: replace(case, twin=alone.get(record.defenses[name].twin or ""))
+        for name, case in alone.items()
+    }
+
+
+def _case(record: RunRecord, name: str, results: list[CellResult]) -> Case:
+    cells, further = {}, []
+    broken: dict[int, set[int]] = defaultdict(set)
+    for result in results:
+        attack, _, repeat = result.cell.attack.partition("#")
+        if result.cell.scope == "check" or (
+            result.cell.scope == "all" and result.cell.source == "inferred"
+        ):
+            further.append(result.frame)
+        else:
+            cells[attack, result.cell.epsilon, int(repeat or 0)] = result.frame
+        if result.cell.round:
+            broken[result.cell.round] |= set(result.frame.index[result.frame["broken"]])
+    mine = [cell for cell in record.cells if cell.defense == name]
+    wrong = set(cells[CLEAN].index[cells[CLEAN]["broken"]]) if CLEAN in cells else set()
+    return Case(
+        name=name,
+        norm=Norm(record.norm),
+        n=record.dataset.n,
+        classes=len(record.dataset.class_names),
+        headline=Epsilon.parse(record.headline),
+        epsilons=tuple(map(Epsilon.parse, record.epsilons)),
+        cells=cells,
+        further=further,
+        failures=[(c.attack, c.epsilon, c.reason) for c in mine if c.status == "failed"],
+        flags={result.cell.attack: result.flags for result in results},
+        rounds=tuple(len(broken[number] - wrong) for number in sorted(broken)),
+        shape=record.dataset.shape,
+    )
+
+
+def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, dict[str, Any]]:
+    """Evidence, verdict, marks and comparison with the twin, of each defense, ready for JSON."""
+    found: dict[str, dict[str, Any]] = {}
+    if not record.examined:
+        return found
+    for name, case in cases(record, results).items():
+        if CLEAN not in case.cells:
+            continue
+        evidence = evidence_of(case)
+        comparison, ruling = compare(case), verdict(evidence, case)
+        found[name] = {
+            "evidence": [item.to_json() for item in evidence],
+            "verdict": ruling.to_json(),
+            # Gathered at the headline epsilon; elsewhere only a figure at chance needs no doubt.
+            "verdicts": {
+                epsilon.text: "credible"
+                if replace(case, headline=epsilon).at_chance
+                else ruling.level
+                for epsilon in case.epsilons
+            },
+            "marks": attack_marks(case, evidence),
+            "comparison": comparison.to_json() if comparison else None,
+        }
+    return found

@@ -1,0 +1,169 @@
+"""What an attack has to keep, check by check: `CHECKS` is the list."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from bench import registry
+from bench.api import Proposal
+from bench.errors import AttackError
+from bench.matrix.judge import check_candidates
+from bench.models.checkpoints import weights_digest
+from bench.testing.attack_subject import CLASSES, COUNT, SHAPE, AttackSubject, Trial, attempt
+from bench.testing.conformance import Check, NotApplicableError, read_back
+from bench.threat import Norm
+
+
+def _name(subject: AttackSubject) -> str | None:
+    return read_back(registry.attacks, subject.plugin)
+
+
+def _norms(subject: AttackSubject) -> str | None:
+    for norm in Norm:
+        said = subject.plugin.why_not(norm=norm, shape=SHAPE, classes=CLASSES)
+        if said is not None and not (isinstance(said, str) and said.strip()):
+            return f"why_not says {said!r} of {norm}, which is no reason"
+        if subject.plugin.kind == "fixed" and norm not in subject.plugin.norms and said is None:
+            return f"it does not search in {norm}, and why_not says nothing about it"
+    return None
+
+
+def _runs(subject: AttackSubject) -> str | None:
+    subject.norms  # noqa: B018 - or there is nothing to look at
+    for where, trial in subject.attempts():
+        try:
+            proposal = trial().proposal
+        except NotApplicableError as error:
+            return f"{where}: {error}"
+        if not isinstance(proposal, Proposal):
+            return f"{where}: run() returned {type(proposal).__name__}"
+    return None
+
+
+def _proposal(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        candidates = trial.proposal.candidates
+        try:
+            check_candidates(candidates, trial.inputs)
+        except AttackError as error:
+            return f"{where}: {error}"
+        if not bool(candidates.isfinite().all()):
+            return f"{where}: candidates contain NaN or infinity"
+        if candidates.requires_grad:
+            return f"{where}: candidates carry a graph"
+        for key, values in trial.proposal.extra.items():
+            if len(values) != len(candidates):
+                return f"{where}: extra[{key!r}] has {len(values)} values for {len(candidates)}"
+    return None
+
+
+def _usable(subject: AttackSubject) -> list[tuple[str, Trial]]:
+    """The trials whose candidates can be judged."""
+    if _proposal(subject):
+        raise NotApplicableError("its candidates cannot be judged")
+    return subject.done()
+
+
+def _problem_unchanged(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        if not torch.equal(trial.problem.inputs, trial.inputs):
+            return f"{where}: it changed problem.inputs in place"
+        if not torch.equal(trial.problem.labels, trial.labels):
+            return f"{where}: it changed problem.labels in place"
+    return None
+
+
+def _model_unchanged(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        module = trial.problem.model.module
+        assert isinstance(module, nn.Module)
+        if weights_digest(module) != weights_digest(trial.model):
+            return f"{where}: it changed the model's weights"
+        if any(m.training for m in trial.problem.model.modules()):
+            return f"{where}: it left the model in training mode"
+        if any(parameter.requires_grad for parameter in module.parameters()):
+            return f"{where}: it left parameters that require gradients"
+    return None
+
+
+def _ball(subject: AttackSubject) -> str | None:
+    for where, trial in _usable(subject):
+        outside = int((trial.wrong() & ~trial.inside()).sum())
+        if outside and trial.problem.epsilon is None:
+            return f"{where}: {outside} misclassified candidates lie outside the box [0, 1]"
+        if outside:
+            threat = f"{trial.problem.norm} {trial.problem.epsilon}"
+            return f"{where}: {outside} misclassified candidates lie outside the box or {threat}"
+    return None
+
+
+def _same_seed(subject: AttackSubject) -> str | None:
+    first = subject.trial()
+    again = attempt(subject.create(), subject.norms[0], False, COUNT)
+    return _unlike(first, again, "a second instance with the same seed finds others")
+
+
+def _no_state(subject: AttackSubject) -> str | None:
+    first = subject.trial()
+    subject.trial(robust=True)
+    again = attempt(subject.plugin, subject.norms[0], False, COUNT)
+    return _unlike(first, again, "after other examples the same instance finds others")
+
+
+def _unlike(first: Trial, again: Trial, what: str) -> str | None:
+    a, b = first.proposal, again.proposal
+    if again.error:
+        return f"run() raised {again.error}, which it had not before"
+    if not torch.equal(a.candidates, b.candidates):
+        rows = int((a.candidates != b.candidates).flatten(1).any(dim=1).sum())
+        return f"{what}: {rows} of {len(a.candidates)} candidates differ"
+    return None
+
+
+def _settings_kept(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        for name, value in trial.settings.items():
+            if trial.after[name] != value:
+                return f"{where}: it left the {name} at {trial.after[name]} (was {value})"
+    return None
+
+
+def _cost(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        norm = trial.problem.norm
+        cost = subject.plugin.cost(norm=norm, shape=SHAPE, classes=CLASSES)
+        taken = trial.passes * (1 / len(trial.inputs))
+        for word, took, said in (
+            ("forwards", taken.forwards, cost.forwards),
+            ("backwards", taken.backwards, cost.backwards),
+        ):
+            if took > said:
+                return f"{where}: {took:g} {word} for an example, and cost() says {said:g}"
+    return None
+
+
+CHECKS: tuple[Check[AttackSubject], ...] = (
+    Check("name", "Its name, and each option written out, is read back as the same attack",
+        "give every parameter of __init__ a type, and a default that can be written", _name),
+    Check("norms", "why_not() gives a reason for every norm that it does not search in",
+        "call super().why_not(…) where you write your own, and return None or a sentence", _norms),
+    Check("runs", "run() returns a bench.api.Proposal: in each norm, on many examples and on one",
+        "write for N = 1 too (no squeeze()), and for batches in which nothing breaks", _runs),
+    Check("proposal", "Candidates are finite floats of the inputs' shape, without a graph",
+        "where nothing was found propose the input; detach(); one value of extra each", _proposal),
+    Check("problem-unchanged", "The inputs and labels that it was given are left as they are",
+        "clone() before changing in place", _problem_unchanged),
+    Check("model-unchanged", "The model is left as it was: weights, eval mode, frozen",
+        "leave the model's parameters and mode alone; copy it to change it", _model_unchanged),
+    Check("ball", "What it proposes as broken lies within epsilon and in the box, unprojected",
+        "end in ThreatModel(norm, epsilon).project(inputs, candidates)", _ball),
+    Check("same-seed", "The same seed gives the same candidates",
+        "draw from the global generators, which are seeded, or seed by problem.seed", _same_seed),
+    Check("keeps-no-state", "What it finds does not depend on what it was asked before",
+        "keep nothing in self in run(): one instance serves many shards", _no_state),
+    Check("settings-kept", "Settings of the whole process are left as they were",
+        "put them back in a finally clause, or use a context manager", _settings_kept),
+    Check("cost", "cost() is at least what it takes for an example, forwards and backwards apart",
+        "count every call of the model, those after the last step included", _cost),
+)  # fmt: skip
