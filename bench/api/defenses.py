@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Weights:
     """Where the weights of a defense are that brings its own."""
 
-    source: str
+    origin: str
     """For records and tables; it holds no path of this machine."""
     files: tuple[Path, ...] = ()
     """safetensors, or torch files that load with `weights_only=True`; none where the module that
@@ -47,7 +47,7 @@ class Offer(NamedTuple):
 class Published:
     """What others published of a defense, accuracies as fractions of 1; None where they did not."""
 
-    source: str
+    by: str
     """Who published it."""
     norm: str
     epsilon: str
@@ -61,6 +61,11 @@ class Published:
     """The lowest robust accuracy that anybody found."""
     unreliable: bool = False
     """Whether AutoAttack's figure is marked as one not to be relied on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `run.json` and `summary.json`."""
+        fields = dict(vars(self))
+        return {"source": fields.pop("by"), **fields}
 
 
 class Recipe(ABC):

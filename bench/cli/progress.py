@@ -82,7 +82,7 @@ class RunProgress:
     def done(self, result: TaskResult, robust: float) -> None:
         """A task ended."""
         self._done += _weight(result.task)
-        self._robust[result.task.target] = robust
+        self._robust[result.task.cell.defense] = robust
         for key, _ in result.task.cells:
             self._open[key] -= 1
             self._cells_done += self._open[key] == 0

@@ -15,7 +15,7 @@ from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.run import Result
-    from bench.run.forecast import Prediction
+    from bench.run.forecast import Forecast
     from bench.run.prepare import Prepared, RunConfig
 
 
@@ -103,7 +103,7 @@ def run(
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
     from bench.run import run as execute
-    from bench.run.forecast import predict
+    from bench.run.forecast import forecast
     from bench.run.prepare import RunConfig, prepare
     from bench.threat import Norm
 
@@ -148,7 +148,7 @@ def run(
         notes.print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
         try:
             with RunProgress(notes, prepared.headline.text) as progress:
-                _print_prediction(console, predict(prepared, progress))
+                _print_prediction(console, forecast(prepared, progress))
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
         return
@@ -196,12 +196,11 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
         f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
         f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
     )
-    for cell in prepared.cells:
-        reason = f"  skipped: {cell.skipped}" if cell.skipped else ""
-        console.print(
-            f"  {cell.target.name} × {cell.attack_name} @ {cell.epsilon}{reason}", markup=False
-        )
-    runnable = sum(not cell.skipped for cell in prepared.cells)
+    for planned in prepared.cells:
+        reason = f"  skipped: {planned.why_not.reason}" if planned.why_not else ""
+        cell = planned.cell
+        console.print(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{reason}", markup=False)
+    runnable = sum(planned.why_not is None for planned in prepared.cells)
     cost = prepared.cost
     console.print(
         f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
@@ -215,10 +214,10 @@ def _print_plan(console: Console, prepared: Prepared) -> None:
         )
 
 
-def _print_prediction(console: Console, prediction: Prediction) -> None:
-    cost, seconds = prediction.cost, round(prediction.seconds)
+def _print_prediction(console: Console, expected: Forecast) -> None:
+    cost, seconds = expected.cost, round(expected.seconds)
     console.print(
-        f"expected by a pilot on {prediction.pilot} examples, examination and escalation included: "
+        f"expected by a pilot on {expected.pilot} examples, examination and escalation included: "
         f"{cost.forwards:,.0f} forward and {cost.backwards:,.0f} backward passes, "
         f"about {seconds // 60}:{seconds % 60:02d} min"
     )

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from bench import registry
 from bench.data import default_epsilons
 from bench.errors import UsageError
-from bench.models.contenders import resolve
+from bench.models.contenders import Lineup
 from bench.models.counted import CountedModel
 from bench.record.files import write_bytes
 from bench.record.schema import version_of
@@ -184,11 +184,11 @@ def load_subjects(
         raise UsageError("no defense given; name one, such as --defense kwta")
     return [
         Subject(
-            contender.target.name,
+            contender.name,
             contender.record.weights_digest,
-            CountedModel(contender.loader(), examples.classes, BATCH, device),
+            CountedModel(contender.load(), examples.classes, BATCH, device),
         )
-        for contender in resolve(names, source, examples, checkpoints)
+        for contender in Lineup(source, examples, checkpoints).asked(names)
     ]
 
 

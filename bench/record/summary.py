@@ -11,10 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from bench.record.outcomes import Totals
 from bench.record.results import (
-    CLEAN,
     CellResult,
     broken_within,
-    checked,
     checks,
     correct_within,
     critical_distances,
@@ -23,7 +21,7 @@ from bench.record.results import (
     row_broken,
     sweep_report,
 )
-from bench.record.schema import SCHEMA_VERSION
+from bench.record.schema import CLEAN, SCHEMA_VERSION
 from bench.record.statistics import wilson
 from bench.threat import Epsilon
 
@@ -78,7 +76,7 @@ def _defense(
     entry = record.defenses[name]
     n = record.dataset.n
     cells = [cell for cell in record.cells if cell.defense == name]
-    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results}
+    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results if not r.cell.repeat}
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:
@@ -117,14 +115,14 @@ def _defense(
         else [float(d) if np.isfinite(d) else None for d in critical],
         **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
-            {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
+            {"attack": c.label, "epsilon": c.epsilon, "cause": c.cause, "reason": c.reason}
             for c in cells
             if c.status in ("failed", "incomplete")
         ],
         "skipped": [
-            {"attack": attack, "reason": reason}
-            for attack, reason in sorted(
-                {(c.attack, c.reason) for c in cells if c.status == "skipped"}
+            {"attack": attack, "cause": cause, "reason": reason}
+            for attack, cause, reason in sorted(
+                {(c.label, c.cause, c.reason) for c in cells if c.status == "skipped"}
             )
         ],
     }
@@ -234,9 +232,10 @@ def _attack(
     n = record.dataset.n
     entry: dict[str, Any] = {
         "status": cell.status,
+        "cause": cell.cause,
         "reason": cell.reason,
         "scope": cell.scope,
-        "source": cell.source,
+        "source": "inferred" if cell.inferred else "attacked",
         "escalated": cell.round > 0,
         "robust_accuracy": None,
         "low": None,
@@ -252,17 +251,17 @@ def _attack(
     own = [result]
     if cell.scope == "remaining":
         place = cell.attack, cell.epsilon
-        own += [r for r in checks(results) if (checked(r), r.cell.epsilon) == place]
+        own += [r for r in checks(results) if (r.cell.attack, r.cell.epsilon) == place]
     entry |= {
         "attacked": sum(int(r.frame["attacked"].sum()) for r in own),
         "broken": sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in own),
-        "flags": sorted({flag for r in own for flag in r.flags}),
+        "flags": sorted({flag.sentence for r in own for flag in r.flags}),
         **_cost(sum((r.totals for r in own), start=Totals())),
     }
     if cell.scope == "all":
         frame = result.frame
         wrong = float((frame["wrong_draws"] / frame["draws"]).sum())
-        if cell.source == "inferred":  # of a deterministic defense only
+        if cell.inferred:  # of a deterministic defense only
             wrong = float(row_broken(result, results, record.norm).sum())
         entry |= proportion(n - wrong, n)
     return entry

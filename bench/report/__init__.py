@@ -22,6 +22,7 @@ from bench.record.summary import proportion
 from bench.report.markdown import (
     Summary,
     caveats,
+    cause_of,
     escape,
     interval,
     percent,
@@ -50,10 +51,6 @@ HEADER = [
     "checkpoint",
     "run",
 ]
-
-
-#: How the reason begins for which an attack was skipped that another defense may have had.
-INAPPLICABLE = "the defense "
 
 
 TEXT = frozenset({"verdict", "defense", "architecture", "lowest row", "checkpoint", "run"})
@@ -85,7 +82,7 @@ class Entry(NamedTuple):
             and not cells[headline]["escalated"]
             and (
                 cells[headline]["status"] != "skipped"
-                or cells[headline]["reason"].startswith(INAPPLICABLE)
+                or cause_of(cells[headline]) == "inapplicable"
             )
         )
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from bench.record.schema import older_cause
+
 Summary = dict[str, Any]
-#: How the reason begins for which a stronger attack was left out of an escalation.
-LEFT_OUT = "escalation would need"
 #: Marks a figure in which some outcomes follow from another epsilon.
 INFERRED = " ‡"
 
@@ -42,6 +42,13 @@ def interval(entry: dict[str, Any]) -> str:
     most = entry.get("majority_accuracy")
     beside = "" if most is None else f", right in most draws {percent(most)}"
     return f"{percent(entry['robust_accuracy'])} ({low}–{high}{beside})"
+
+
+def cause_of(item: dict[str, Any]) -> str:
+    """Why a cell of a summary has no figure; of an older one, as its words told."""
+    if "cause" in item:
+        return str(item["cause"])
+    return older_cause(item.get("status", "skipped"), item["reason"])
 
 
 def render_matrix(summary: Summary, name: str) -> str:
@@ -253,7 +260,7 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [i["attack"] for i in defense["skipped"] if i["reason"].startswith(LEFT_OUT)]
+    beyond = [i["attack"] for i in defense["skipped"] if cause_of(i) == "escalation-budget"]
     if beyond:
         lines += [
             "",
@@ -273,7 +280,7 @@ def _notes(defense: dict[str, Any]) -> list[str]:
     notes += [
         f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
         for item in defense["skipped"]
-        if not item["reason"].startswith(LEFT_OUT)
+        if cause_of(item) != "escalation-budget"
     ]
     flags: dict[tuple[str, str], list[str]] = {}
     for attack, cells in defense["attacks"].items():
