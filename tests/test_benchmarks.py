@@ -67,7 +67,7 @@ def right(defense: str, n: int) -> int:
     prepared = prepare(RunConfig(defenses=(defense,), n=n, device="cpu", twins=False))
     examples = prepared.examples
     with torch.no_grad():
-        predicted = prepared.contenders[0].loader()(examples.inputs).argmax(dim=1)
+        predicted = prepared.contenders[0].load()(examples.inputs).argmax(dim=1)
     return int((predicted == examples.labels).sum())
 
 

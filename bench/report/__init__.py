@@ -21,8 +21,8 @@ from bench.record.store import open_run
 from bench.record.summary import proportion
 from bench.report.markdown import (
     Summary,
-    caveats,
     cause_of,
+    caveats,
     escape,
     interval,
     percent,

@@ -137,10 +137,11 @@ class Case:
         return self.frame(attack, self.headline.text, repeat)
 
     def measured(self, column: str, repeat: int = 0) -> tuple[str, pd.DataFrame] | None:
-        """The probe that measured a column at the headline epsilon, and its cell."""
+        """The probe that measures a column at the headline epsilon, and its cell."""
         for place, frame in self.frames.items():
             here = (place.epsilon, place.repeat) == (self.headline.text, repeat)
-            if here and self.approach(place.attack) == "probe" and f"extra_{column}" in frame:
+            probes = self.approach(place.attack) == "probe"
+            if here and probes and column in self.declared(place.attack).traces:
                 return place.attack, frame
         return None
 

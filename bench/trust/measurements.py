@@ -102,7 +102,7 @@ class Probed:
             against = self.find(frame)
             words = self.words.format(len(against))
             return self.check.counted(against, n, words, threshold=self.enough(case, n))
-        if not n:
+        if f"extra_{self.column}" not in frame:
             return self.check.not_run("no example was attacked")
 
         def at(repeat: int) -> set[int] | None:

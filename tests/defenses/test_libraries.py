@@ -67,7 +67,7 @@ def test_torchvision_takes_weights_from_torch_hub_s_cache(tmp_path: Path) -> Non
 
     assert found is not None
     assert found.files == (place,)
-    assert str(tmp_path) not in found.source
+    assert str(tmp_path) not in found.origin
     fresh = defense.build(**made)
     state = defense.adapt([torch.load(place, weights_only=True)], fresh)
     fresh.load_state_dict(state)
