@@ -47,7 +47,7 @@ class RunProgress:
         self._started = time.monotonic()
         self._last_line = self._started
         self._progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.fields[cells]}"),
