@@ -140,15 +140,13 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
             epsilons=[problem.epsilon],
             seed=problem.seed,
         )
-    queries = attack.parameters.get("queries")
     return peers.by_autoattack(
         module,
         problem.inputs,
         problem.labels,
         epsilon=problem.epsilon,
         seed=problem.seed,
-        members=[attack.name.partition("[")[0]],
-        queries=None if queries is None else int(queries),
+        row=attack,
     )
 
 
