@@ -177,14 +177,15 @@ def verdict(who: str, ratio: float, of: str, *, even: float = EVEN) -> str:
     return f"{who} {outcome}: {ratio:.2f} times {of}."
 
 
-def surroundings(device: str = "cpu", **facts: object) -> str:
+def surroundings(device: str = "cpu", threads: int = 1, **facts: object) -> str:
     """Machine, device, versions and what else a table's figures depend on, such as n and seed."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     machine = f"{device_name('cpu')}, {os.cpu_count()} cores{load}, {platform.system()}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in NOTED)
     told = ", ".join(f"{name} = {value}" for name, value in facts.items())
     gpu = device != "cpu"
-    on = f"{device}, {device_name(device)}" if gpu else "cpu, one thread; on a GPU: not measured"
+    cpu = f"cpu, {threads} thread(s); on a GPU: not measured"
+    on = f"{device}, {device_name(device)}" if gpu else cpu
     return (
         f"Machine: {machine} {platform.machine()}; device: {on}.\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"
