@@ -6,9 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from bench.cli.options import DatasetName, DefenseNames, DeviceName, interruptible, parse_seeds
+from bench.cli.options import (
+    DatasetName,
+    DefenseNames,
+    DeviceName,
+    interruptible,
+    notes,
+    parse_seeds,
+)
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -69,7 +75,7 @@ def train(
         for each in chosen:
             made = []
             for seed in numbers:
-                with TrainingProgress(Console(stderr=True), each.name) as progress:
+                with TrainingProgress(notes(), each.name) as progress:
                     trained = execute(
                         each,
                         source,
