@@ -37,6 +37,7 @@ from measuring import (
     timed,
     verdict,
 )
+from peers import alone, cascade
 
 from bench.models.counted import one_thread
 from bench.record.results import read_cells
@@ -77,8 +78,6 @@ def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
         defense: its name.
         shared: data set, epsilons, n, seed and device of the run.
     """
-    from peers import alone, cascade
-
     with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
         took, robust = cascade(prepared)
@@ -106,8 +105,6 @@ def words(defense: str, ways: dict[str, Curve]) -> str:
 
 def sweep(defense: str, shared: dict[str, Any]) -> Swept:
     """Both curves of one defense; arguments as of `compare`."""
-    from peers import alone, cascade
-
     n, epsilons = shared["n"], shared["epsilons"]
     with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), escalate=False, **shared)

@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import peers
 from measuring import COMPARED, Curve, Side, asking, compared, say, surroundings, timed, verdict
 
 from bench import registry
@@ -37,9 +38,7 @@ FOOLBOX = "Foolbox"
 
 def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepared:
     """The run of all attacks at all epsilons."""
-    from peers import alone
-
-    return alone(
+    return peers.alone(
         arguments.defense,
         arguments.attacks,
         n=arguments.n,
@@ -55,8 +54,6 @@ def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepare
 
 def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
     """The curve of each attack by one call of Foolbox."""
-    import peers
-
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepared_for(arguments, "each", folder)
     (contender,), examples = prepared.contenders, prepared.examples
