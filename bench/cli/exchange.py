@@ -27,7 +27,6 @@ from bench.cli.options import (
     parse_checkpoints,
     parse_epsilons,
     print_json,
-    print_markdown,
 )
 from bench.errors import UsageError
 
@@ -133,7 +132,7 @@ def compare(
     if as_json:
         print_json(comparison)
     else:
-        print_markdown(render_comparison(comparison))
+        typer.echo(render_comparison(comparison), nl=False)
 
 
 def import_adversarial(
@@ -222,6 +221,6 @@ def _print_judged(imported: Imported) -> None:
         "worst case % (95 %)",
     ]  # fmt: skip
     typer.echo(f"{imported.attack}, judged by Winnow:\n")
-    print_markdown(table(header, rows, text=frozenset({"defense"})))
+    typer.echo(table(header, rows, text=frozenset({"defense"})))
     folder = imported.result.folder
     typer.echo(f"\nrun folder:  {folder}\ncheck it:    python -m bench verify {folder}")

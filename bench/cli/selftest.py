@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import FAILED, notes, parse_seeds, print_markdown
+from bench.cli.options import FAILED, notes, parse_seeds
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def selftest(
         workers=workers,
         on_progress=show,
     )
-    print_markdown(_table(rows))
+    typer.echo(_table(rows))
     passed, seconds = sum(row.passed for row in rows), time.monotonic() - started
     typer.echo(f"\n{passed} of {len(rows)} passed in {seconds:.0f} s")
     if passed < len(rows):
