@@ -212,10 +212,10 @@ class _Sheet:
 
 
 @contextlib.contextmanager
-def _sheet(kind: str, out: Path | None) -> Iterator[_Sheet]:
+def _sheet(name: str, out: Path | None) -> Iterator[_Sheet]:
     from bench.figures.canvas import Place
 
-    place, console = Place.of(out or Path("results/figures") / kind), notes()
+    place, console = Place.of(out or Path("results/figures") / name), notes()
     with interruptible("nothing is written"), console.status("loading …") as status:
         sheet = _Sheet(place, console, status)
         sheet.say("loading")
