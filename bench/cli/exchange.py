@@ -12,22 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bench.cli.options import (
-    FAILED,
-    RUNS,
-    AsJson,
-    AttackSeed,
-    Checkpoints,
-    DatasetName,
-    DeviceName,
-    NormName,
-    RunName,
-    RunsFolder,
-    interruptible,
-    parse_checkpoints,
-    parse_epsilons,
-    print_json,
-)
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -36,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def export(
-    run: RunName,
+    run: options.Run,
     robustbench: Annotated[
         bool, typer.Option("--robustbench", help="model_info JSON, one for each defense.")
     ] = False,
@@ -63,7 +48,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
-    out: RunsFolder = RUNS,
+    out: options.Out = options.RUNS,
 ) -> None:
     """Write a stored run as RobustBench's model_info, model-card metadata, CSV or JSON.
 
@@ -106,7 +91,7 @@ def _note_what_robustbench_reads(summary: dict[str, Any]) -> None:
 
 
 def compare(
-    run_a: RunName,
+    run_a: options.Run,
     run_b: Annotated[str, typer.Argument(help="Another; or the same, for two of its defenses.")],
     defense: Annotated[
         str,
@@ -114,8 +99,8 @@ def compare(
             help="One that both have, or one of each: 'kwta,relu' (default: all in common)."
         ),
     ] = "",
-    out: RunsFolder = RUNS,
-    as_json: AsJson = False,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two runs on the same examples: paired differences, McNemar's test, what else differs.
 
@@ -130,7 +115,7 @@ def compare(
     summaries = [stored_summary(find_run(text, out)) for text in (run_a, run_b)]
     comparison = compare_runs(summaries[0], summaries[1], split_names(defense))
     if as_json:
-        print_json(comparison)
+        options.print_json(comparison)
     else:
         typer.echo(render_comparison(comparison), nl=False)
 
@@ -144,8 +129,8 @@ def import_adversarial(
         ),
     ],
     defense: Annotated[str, typer.Option(help="Defenses of the run, comma-separated.")],
-    dataset: DatasetName = "digits",
-    norm: NormName = "Linf",
+    dataset: options.Dataset = "digits",
+    norm: options.Norm = "Linf",
     eps: Annotated[
         str,
         typer.Option(help="Epsilons; the run's, or the data set's, where not given."),
@@ -159,11 +144,11 @@ def import_adversarial(
             help="Examples of the run (default: as many as the file holds; 100 by index)."
         ),
     ] = None,
-    seed: AttackSeed = 0,
-    device: DeviceName = "auto",
-    checkpoint: Checkpoints = None,
-    out: RunsFolder = RUNS,
-    as_json: AsJson = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Judge adversarial examples from a file, and add them to the worst case of the run.
 
@@ -183,19 +168,19 @@ def import_adversarial(
         defenses=tuple(split_names(defense)),
         dataset=dataset,
         norm=Norm.parse(norm),
-        epsilons=parse_epsilons(eps),
+        epsilons=options.parse_epsilons(eps),
         n=n,
         seed=seed,
         device=device,
         workers=1,
-        checkpoints=parse_checkpoints(checkpoint),
+        checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
         command=command_line(),
     )
-    with interruptible("what was judged is stored; the same command continues"):
+    with options.interruptible("what was judged is stored; the same command continues"):
         imported = execute(config, file, name or file.stem.lower())
     if as_json:
-        print_json(to_json(imported))
+        options.print_json(to_json(imported))
     else:
         _print_judged(imported)
     if any(
@@ -203,7 +188,7 @@ def import_adversarial(
         for part in imported.result.summary["defenses"].values()
         for cell in part["attacks"].get(imported.attack, {}).values()
     ):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _print_judged(imported: Imported) -> None:

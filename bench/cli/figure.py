@@ -9,15 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    Checkpoints,
-    DatasetName,
-    DefenseNames,
-    DeviceName,
-    interruptible,
-    notes,
-    parse_checkpoints,
-)
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -99,8 +91,8 @@ def fit(
 
 @app.command("landscape")
 def landscape(
-    defense: DefenseNames = "relu,kwta,relu-at,kwta-at",
-    dataset: DatasetName = "digits",
+    defense: options.Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: options.Dataset = "digits",
     example: Annotated[
         int, typer.Option(help="Which, counted from 0 in the order in which run takes them.", min=0)
     ] = 0,
@@ -112,8 +104,8 @@ def landscape(
     ] = "",
     steps: Annotated[int, typer.Option(help="From the middle to each side.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of the random direction.", min=0)] = 0,
-    device: DeviceName = "auto",
-    checkpoint: Checkpoints = None,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
     out: Picture = None,
 ) -> None:
     """Draw each model's loss around an example, along its gradient's sign and at random.
@@ -140,16 +132,16 @@ def landscape(
 
 @app.command("units")
 def units(
-    defense: DefenseNames = "relu,kwta,relu-at,kwta-at",
-    dataset: DatasetName = "digits",
+    defense: options.Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: options.Dataset = "digits",
     n: Annotated[int, typer.Option(help="Examples, the first that run takes.", min=1)] = 20,
     eps: Annotated[
         str, typer.Option(help="Linf length of the way; the data set's headline where not given.")
     ] = "",
     steps: Annotated[int, typer.Option(help="Equal parts of the way.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the random directions.", min=0)] = 0,
-    device: DeviceName = "auto",
-    checkpoint: Checkpoints = None,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
     out: Picture = None,
 ) -> None:
     """Draw how many units change between off and on on the way to a perturbed example.
@@ -215,8 +207,8 @@ class _Sheet:
 def _sheet(name: str, out: Path | None) -> Iterator[_Sheet]:
     from bench.figures.canvas import Place
 
-    place, console = Place.of(out or Path("results/figures") / name), notes()
-    with interruptible("nothing is written"), console.status("loading …") as status:
+    place, console = Place.of(out or Path("results/figures") / name), options.notes()
+    with options.interruptible("nothing is written"), console.status("loading …") as status:
         sheet = _Sheet(place, console, status)
         sheet.say("loading")
         yield sheet
@@ -239,5 +231,5 @@ def _subjects(
     from bench.registry.grammar import split_names
     from bench.run.prepare import resolve_device
 
-    given = parse_checkpoints(checkpoint)
+    given = options.parse_checkpoints(checkpoint)
     return load_subjects(split_names(defense), dataset, examples, given, resolve_device(device))

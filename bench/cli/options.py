@@ -21,18 +21,18 @@ FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
 #: Where runs lie if nothing else is said.
 RUNS = Path("results/runs")
 
-RunName = Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")]
-RunsFolder = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
-DefenseNames = Annotated[
+Run = Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")]
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+Defense = Annotated[
     str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
 ]
-DatasetName = Annotated[
+Dataset = Annotated[
     str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
 ]
-NormName = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
-AttackSeed = Annotated[int, typer.Option(help="Of all attacks.")]
-DeviceName = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
-Checkpoints = Annotated[
+Norm = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
+Seed = Annotated[int, typer.Option(help="Of all attacks.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Checkpoint = Annotated[
     list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import FAILED
+from bench.cli import options
 from bench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def _list_models(scheme: str, *, build: bool) -> None:
     if build:
         typer.echo(f"{len(offers) - failed} of {len(offers)} build without weights")
         if failed:
-            raise typer.Exit(FAILED)
+            raise typer.Exit(options.FAILED)
     elif not offers:
         typer.echo(f"{scheme}:{cls.argument} has no list of models here")
 
@@ -113,8 +113,8 @@ def _options(plugin: type) -> str:
     from bench.registry.grammar import parameters_of
 
     known = parameters_of(plugin)
-    options = ",".join(f"{key}={p.write(p.default)}" for key, p in sorted(known.items()))
-    return f"[{options}]" if options else ""
+    written = ",".join(f"{key}={p.write(p.default)}" for key, p in sorted(known.items()))
+    return f"[{written}]" if written else ""
 
 
 def check(
@@ -147,7 +147,7 @@ def check(
     if len(plugins) > 1:
         typer.echo(f"\n{len(plugins) - failed} of {len(plugins)} plugins hold")
     if failed:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _all() -> list[tuple[str, str]]:

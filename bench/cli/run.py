@@ -6,26 +6,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from bench.cli.options import (
-    FAILED,
-    RUNS,
-    AttackSeed,
-    Checkpoints,
-    DatasetName,
-    DeviceName,
-    NormName,
-    RunsFolder,
-    interruptible,
-    notes,
-    parse_checkpoints,
-    parse_epsilons,
-    parse_seeds,
-    print_json,
-    print_markdown,
-)
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.cli.progress import RunProgress
     from bench.run import Result
     from bench.run.prepare import Prepared, RunConfig
 
@@ -40,20 +25,20 @@ def run(
     attacks: Annotated[
         str, typer.Option(help="Attacks and suites (quick, standard, paper, all), comma-separated.")
     ] = "standard",
-    dataset: DatasetName = "digits",
-    norm: NormName = "Linf",
+    dataset: options.Dataset = "digits",
+    norm: options.Norm = "Linf",
     eps: Annotated[
         str, typer.Option(help="Epsilons, such as 0.05,8/255; the data set's where not given.")
     ] = "",
     n: Annotated[
         int | None, typer.Option(help="Examples: a fixed, class-balanced subset (default 100).")
     ] = None,
-    seed: AttackSeed = 0,
+    seed: options.Seed = 0,
     seeds: Annotated[
         str,
         typer.Option(help="Of trainings, such as 0,1,2: train what is missing, evaluate each."),
     ] = "",
-    device: DeviceName = "auto",
+    device: options.Device = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
     ] = None,
@@ -67,8 +52,8 @@ def run(
             "(default: 50 on the CPU, 500 on a GPU)."
         ),
     ] = None,
-    checkpoint: Checkpoints = None,
-    out: RunsFolder = RUNS,
+    checkpoint: options.Checkpoint = None,
+    out: options.Out = options.RUNS,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Forget what is stored, or continue it.")
     ] = False,
@@ -121,14 +106,14 @@ def run(
         attacks=attacks,
         dataset=dataset,
         norm=Norm.parse(norm),
-        epsilons=parse_epsilons(eps),
+        epsilons=options.parse_epsilons(eps),
         n=n,
         seed=seed,
         device=device,
         batch_size=batch_size,
         workers=workers,
         shard_size=shard_size,
-        checkpoints=parse_checkpoints(checkpoint),
+        checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
         fresh=fresh,
         twins=twins,
@@ -146,23 +131,22 @@ def run(
         return
     results = _run_seeds(config, seeds, as_json) if seeds else [_run_once(config, as_json)]
     if any(result.failed for result in results):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _run_once(config: RunConfig, as_json: bool) -> Result:
-    from bench.cli.progress import RunProgress
     from bench.run import run as execute
     from bench.run.prepare import prepare
 
     if not as_json:
-        notes().print("loading data and weights …")
+        options.notes().print("loading data and weights …")
     prepared = prepare(config)
-    with interruptible(CONTINUED), RunProgress(notes(), prepared.headline.text) as progress:
+    with options.interruptible(CONTINUED), _progress(prepared) as progress:
         result = execute(prepared, progress)
     if as_json:
-        print_json(result.summary)
+        options.print_json(result.summary)
         return result
-    print_markdown(result.to_markdown())
+    options.print_markdown(result.to_markdown())
     if result.folder is not None:
         typer.echo(f"\nrun folder:  {result.folder}")
         typer.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
@@ -170,30 +154,35 @@ def _run_once(config: RunConfig, as_json: bool) -> Result:
     return result
 
 
+def _progress(prepared: Prepared) -> RunProgress:
+    from bench.cli.progress import RunProgress
+
+    return RunProgress(options.notes(), prepared.headline.text)
+
+
 def _run_seeds(config: RunConfig, seeds: str, as_json: bool) -> list[Result]:
     """Train and evaluate for each training seed; print what they share."""
     from bench.cli.progress import SeedsProgress
     from bench.run.seeds import run_seeds
 
-    with interruptible(CONTINUED):
-        seeded = run_seeds(config, parse_seeds(seeds), SeedsProgress(notes()))
+    with options.interruptible(CONTINUED):
+        seeded = run_seeds(config, options.parse_seeds(seeds), SeedsProgress(options.notes()))
     if as_json:
-        print_json({str(seed): result.summary for seed, result in seeded.results.items()})
+        options.print_json({str(seed): result.summary for seed, result in seeded.results.items()})
     else:
-        print_markdown(seeded.to_markdown())
+        options.print_markdown(seeded.to_markdown())
     return list(seeded.results.values())
 
 
 def _forecast(config: RunConfig) -> None:
     """Print the plan, and what it will cost by a pilot."""
-    from bench.cli.progress import RunProgress
     from bench.run.forecast import predict
     from bench.run.prepare import prepare
 
     prepared = prepare(config)
     _print_plan(prepared)
-    notes().print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
-    with interruptible(), RunProgress(notes(), prepared.headline.text) as progress:
+    options.notes().print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
+    with options.interruptible(), _progress(prepared) as progress:
         expected = predict(prepared, progress)
     cost, seconds = expected.cost, round(expected.seconds)
     typer.echo(

@@ -12,17 +12,7 @@ from typing import Annotated
 
 import typer
 
-from bench.cli.options import (
-    FAILED,
-    RUNS,
-    AsJson,
-    Checkpoints,
-    DeviceName,
-    RunName,
-    RunsFolder,
-    parse_checkpoints,
-    print_json,
-)
+from bench.cli import options
 
 app = typer.Typer(
     help="List, show and remove stored runs.\n\nExample: python -m bench runs list",
@@ -32,7 +22,7 @@ app = typer.Typer(
 
 
 @app.command("list")
-def list_runs(out: RunsFolder = RUNS, as_json: AsJson = False) -> None:
+def list_runs(out: options.Out = options.RUNS, as_json: options.AsJson = False) -> None:
     """List the runs in a folder: id, date, data, norm, n, defenses, status, size on the disk.
 
     Example: python -m bench runs list
@@ -42,7 +32,7 @@ def list_runs(out: RunsFolder = RUNS, as_json: AsJson = False) -> None:
 
     runs = stored_runs(out)
     if as_json:
-        print_json([describe(run) for run in runs])
+        options.print_json([describe(run) for run in runs])
     elif not runs:
         typer.echo(f"no runs in {out}")
     else:
@@ -51,9 +41,9 @@ def list_runs(out: RunsFolder = RUNS, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    run: RunName,
-    out: RunsFolder = RUNS,
-    as_json: AsJson = False,
+    run: options.Run,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show one run: what it has, what is unfinished, and the command that continues it.
 
@@ -68,7 +58,7 @@ def show(
         raise UsageError(f"{folder} is a published summary: its figures are in its summary.json")
     found = look_at(folder)
     if as_json:
-        print_json(status_of(found))
+        options.print_json(status_of(found))
         return
     try:
         summary = stored_summary(folder)
@@ -82,7 +72,7 @@ def clean(
     runs: Annotated[
         list[str] | None, typer.Argument(help="Runs to remove: folders, beginnings of ids, latest.")
     ] = None,
-    out: RunsFolder = RUNS,
+    out: options.Out = options.RUNS,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Remove every run that did not finish.")
     ] = False,
@@ -125,7 +115,7 @@ def report(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders to publish, with --publish.")
     ] = None,
-    out: RunsFolder = RUNS,
+    out: options.Out = options.RUNS,
     publish: Annotated[
         bool, typer.Option("--publish", help="Copy the runs' summaries to the published ones.")
     ] = False,
@@ -155,16 +145,16 @@ def report(
 
 
 def verify(
-    run: RunName,
-    checkpoint: Checkpoints = None,
+    run: options.Run,
+    checkpoint: options.Checkpoint = None,
     dataset: Annotated[
         str, typer.Option(help="Where the data are now, when not where the run found them.")
     ] = "",
     model: Annotated[
         str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
     ] = "",
-    device: DeviceName = "auto",
-    out: RunsFolder = RUNS,
+    device: options.Device = "auto",
+    out: options.Out = options.RUNS,
 ) -> None:
     """Check a run from its files: digests, adversarial examples, and every figure of the summary.
 
@@ -180,7 +170,7 @@ def verify(
 
     findings = verify_run(
         find_run(run, out),
-        checkpoints=parse_checkpoints(checkpoint),
+        checkpoints=options.parse_checkpoints(checkpoint),
         dataset=dataset,
         model=model,
         device=device,
@@ -190,7 +180,7 @@ def verify(
     for fault in findings.faults:
         typer.echo(f"does not hold: {fault}")
     if findings.faults:
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
     typer.echo(
         f"verified: {findings.files} files unchanged, {findings.examples} adversarial examples "
         "judged again, every figure recomputed"

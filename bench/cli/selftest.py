@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import FAILED, notes, parse_seeds
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def selftest(
     """
     from bench.testing.selftest import selftest as execute
 
-    console, started = notes(), time.monotonic()
+    console, started = options.notes(), time.monotonic()
 
     def show(ended: Ended) -> None:
         job, spent = ended.job, time.monotonic() - started
@@ -49,7 +49,7 @@ def selftest(
 
     console.print("training and evaluating …")
     rows = execute(
-        seeds=parse_seeds(seeds),
+        seeds=options.parse_seeds(seeds),
         n=n,
         epsilons=_parts(eps, "--eps"),
         names=_parts(only, "--only") if only else None,
@@ -60,7 +60,7 @@ def selftest(
     passed, seconds = sum(row.passed for row in rows), time.monotonic() - started
     typer.echo(f"\n{passed} of {len(rows)} passed in {seconds:.0f} s")
     if passed < len(rows):
-        raise typer.Exit(FAILED)
+        raise typer.Exit(options.FAILED)
 
 
 def _parts(text: str, option: str) -> list[str]:

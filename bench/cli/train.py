@@ -7,14 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bench.cli.options import (
-    DatasetName,
-    DefenseNames,
-    DeviceName,
-    interruptible,
-    notes,
-    parse_seeds,
-)
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def train(
-    defense: DefenseNames,
-    dataset: DatasetName = "digits",
+    defense: options.Defense,
+    dataset: options.Dataset = "digits",
     seeds: Annotated[
         str,
         typer.Option(
@@ -41,7 +34,7 @@ def train(
             help="The defense whose weights for this data set to start from, such as relu-fast."
         ),
     ] = None,
-    device: DeviceName = "auto",
+    device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path(
         "results/checkpoints"
     ),
@@ -70,12 +63,16 @@ def train(
     if not names:
         raise UsageError("no defense given; name one, such as --defense kwta")
     chosen = [registry.defenses.create(name) for name in names]
-    source, where, numbers = open_dataset(dataset), resolve_device(device), parse_seeds(seeds)
-    with interruptible("whole epochs are saved; the same command continues"):
+    source, where, numbers = (
+        open_dataset(dataset),
+        resolve_device(device),
+        options.parse_seeds(seeds),
+    )
+    with options.interruptible("whole epochs are saved; the same command continues"):
         for each in chosen:
             made = []
             for seed in numbers:
-                with TrainingProgress(notes(), each.name) as progress:
+                with TrainingProgress(options.notes(), each.name) as progress:
                     trained = execute(
                         each,
                         source,
