@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import peers
 from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
@@ -128,8 +129,6 @@ def plan(prepared: Prepared) -> tuple[Bench, Task]:
 
 def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
     """The library that the attack drives, without Winnow."""
-    import peers
-
     assert problem.epsilon is not None
     if attack.name in FOOLBOX:
         return peers.by_foolbox(
@@ -140,22 +139,18 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
             epsilons=[problem.epsilon],
             seed=problem.seed,
         )
-    queries = attack.parameters.get("queries")
     return peers.by_autoattack(
         module,
         problem.inputs,
         problem.labels,
         epsilon=problem.epsilon,
         seed=problem.seed,
-        members=[attack.name.partition("[")[0]],
-        queries=None if queries is None else int(queries),
+        row=attack,
     )
 
 
 def measure(prepared: Prepared, rounds: int) -> Measured:
     """Everything about one attack on one defense; the run has one of each and one epsilon."""
-    import peers
-
     bench, task = plan(prepared)
     attack, model = registry.attacks.create(task.attack), bench.model(task.target)
     examples, rows = bench.examples, list(task.active)
@@ -208,8 +203,6 @@ def words(measured: Measured) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    from peers import alone
-
     parser = asking(__doc__, n=50, full=200)
     parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
     parser.add_argument("--attacks", default="fgsm,pgd,square[queries=100]")
@@ -221,7 +214,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, one_thread(device):
         for attack in split_names(arguments.attacks):
             for defense in split_names(arguments.defenses):
-                prepared = alone(
+                prepared = peers.alone(
                     defense,
                     attack,
                     n=arguments.n,

@@ -154,8 +154,7 @@ def by_autoattack(
     *,
     epsilon: float,
     seed: int,
-    members: Sequence[str] = (),
-    queries: int | None = None,
+    row: Attack | None = None,
 ) -> Tensor:
     """Where pyautoattack says that its standard version, in Linf, left the model right: bool, (N,).
 
@@ -165,8 +164,7 @@ def by_autoattack(
         labels: of the inputs.
         epsilon: the radius.
         seed: of each of its attacks.
-        members: those of its attacks that run; all of the standard version where empty.
-        queries: of Square, where not 5,000.
+        row: Winnow's row of that attack of its, which runs alone; the whole version where None.
     """
     import pyautoattack
 
@@ -174,10 +172,10 @@ def by_autoattack(
         adversary = pyautoattack.AutoAttack(
             module, norm="Linf", eps=epsilon, seed=seed, device=inputs.device
         )
-        if members:
-            adversary.attacks_to_run = list(members)
-        if queries is not None:
-            adversary.square.n_queries = queries
+        if row is not None:
+            adversary.attacks_to_run = [row.name.partition("[")[0]]
+            square = adversary.square
+            square.n_queries = row.parameters.get("queries", square.n_queries)
         _, predicted = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
     robust: Tensor = predicted == labels
     return robust

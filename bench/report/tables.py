@@ -9,6 +9,8 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from bench.record.statistics import t_interval
 from bench.report.markdown import escape, interval, percent, table
 
@@ -59,15 +61,10 @@ def render_runs(runs: list[StoredRun]) -> str:
                 str(found.get("n", "–")),
                 escape(defenses or "–"),
                 escape(found["status"]),
-                megabytes(found["bytes"]),
+                decimal(found["bytes"]),
             ]
         )
     return table(HEADER, rows, text=frozenset(HEADER) - {"n", "size"})
-
-
-def megabytes(size: int) -> str:
-    """Bytes as people read them."""
-    return f"{size / 1e6:,.1f} MB" if size >= 50_000 else f"{size / 1e3:,.1f} kB"
 
 
 def status_of(run: StoredRun) -> dict[str, Any]:
@@ -107,7 +104,7 @@ def render_run(run: StoredRun, summary: Summary | None) -> str:
         "",
         f"{escape(found['dataset'])}, {escape(found['norm'])}, n = {found['n']}, seed "
         f"{found['seed']}, ε = {escape(', '.join(found['epsilons']))}; {escape(found['date'])}, "
-        f"{megabytes(found['bytes'])}. Cells: {cells}.",
+        f"{decimal(found['bytes'])}. Cells: {cells}.",
         "",
         f"Command: `{_code(found['command'])}`",
     ]
