@@ -121,7 +121,7 @@ def sweep(defense: str, shared: dict[str, Any]) -> Swept:
             floor = [one] * len(survivors)
     took: dict[bool, list[Side]] = {True: [], False: []}
     for cell in cells:
-        needed = cell.cell.attack.partition("#")[0] in SWEEP
+        needed = cell.cell.attack in SWEEP
         total = cell.totals
         took[needed].append(Side(total.forwards, total.backwards, total.seconds))
     done = part["sweep"] or {"inferred": 0, "checked": 0, "differed": 0}

@@ -60,7 +60,7 @@ def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
     place = prepared.device
     curves = {}
     for attack in prepared.attacks:
-        model = peers.Counting(contender.loader().to(place))
+        model = peers.Counting(contender.load().to(place))
         success, spent = timed(
             functools.partial(
                 peers.by_foolbox,

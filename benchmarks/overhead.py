@@ -20,6 +20,7 @@ last two columns are by the time of this process on the processor, which other w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from dataclasses import dataclass
@@ -111,19 +112,19 @@ def plan(prepared: Prepared) -> tuple[Bench, Task]:
         ValueError: the attack cannot run here.
     """
     bench, setting = prepared.executor().bench, prepared.setting
-    first, cell = prepared.cells
-    if cell.skipped:
-        raise ValueError(f"{cell.attack_name}: {cell.skipped}")
-    (predict,) = tasks_for([first], setting, clean={}, active={})
+    first, planned = prepared.cells
+    if planned.why_not:
+        raise ValueError(f"{planned.cell.attack}: {planned.why_not.reason}")
+    (predict,) = tasks_for([first], setting, clean={})
     frame = bench.run(predict).outcomes[0].frame
     clean = Clean(
-        frame["clean_prediction"].tolist(),
-        frame["broken"].tolist(),
+        tuple(frame["clean_prediction"].tolist()),
+        tuple(frame["broken"].tolist()),
         int(frame["draws"].max()),
-        frame["wrong_draws"].tolist(),
+        tuple(frame["wrong_draws"].tolist()),
     )
-    target = cell.target.name
-    (task,) = tasks_for([cell], setting, clean={target: clean}, active={cell.key: clean.right})
+    chosen = dataclasses.replace(planned, chosen=tuple(clean.right))
+    (task,) = tasks_for([chosen], setting, clean={planned.cell.defense: clean})
     return bench, task
 
 
@@ -152,7 +153,7 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
 def measure(prepared: Prepared, rounds: int) -> Measured:
     """Everything about one attack on one defense; the run has one of each and one epsilon."""
     bench, task = plan(prepared)
-    attack, model = registry.attacks.create(task.attack), bench.model(task.target)
+    attack, model = registry.attacks.create(task.cell.attack), bench.model(task.cell.defense)
     examples, rows = bench.examples, list(task.active)
     problem = Problem(
         model=model,
@@ -175,7 +176,7 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         with tempfile.TemporaryDirectory() as folder:
             place = RunStore(Path(folder))
             place.smallest("defense").add(done.found)
-            place.put(task.cells[0][0], task.shard, done.outcomes[0])
+            place.put(task.cells[0][0], task.shard.number, done.outcomes[0])
 
     store()  # the first of each also imports
     again = functools.partial(peers.replay, model.module, problem.inputs)
@@ -187,7 +188,7 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         "storing": store,
     }
     spent = interleaved(works, rounds)
-    return Measured(attack.name, task.target, library.passes, shard.passes, spent)
+    return Measured(attack.name, task.cell.defense, library.passes, shard.passes, spent)
 
 
 def words(measured: Measured) -> str:

@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.matrix.tasks import shard_seed
 from bench.models.counted import isolated_generators
+from bench.record.schema import Cell
 from bench.run.prepare import RunConfig, prepare
 
 if TYPE_CHECKING:
@@ -196,7 +197,8 @@ def cascade(
     """
     setting, examples = prepared.setting, prepared.examples
     epsilon = setting.epsilons[place]
-    model = Counting(prepared.contenders[0].loader().to(prepared.device))
+    cell = Cell(attack="autoattack", epsilon=epsilon.text)
+    model = Counting(prepared.contenders[0].load().to(prepared.device))
     inputs, labels = (part[only].to(prepared.device) for part in (examples.inputs, examples.labels))
     robust, spent = timed(
         lambda: by_autoattack(
@@ -204,7 +206,7 @@ def cascade(
             inputs,
             labels,
             epsilon=float(epsilon),
-            seed=shard_seed(setting.seed, "autoattack", setting.norm, epsilon, 0),
+            seed=shard_seed(setting.seed, cell, setting.norm, epsilon, 0),
         )
     )
     return Side(model.forwards, model.backwards, spent.seconds), robust.tolist()
