@@ -154,7 +154,21 @@ def stored_summary(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{folder} does not hold what its manifest says: {faults[0]}; run its command again"
         )
+    return read_summary(folder)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The `summary.json` of a run, finished or not.
+
+    Raises:
+        StoreError: it is missing, damaged or of another schema.
+    """
     path = folder / "summary.json"
+    if not path.is_file():
+        raise StoreError(
+            f"no summary.json in {folder}; name the folder of a finished run, such as "
+            "results/runs/0123456789abcdef"
+        )
     summary = read_json(path)
     if not isinstance(summary, dict) or not isinstance(summary.get("defenses"), dict):
         raise StoreError(f"{path} is not the summary of a run")

@@ -181,7 +181,10 @@ class NetworkDefense(Defense):
 
     @abstractmethod
     def activation(self) -> Callable[[], nn.Module]:
-        """What makes the activation; called once for each of its places in the network."""
+        """What makes the activation; called once for each of its places in the network.
+
+        Figures ask for it, too, to draw it by itself.
+        """
 
     def network(self, *, shape: tuple[int, int, int]) -> str:
         """The one that was named, or the default for this size: see `default_network`.

@@ -167,8 +167,9 @@ def test_options_reach_every_place_of_the_activation(
     name: str, is_expected: Callable[[nn.Module], bool]
 ) -> None:
     """In the network, which has no other activation, and in what figures draw."""
-    activation = registry.defenses.create(name).activation()
-    assert activation is not None
+    defense = registry.defenses.create(name)
+    assert isinstance(defense, NetworkDefense)
+    activation = defense.activation()
     model = module_of(name)
     kinds = KWTA | LWTA | MaxPoolActivation | BrokenReLU | nn.ReLU
 
