@@ -94,10 +94,11 @@ def clean(
 
     Example: python -m bench runs clean --unfinished --yes
     """
+    from rich.filesize import decimal
+
     from bench.record.runs import clean as remove
     from bench.record.runs import find_run, plan_cleaning
     from bench.report import write_leaderboard
-    from bench.report.tables import megabytes
 
     chosen = [find_run(text, out) for text in runs or []]
     removals = plan_cleaning(out, chosen, unfinished=unfinished)
@@ -108,8 +109,8 @@ def clean(
         word = "removed" if yes else "would remove"
         if yes:
             remove([item])
-        typer.echo(f"{word} {item.path} ({item.why}, {megabytes(item.bytes)})")
-    total = megabytes(sum(item.bytes for item in removals))
+        typer.echo(f"{word} {item.path} ({item.why}, {decimal(item.bytes)})")
+    total = decimal(sum(item.bytes for item in removals))
     if not yes:
         typer.echo(f"{total} in all; nothing is removed without --yes")
         return
