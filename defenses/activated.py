@@ -10,7 +10,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from bench.defenses.kwta import KWTA
+from bench.defenses.kwta import KWTADefense
 from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import (
     TRADES,
@@ -74,7 +74,7 @@ class _Grouped(NetworkDefense):
 
 
 @register_defense("lwta")
-class LWTA(_Grouped):
+class LWTADefense(_Grouped):
     """Local winner-takes-all: the largest of each group keeps its value. See `_Grouped`."""
 
     summary = "Local winner-takes-all activations (Srivastava et al. 2013)"
@@ -100,7 +100,7 @@ class MaxPool(_Grouped):
 
 
 @register_defense("broken-relu")
-class BrokenReLU(NetworkDefense):
+class BrokenReLUDefense(NetworkDefense):
     """ReLU with a jump: a negative constant in place of zero, an ablation by k-WTA's authors.
 
     Args:
@@ -140,10 +140,10 @@ TRAININGS: dict[str, tuple[Callable[[str], Recipe], str]] = {
 #: Name to the defense that is trained naturally, and what `list` calls its activation.
 ACTIVATIONS: dict[str, tuple[type[NetworkDefense], str]] = {
     "relu": (ReLU, "ReLU"),
-    "kwta": (KWTA, "k-Winners-Take-All"),
-    "lwta": (LWTA, "LWTA"),
+    "kwta": (KWTADefense, "k-Winners-Take-All"),
+    "lwta": (LWTADefense, "LWTA"),
     "max-pool": (MaxPool, "max-pooling"),
-    "broken-relu": (BrokenReLU, "broken ReLU"),
+    "broken-relu": (BrokenReLUDefense, "broken ReLU"),
 }
 
 
@@ -158,7 +158,8 @@ def _trained(name: str, ending: str) -> type[NetworkDefense]:
         "twin": None if name == "relu" else f"relu-{ending}",
         "training": recipe,
     }
-    return type(f"{base.__name__}{recipe.__name__}", (base,), attributes)
+    title = base.__name__.removesuffix("Defense") + recipe.__name__
+    return type(title, (base,), attributes)
 
 
 for _name in ACTIVATIONS:

@@ -23,7 +23,7 @@ BACKWARD = (1.5, 2.0)
 
 
 @register_defense("kwta")
-class KWTA(NetworkDefense):
+class KWTADefense(NetworkDefense):
     """A network whose activations keep the largest values of a layer, naturally trained.
 
     Published as robust; known to hide its gradients (Tramèr et al., NeurIPS 2020).
@@ -96,7 +96,7 @@ class KWTA(NetworkDefense):
         }
 
 
-class _Annealed(KWTA):
+class _Annealed(KWTADefense):
     """k-WTA with few winners: gamma falls from that of a trained checkpoint to its own.
 
     Trained from the same defense with the first gamma, which has to be there already: 0.2 on
