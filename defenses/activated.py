@@ -7,9 +7,9 @@ each of them and with k-WTA go names such as `relu-at`, `kwta-trades`, `lwta-fre
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING
 
+from bench.defenses.activations.kinds import check_group, check_height
 from bench.defenses.kwta import KWTADefense
 from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import (
@@ -18,7 +18,6 @@ from bench.defenses.recipes import (
     FreeAdversarialTraining,
     PGDAdversarialTraining,
 )
-from bench.errors import UsageError
 from bench.registry import register_defense
 
 if TYPE_CHECKING:
@@ -68,8 +67,7 @@ class _Grouped(NetworkDefense):
 
     def __init__(self, *, group: int = 2, network: str = "") -> None:
         self.use(network)
-        if group < 2:
-            raise UsageError(f"group has to be at least 2 (got {group})")
+        check_group(group)
         self.group = group
 
 
@@ -117,8 +115,7 @@ class BrokenReLUDefense(NetworkDefense):
 
     def __init__(self, *, height: float = 5.0, network: str = "") -> None:
         self.use(network)
-        if not 0 <= height < math.inf:
-            raise UsageError(f"height has to be finite and at least 0 (got {height})")
+        check_height(height)
         self.height = height
 
     def activation(self) -> Callable[[], nn.Module]:
@@ -135,7 +132,6 @@ TRAININGS: dict[str, tuple[Callable[[str], Recipe], str]] = {
     "free": (FreeAdversarialTraining, "free adversarial training (Shafahi et al. 2019)"),
     "fast": (FastAdversarialTraining, "fast adversarial training (Wong et al. 2020)"),
 }
-
 
 #: Name to the defense that is trained naturally, and what `list` calls its activation.
 ACTIVATIONS: dict[str, tuple[type[NetworkDefense], str]] = {

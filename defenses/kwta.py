@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from bench.defenses.activations.kinds import Kind  # noqa: TC001 - the registry reads the annotation
+from bench.defenses.activations.kinds import Kind, check_gamma
 from bench.defenses.networks import NetworkDefense, build_network
 from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 from bench.errors import UsageError
@@ -53,8 +53,7 @@ class KWTADefense(NetworkDefense):
         network: str = "",
     ) -> None:
         self.use(network)
-        if not 0 < gamma <= 1:
-            raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
+        check_gamma(gamma)
         if k < 0:
             raise UsageError(f"k has to be at least 1, or 0 for the share gamma (got {k})")
         self.gamma = gamma
