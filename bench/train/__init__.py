@@ -274,7 +274,7 @@ def _start(recipe: Recipe, network: str, dataset: Dataset, seed: int, out: Path)
     found = path if path.exists() else find_checkpoint(name, network, digest)
     if found is None:
         raise missing_checkpoint_error(
-            name, network, dataset.source or dataset.name, loadable=False
+            name, network, dataset.written or dataset.name, loadable=False
         )
     return found
 
