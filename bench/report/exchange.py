@@ -93,10 +93,9 @@ def export_run(
     if "robustbench" in forms:
         chosen = find_epsilon(summary, epsilon)
         (dataset,) = file_stems([summary["dataset"]]).values()
-        place = target / "model_info" / dataset / summary["norm"]
         for name, stem in stems.items():
-            found = robustbench_info(summary, name, chosen, info)
-            files[place / f"{stem}.json"] = canonical_json(found)
+            place = target / "model_info" / dataset / summary["norm"] / f"{stem}.json"
+            files[place] = canonical_json(robustbench_info(summary, name, chosen, info))
     if "hf" in forms:
         for name, stem in stems.items():
             files[target / "huggingface" / f"{stem}.md"] = model_card(summary, name).encode()

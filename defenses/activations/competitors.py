@@ -101,10 +101,9 @@ class MaxPoolActivation(_Competition):
 class BrokenReLU(nn.Module):
     """Keep what is greater than zero and set all else to a negative constant.
 
-    x where x > 0, −height elsewhere, zero included: `breakReLU` of the authors' code, by
-    which they tried discontinuity alone. The gradient
-    is the incoming one where x > 0 and zero elsewhere, blind to the jump. With height 0 it is ReLU.
-    NaN stays NaN.
+    x where x > 0, −height elsewhere, zero included: `breakReLU` of the authors' code, by which they
+    tried discontinuity alone. The gradient is the incoming one where x > 0 and zero elsewhere,
+    blind to the jump. With height 0 it is ReLU. NaN stays NaN.
 
     Args:
         height: of the jump at zero, finite and not negative; the authors' default is 5.
