@@ -161,7 +161,7 @@ class Subject:
 
 def load_subjects(
     names: Sequence[str],
-    source: str,
+    dataset: str,
     examples: Examples,
     checkpoints: Mapping[str, Path],
     device: str,
@@ -170,7 +170,7 @@ def load_subjects(
 
     Args:
         names: as written.
-        source: the data set as written; its training data identify the weights.
+        dataset: as written; its training data identify the weights.
         examples: what the models are to be shown.
         checkpoints: `--checkpoint`, by name as written.
         device: where the models run.
@@ -187,7 +187,7 @@ def load_subjects(
             contender.record.weights_digest,
             CountedModel(contender.loader(), examples.classes, BATCH, device),
         )
-        for contender in resolve(names, source, examples, checkpoints)
+        for contender in resolve(names, dataset, examples, checkpoints)
     ]
 
 

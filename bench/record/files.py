@@ -99,7 +99,7 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the system lets go of it however the process ends.
 
     Raises:
-        StoreError: another process holds it, or it cannot be written.
+        StoreError: another process holds it, or it cannot be written or locked.
     """
     path = folder / LOCK
     try:
@@ -108,7 +108,11 @@ def locked(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     with file:
-        if not lock_descriptor(file.fileno(), blocking=False):
+        try:
+            free = lock_descriptor(file.fileno(), blocking=False)
+        except OSError as error:
+            raise StoreError(f"cannot lock {folder}: {error.strerror or error}") from error
+        if not free:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise StoreError(

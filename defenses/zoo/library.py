@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-
 Shape = tuple[int, int, int]
 
 #: Keys under which a file may hold its state_dict.
