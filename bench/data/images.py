@@ -108,6 +108,12 @@ def collect(
     return Examples.of(torch.from_numpy(inputs), torch.from_numpy(labels), class_names, name)
 
 
+def family_of(images: Iterator[EncodedImage]) -> str | None:
+    """The family of a data set, by the shape of its first image; None where there is none."""
+    first = next(images, None)
+    return None if first is None else FAMILY_OF_SHAPE.get(decode(first).shape)
+
+
 def _size(shape: Sequence[int]) -> str:
     """(C, H, W) as people write it: channels × height × width."""
     return "x".join(map(str, shape))
@@ -133,10 +139,7 @@ class FolderDataset(Dataset):
     @functools.cached_property
     def family(self) -> str | None:
         """By the shape of the first image."""
-        for split in self._roots:
-            for image in self._images(split):
-                return FAMILY_OF_SHAPE.get(decode(image).shape)
-        return None
+        return family_of(self._images(next(iter(self._roots))))
 
     def load(self, split: Split) -> Examples:
         """All examples of a split, sorted by class and file name."""
