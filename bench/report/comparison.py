@@ -270,7 +270,7 @@ def _render_pair(pair: dict[str, Any]) -> list[str]:
                 f"{found['p']:.2g}",
             ]
         )
-    lines = [f"## {title}", "", f"{_claim(pair)}", "", table(header, rows), ""]
+    lines = [f"## {title}", "", _claim(pair), "", table(header, rows), ""]
     lines.append(
         "`only first` counts examples on which the first is robust and the second is not. p: exact "
         "two-sided McNemar test; the interval is Bonett and Price's (2012). Neither is corrected "

@@ -57,9 +57,6 @@ __all__ = ["Progress", "TrainConfig", "Trained", "train"]
 #: Pixels from which a training uses all CPU threads.
 LARGE = 32 * 32
 
-#: Packages whose versions a record has.
-_NOTED = ("winnow-bench", "torch")
-
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -228,7 +225,7 @@ def _save(plan: _Plan, path: Path, model: nn.Module, epochs: int) -> CheckpointR
             "epochs": epochs,
             "device": f"{plan.kind} ({device_name(device)})",
             "precision": "bfloat16" if plan.kind == "cuda" else "float32",
-            "versions": {name: version_of(name) for name in _NOTED},
+            "versions": {name: version_of(name) for name in ("winnow-bench", "torch")},
             "clean_accuracy": accuracy(model, plan.test, device),
             "n": len(plan.test),
             "weights_digest": weights_digest(model),
