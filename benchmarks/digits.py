@@ -19,7 +19,7 @@ from bench.data import open_dataset
 from bench.report.markdown import interval, percent, table
 from bench.run import run
 from bench.run.prepare import RunConfig, prepare
-from bench.train import train
+from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
     from bench.run import Result
@@ -33,7 +33,7 @@ EPSILON = "0.1"
 def checkpoint(name: str, seed: int) -> Path:
     """The weights of a defense for a training seed, trained where they are missing."""
     dataset, defense = open_dataset("digits"), registry.defenses.create(name)
-    return train(defense, dataset, seed=seed, out=Path("results/checkpoints")).path
+    return train(defense, dataset, TrainConfig(seed), out=Path("results/checkpoints")).path
 
 
 def evaluate(name: str, seed: int, n: int) -> Result:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from bench.api.plugins import Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Generator, Tensor, nn
@@ -210,13 +210,6 @@ class Defense(Plugin):
         bit; attacks search with its gradients. None by default.
         """
         return {}
-
-    def activation(self) -> Callable[[], nn.Module] | None:
-        """What makes the activation function that the defense lies in; None where there is none.
-
-        Only figures ask for it, to draw the activation by itself.
-        """
-        return None
 
     def recipe(self, family: str) -> Recipe | None:
         """How to train it on a data set of this family (`digits`, `mnist`, `cifar10`, …).

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bench.cli import options
-from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -41,31 +40,23 @@ Activation = Annotated[
 
 @app.command("activations")
 def activations(
-    activation: Activation = "relu,max-pool,lwta,kwta[k=3]",
-    values: Annotated[
-        str, typer.Option(help="The vector, comma-separated.")
-    ] = "0.3,-0.8,1.2,0.7,-0.2,1.6,-1.1,-0.5,2.0,0.6,0.1,0.9",
-    out: Picture = None,
+    activation: Activation = "relu,max-pool,lwta,kwta[k=3]", out: Picture = None
 ) -> None:
     """Draw what competing activations leave of a small vector.
 
     Example: python -m bench figure activations --activation 'relu,lwta,kwta[k=3]'
     """
     with _sheet("activations", out) as sheet:
-        from bench.figures.activations import apply, draw, parse_values
+        from bench.figures.activations import apply, draw
         from bench.registry.grammar import split_names
 
-        data = apply(split_names(activation), parse_values(values))
+        data = apply(split_names(activation))
         sheet.finish(data, draw(data))
 
 
 @app.command("fit")
 def fit(
     activation: Activation = "relu,kwta",
-    points: Annotated[int, typer.Option(help="Points that are learnt.", min=2)] = 20,
-    hidden: Annotated[int, typer.Option(help="Units of each of two hidden layers.", min=1)] = 100,
-    steps: Annotated[int, typer.Option(help="Of training.", min=0)] = 1000,
-    grid: Annotated[int, typer.Option(help="Points at which the fit is drawn.", min=2)] = 4000,
     seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
     out: Picture = None,
 ) -> None:
@@ -77,15 +68,7 @@ def fit(
         from bench.figures.activations import draw_fit, fit_with
         from bench.registry.grammar import split_names
 
-        data = fit_with(
-            split_names(activation),
-            points=points,
-            grid=grid,
-            hidden=hidden,
-            steps=steps,
-            seed=seed,
-            on_progress=sheet.say,
-        )
+        data = fit_with(split_names(activation), seed=seed, on_progress=sheet.say)
         sheet.finish(data, draw_fit(data))
 
 
@@ -113,7 +96,8 @@ def landscape(
     Example: python -m bench figure landscape --defense relu,kwta --example 3
     """
     with _sheet("landscape", out) as sheet:
-        from bench.figures.canvas import choose_epsilon
+        from bench.errors import UsageError
+        from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.landscape import draw, survey
 
         source, examples = _examples(dataset)
@@ -124,9 +108,8 @@ def landscape(
             )
         epsilon = choose_epsilon(reach, source.family, largest=True)
         subjects = _subjects(defense, dataset, examples, checkpoint, device)
-        data = survey(
-            subjects, examples, example, epsilon, steps=steps, seed=seed, on_progress=sheet.say
-        )
+        walk = Walk(epsilon, steps, seed)
+        data = survey(subjects, examples, example, walk, on_progress=sheet.say)
         sheet.finish(data, draw(data))
 
 
@@ -150,14 +133,15 @@ def units(
     """
     with _sheet("units", out) as sheet:
         from bench.data import subset
-        from bench.figures.canvas import choose_epsilon
+        from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.units import draw, follow
 
         source, examples = _examples(dataset)
         examples = subset(examples, n)
         epsilon = choose_epsilon(eps, source.family)
         subjects = _subjects(defense, dataset, examples, checkpoint, device)
-        data = follow(subjects, examples, epsilon, steps=steps, seed=seed, on_progress=sheet.say)
+        walk = Walk(epsilon, steps, seed)
+        data = follow(subjects, examples, walk, on_progress=sheet.say)
         sheet.finish(data, draw(data))
 
 
@@ -174,7 +158,8 @@ def curve(
     Example: python -m bench figure curve results/runs/0123456789abcdef --attacks pgd,square
     """
     with _sheet("curve", out) as sheet:
-        from bench.figures.curve import draw, read_summary, trace
+        from bench.figures.curve import draw, trace
+        from bench.record.runs import read_summary
         from bench.registry.grammar import split_names
 
         data = trace([read_summary(folder) for folder in runs], split_names(attacks))

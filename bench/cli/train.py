@@ -57,6 +57,7 @@ def train(
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
     from bench.run.prepare import resolve_device
+    from bench.train import TrainConfig
     from bench.train import train as execute
 
     names = split_names(defense)
@@ -73,18 +74,8 @@ def train(
             made = []
             for seed in numbers:
                 with TrainingProgress(options.notes(), each.name) as progress:
-                    trained = execute(
-                        each,
-                        source,
-                        seed=seed,
-                        device=where,
-                        out=out,
-                        epochs=epochs,
-                        start=start,
-                        fresh=fresh,
-                        command=command_line(),
-                        on_progress=progress.update,
-                    )
+                    config = TrainConfig(seed, where, epochs, start, fresh, command_line())
+                    trained = execute(each, source, config, out=out, on_progress=progress.update)
                 typer.echo(_outcome(trained))
                 made.append(trained.record.clean_accuracy)
             if len(numbers) > 1:

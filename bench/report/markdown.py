@@ -31,6 +31,11 @@ def percent(fraction: float | None) -> str:
     return "–" if fraction is None else f"{100 * fraction:.1f}"
 
 
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
+
+
 def interval(entry: dict[str, Any]) -> str:
     """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`.
 

@@ -1,7 +1,4 @@
-"""The stored runs as tables: all of them, and one of them.
-
-One table over several training seeds: mean and range, and the gain over the twin.
-"""
+"""Stored runs as tables: all of them, one of them, and one command over several training seeds."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from bench.record.statistics import t_interval
-from bench.report.markdown import escape, interval, percent, table
+from bench.report.markdown import escape, interval, percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -135,7 +132,7 @@ def _figures(summary: Summary) -> str:
             escape(name),
             percent(part["clean_accuracy"]),
             interval(part["worst_case"][headline]),
-            escape((part.get("verdict") or {}).get("level", "–")),
+            escape(_level(part)),
             str(len(part["attacks"])),
         ]
         for name, part in summary["defenses"].items()
@@ -215,14 +212,15 @@ def gain(name: str, entries: Sequence[dict[str, Any]]) -> list[str]:
         return []
     twin = next(c["twin"] for c in comparisons if c is not None)
     mean, low, high = t_interval(differences)
-    points = f"{100 * mean:+.1f} points"
-    each = ", ".join(f"{100 * value:+.1f}" for value in differences)
-    said = f"{escape(name)} against its twin {escape(twin)}: {points} (by seed {each})."
+    each = ", ".join(map(points, differences))
+    said = (
+        f"{escape(name)} against its twin {escape(twin)}: {points(mean)} points (by seed {each})."
+    )
     if math.isfinite(low):
         zero = "excludes" if low > 0 or high < 0 else "includes"
         said += (
-            f" 95 % t-interval over {len(differences)} training seeds: {100 * low:+.1f} to "
-            f"{100 * high:+.1f}, which {zero} no difference at all."
+            f" 95 % t-interval over {len(differences)} training seeds: {points(low)} to "
+            f"{points(high)}, which {zero} no difference at all."
         )
     return [said]
 
@@ -233,5 +231,6 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 
 def _level(entry: dict[str, Any]) -> str:
+    """Of the verdict; a dash where there is none."""
     level: str = (entry.get("verdict") or {}).get("level", "–")
     return level

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import UnknownNameError, UsageError
-from bench.train.fit import derived_seed, fit
+from bench.train.fit import Training, derived_seed, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,7 +83,7 @@ def _built(model: HonestModel, seed: int) -> nn.Module:
             torch.manual_seed(derived_seed(seed, model.name))
             module = model.architecture().train()
             state = Path(folder) / "state"
-            fit(module, recipe, examples, seed, "cpu", state, lambda progress: None)
+            fit(Training(module, recipe, examples, seed), state)
     finally:
         torch.set_num_threads(threads)
     return module.eval().requires_grad_(False)

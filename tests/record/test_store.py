@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +14,7 @@ import pytest
 
 from bench.api import Flag
 from bench.errors import StoreError
-from bench.record.files import canonical_json, locked, read_json, write_bytes
+from bench.record.files import canonical_json, is_held, locked, read_json, write_bytes
 from bench.record.outcomes import BLOCK, COLUMNS, Found, Outcomes, Smallest, Totals
 from bench.record.statistics import wilson
 
@@ -44,6 +46,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         write_bytes(tmp_path / "file" / "below", b"")
     with pytest.raises(StoreError, match="cannot write"), locked(tmp_path / "file"):
         pass
+
+
+def test_a_folder_is_held_until_its_process_ends(tmp_path: Path) -> None:
+    """A second process is told at once by whom; killed, the first one lets go."""
+    code = (
+        "import sys, time, pathlib\n"
+        "from bench.record.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)\n"
+    )
+    assert not is_held(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert is_held(tmp_path)
+        said = f"in use by process {holder.pid};"
+        with pytest.raises(StoreError, match=said), locked(tmp_path):
+            pass
+        holder.kill()
+    assert not is_held(tmp_path)
+    with locked(tmp_path):
+        assert is_held(tmp_path)
 
 
 def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
