@@ -25,7 +25,9 @@ def quick(norm: Norm) -> list[str]:
     return ["fgsm", "pgd", "fmn", "deepfool", "uniform-noise"]
 
 
-@register_suite("standard", "AutoAttack's four attacks, each over all examples")
+@register_suite(
+    "standard", "AutoAttack's four attacks, each over all examples", figure="autoattack"
+)
 def standard(norm: Norm) -> list[str]:
     """The standard version of AutoAttack (Croce and Hein, ICML 2020)."""
     return ["apgd-ce", "apgd-t", "fab-t", "square"]

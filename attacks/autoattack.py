@@ -186,6 +186,7 @@ class AutoAttack(Attack):
 
     summary = "AutoAttack's standard cascade on what no other attack broke"
     approach = "mixed"
+    figure = "autoattack"
     version = 2
     scope = "remaining"
     libraries = ("pyautoattack",)

@@ -174,6 +174,8 @@ class Attack(Plugin):
     `bench.api.TRACES`, of an attack of scope `evidence` what it measures."""
     challenge: ClassVar[str] = ""
     """An identifier, where what it breaks beyond white-box attacks is a test of its own."""
+    figure: ClassVar[str] = ""
+    """The published evaluation whose figure it gives where it attacked all: `autoattack`."""
     spoken: ClassVar[str] = ""
     """What a sentence calls it, such as `Finite differences`; its name where empty."""
     examination: ClassVar[tuple[str, ...]] = ()

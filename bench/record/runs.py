@@ -15,6 +15,7 @@ from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.record.files import LOCK, TEMPORARY, is_held, locked, read_json
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import RunStore
+from bench.record.summary import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -154,7 +155,7 @@ def read_summary(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path} has schema version {summary.get('schema')}; this Winnow reads {SCHEMA_VERSION}"
         )
-    return summary
+    return upgraded(summary)
 
 
 def partial_files(folder: Path) -> list[Path]:

@@ -134,6 +134,10 @@ def older_cause(status: str, reason: str) -> Cause:
     return "budget" if status == "incomplete" and reason else ""
 
 
+#: Which suite and which attack gave AutoAttack's figure, where files do not say.
+OLDER_FIGURES = {"standard": "autoattack", "autoattack": "autoattack"}
+
+
 class AttackRecord(Record):
     """What an attack declared when the run was made: the examination reads this, not the plugin."""
 
@@ -225,6 +229,8 @@ class RunRecord(Record):
     """Whether the defenses were examined as well as attacked."""
     suites: dict[str, list[str]] = {}
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
+    figures: dict[str, str] = {}
+    """Of suites and attacks in the run, the published evaluation whose figure they give."""
     sweep: Sweep = "each"
     """How its commands went over their epsilons: `bracket` where any of them did."""
     limit: int | None = None

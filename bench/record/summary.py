@@ -6,6 +6,7 @@ its consequences: found at norm d, it breaks its example at every epsilon >= d (
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from bench.record.results import (
     row_broken,
     sweep_report,
 )
-from bench.record.schema import CLEAN, SCHEMA_VERSION
+from bench.record.schema import CLEAN, OLDER_FIGURES, SCHEMA_VERSION, older_cause
 from bench.record.statistics import wilson
 from bench.threat import Epsilon
 
@@ -61,11 +62,31 @@ def build(
         "sweep": record.sweep,
         "limit": record.limit,
         "budget": record.budget,
+        "figures": record.figures,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
         # Twins that were not asked for themselves: attacked at the headline epsilon alone.
         "controls": {n: part for n, part in parts.items() if record.defenses[n].control},
         "provenance": record.provenance,
     }
+
+
+def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary as this version reads it: what older ones told in words alone is filled in."""
+    if "figures" in summary:
+        return summary
+    found = copy.deepcopy(summary)
+    found["figures"] = OLDER_FIGURES
+    for part in (*found["defenses"].values(), *found.get("controls", {}).values()):
+        for status in ("failed", "skipped"):
+            for item in part.get(status, []):
+                item.setdefault("cause", older_cause(status, item["reason"]))
+        for cells in part["attacks"].values():
+            for cell in cells.values():
+                cell.setdefault("cause", older_cause(cell["status"], cell.get("reason", "")))
+        for suite in part.get("suites", {}).values():
+            for together in suite.values():  # AutoAttack's standard version has four attacks
+                together.setdefault("whole", len(together["attacks"]) == 4)
+    return found
 
 
 def _defense(
@@ -171,7 +192,11 @@ def _together(
         ]
         if broken and len(broken) == len(runnable):
             robust = float((~np.any(broken, axis=0)).sum())
-            found[epsilon] = {**proportion(robust, record.dataset.n), "attacks": runnable}
+            found[epsilon] = {
+                **proportion(robust, record.dataset.n),
+                "attacks": runnable,
+                "whole": len(runnable) == len(members),
+            }
     return found
 
 

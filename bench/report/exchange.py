@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from bench.report.markdown import Summary
 
-#: The attacks of AutoAttack's standard version, by the names they have as rows.
-STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+#: What suites and attacks give (`figures` of a summary) that RobustBench has a field for.
+AUTOATTACK = "autoattack"
 
 #: What RobustBench's own loader knows: other data and norms are written, and not read by it.
 ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
@@ -214,13 +214,16 @@ def autoattack_accuracy(summary: Summary, name: str, epsilon: str) -> float | No
     part = summary["defenses"][name]
     if "majority_accuracy" in part["worst_case"][epsilon]:
         return None
-    together = part.get("suites", {}).get("standard", {}).get(epsilon)
-    if together and sorted(together["attacks"]) == sorted(STANDARD):
-        return float(together["robust_accuracy"])
-    cascade = part["attacks"].get("autoattack", {}).get(epsilon)
+    names = [name for name, figure in summary["figures"].items() if figure == AUTOATTACK]
+    for name in names:
+        together = part.get("suites", {}).get(name, {}).get(epsilon)
+        if together and together["whole"]:
+            return float(together["robust_accuracy"])
     right = part["clean_correct"]
-    if cascade and cascade["status"] == "ok" and cascade["attacked"] == right:
-        return float((right - cascade["broken"]) / summary["n"])
+    for name in names:
+        cascade = part["attacks"].get(name, {}).get(epsilon)
+        if cascade and cascade["status"] == "ok" and cascade["attacked"] == right:
+            return float((right - cascade["broken"]) / summary["n"])
     return None
 
 

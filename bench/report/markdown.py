@@ -5,8 +5,6 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from bench.record.schema import older_cause
-
 Summary = dict[str, Any]
 #: Marks a figure in which some outcomes follow from another epsilon.
 INFERRED = " ‡"
@@ -47,13 +45,6 @@ def interval(entry: dict[str, Any]) -> str:
     most = entry.get("majority_accuracy")
     beside = "" if most is None else f", right in most draws {percent(most)}"
     return f"{percent(entry['robust_accuracy'])} ({low}–{high}{beside})"
-
-
-def cause_of(item: dict[str, Any]) -> str:
-    """Why a cell of a summary has no figure; of an older one, as its words told."""
-    if "cause" in item:
-        return str(item["cause"])
-    return older_cause(item.get("status", "skipped"), item["reason"])
 
 
 def render_matrix(summary: Summary, name: str) -> str:
@@ -265,7 +256,7 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [i["attack"] for i in defense["skipped"] if cause_of(i) == "escalation-budget"]
+    beyond = [i["attack"] for i in defense["skipped"] if i["cause"] == "escalation-budget"]
     if beyond:
         lines += [
             "",
@@ -285,7 +276,7 @@ def _notes(defense: dict[str, Any]) -> list[str]:
     notes += [
         f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
         for item in defense["skipped"]
-        if cause_of(item) != "escalation-budget"
+        if item["cause"] != "escalation-budget"
     ]
     flags: dict[tuple[str, str], list[str]] = {}
     for attack, cells in defense["attacks"].items():

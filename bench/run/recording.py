@@ -63,6 +63,7 @@ def record_of(
         defenses=(previous.defenses if previous else {}) | own,
         examined=config.examine or (previous is not None and previous.examined),
         suites=_whole_suites({cell.label for cell in merged.values()}, config.norm),
+        figures=_figures(merged.values()),
         sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
         limit=extended.limit if extended else config.budget,
         budget=budget if budget is not None or previous is None else previous.budget,
@@ -111,6 +112,16 @@ def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
         if name != "all"
     }
     return {name: names for name, names in members.items() if attacks.issuperset(names)}
+
+
+def _figures(cells: Iterable[CellRecord]) -> dict[str, str]:
+    """Of suites, and of attacks among these cells, the published figure that they give."""
+    found = {name: suite.figure for name, suite in registry.suites.items() if suite.figure}
+    for name in {cell.attack for cell in cells} - {CLEAN}:
+        with contextlib.suppress(UsageError):
+            if figure := registry.attacks.get(name.partition("[")[0]).figure:
+                found[name] = figure
+    return dict(sorted(found.items()))
 
 
 def _order(cell: CellRecord) -> tuple[str, str, Fraction]:

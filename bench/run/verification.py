@@ -109,6 +109,11 @@ def _check_summary(
     """Recompute the summary from the outcomes, and the leaderboard from the summary."""
     summary = build(record, results, examined(record, results))
     stored = read_json(store.folder / "summary.json")
+    if not record.figures:
+        findings.faults.append(
+            "run.json is an older version's: run its command again, which computes nothing anew"
+        )
+        return
     for path in _differences(summary, stored):
         findings.faults.append(f"summary.json: {path} does not follow from the outcomes")
     leaderboard = store.folder / "leaderboard.md"
