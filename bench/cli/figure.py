@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from bench.api import Examples
     from bench.data import Dataset
-    from bench.figures.canvas import Drawn, Place, Subject
+    from bench.figures.canvas import Destination, Drawn, Subject
 
 app = typer.Typer(
     help="Draw a figure: PATH.png, PATH.svg, and the plotted numbers as PATH.csv.\n\n"
@@ -170,7 +170,7 @@ def curve(
 class _Sheet:
     """Where a figure goes, and a line on what is going on until it is there."""
 
-    place: Place
+    destination: Destination
     console: Console
     status: Status
 
@@ -184,17 +184,17 @@ class _Sheet:
     def finish(self, drawn: Drawn, figure: Figure) -> None:
         """Write the figure and print where it is."""
         self.say("drawing")
-        for path in self.place.write(figure, drawn):
+        for path in self.destination.write(figure, drawn):
             typer.echo(path)
 
 
 @contextlib.contextmanager
 def _sheet(name: str, out: Path | None) -> Iterator[_Sheet]:
-    from bench.figures.canvas import Place
+    from bench.figures.canvas import Destination
 
-    place, console = Place.of(out or Path("results/figures") / name), options.notes()
+    destination, console = Destination.of(out or Path("results/figures") / name), options.notes()
     with options.interruptible("nothing is written"), console.status("loading …") as status:
-        sheet = _Sheet(place, console, status)
+        sheet = _Sheet(destination, console, status)
         sheet.say("loading")
         yield sheet
 

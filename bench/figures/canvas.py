@@ -59,7 +59,7 @@ class Drawn(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a figure goes."""
 
     pictures: tuple[Path, ...]
@@ -68,7 +68,7 @@ class Place:
     """The numbers, as CSV."""
 
     @classmethod
-    def of(cls, out: Path) -> Place:
+    def of(cls, out: Path) -> Destination:
         """A path ending in .png or .svg is that picture; without an ending it becomes both.
 
         Raises:
