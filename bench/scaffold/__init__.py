@@ -141,13 +141,13 @@ def _module(name: str) -> str:
 
 def _is_own(folder: Path) -> bool:
     """Whether a folder is the package of plugins itself, as in a checkout."""
-    places = importlib.import_module(folder.name).__path__
+    places = importlib.import_module(f"bench.{folder.name}").__path__
     return folder.resolve() == Path(places[0]).resolve()
 
 
 def _is_building_block(path: Path) -> bool:
     """Whether a module of this name is a built-in one that does not register the name itself."""
-    place = Path(importlib.import_module(path.parent.name).__path__[0])
+    place = Path(importlib.import_module(f"bench.{path.parent.name}").__path__[0])
     ours = [place / path.stem, place / path.name]
     return any(file.exists() and file.resolve() != path.resolve() for file in ours)
 
