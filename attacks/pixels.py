@@ -13,9 +13,6 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from torch.nn import functional
-
 from bench.api import Attack, Cost, Proposal
 from bench.api.attacks import margins
 from bench.errors import check_positive
@@ -133,6 +130,8 @@ def with_pixels(x: Tensor, places: Tensor, values: Tensor) -> Tensor:
         places: int64 (M, K), from 0 to H·W - 1, no place twice in an example.
         values: (M, K), dtype of `x`.
     """
+    import torch
+
     changed = x.clone(memory_format=torch.contiguous_format)
     shape = (-1, x.shape[1], -1)
     changed.flatten(2).scatter_(2, places[:, None].expand(shape), values[:, None].expand(shape))
@@ -150,6 +149,8 @@ def ask(search: Search, rows: Tensor, unbounded: Tensor) -> Tensor:
     Returns:
         Float64 (M,).
     """
+    import torch
+
     problem = search.problem
     x = search.ball.project(problem.inputs[rows], unbounded)
     with torch.no_grad():
@@ -166,6 +167,8 @@ def single_pixels(search: Search, streams: Streams, pixels: int) -> None:
         streams: the order of an example's pixels.
         pixels: tried at most.
     """
+    import torch
+
     inputs = search.problem.inputs
     everything = torch.arange(len(inputs), device=inputs.device)
     order = streams.uniform(everything)[:, 0].flatten(1).argsort(dim=1)
@@ -205,6 +208,8 @@ def local_search(
         moves: pixels set in a round, at most.
         reach: pixels at most so far, in both directions, from one set in the last round go first.
     """
+    import torch
+
     inputs = search.problem.inputs
     rows = torch.arange(len(inputs), device=inputs.device)
     moved = torch.zeros_like(inputs[:, 0].flatten(1), dtype=torch.bool)
@@ -220,6 +225,8 @@ def local_search(
 
 def _choose(uniform: Tensor, moved: Tensor, reach: int, pixels: int) -> Tensor:
     """Random pixels, those near the moved ones before the others. Int64 (M, pixels)."""
+    from torch.nn import functional
+
     near = functional.max_pool2d(
         moved.reshape(uniform.shape).float(), 2 * reach + 1, stride=1, padding=reach
     )
@@ -231,6 +238,8 @@ def _advance(search: Search, position: Position, chosen: Tensor, moves: int) -> 
 
     One sets all of the `moves` best pixels that help by themselves, the other the best one alone.
     """
+    import torch
+
     rows, unbounded, before, _ = position
     ends = torch.tensor(ENDS, device=unbounded.device)
     probed = [

@@ -40,6 +40,11 @@ class Running:
     out: Path
     err: Path
 
+    def is_alive(self) -> bool:
+        """Whether it has not ended yet."""
+        server = _server()
+        return not select.select([server.stdout], [], [], 0)[0]
+
     def wait(self) -> subprocess.CompletedProcess[str]:
         """How it ended, and what it said; negative numbers are signals."""
         code = int(_answer(self))

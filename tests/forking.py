@@ -42,18 +42,16 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # whoever started this one decides when it ends
     for module in HEAVY:
         importlib.import_module(module)
-    answers = os.fdopen(os.dup(1), "w")
+    answers = os.dup(1)
     for line in sys.stdin:
         child = os.fork()
         if not child:
             _become(**json.loads(line))
-        print(child, file=answers, flush=True)
-        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), file=answers, flush=True)
+        os.write(answers, b"%d\n" % child)
+        os.write(answers, b"%d\n" % os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 
 
-def _become(
-    kind: str, words: list[str], cwd: str, env: dict[str, str], out: str, err: str
-) -> None:
+def _become(kind: str, words: list[str], cwd: str, env: dict[str, str], out: str, err: str) -> None:
     """The life of a forked process; it never returns."""
     os.setsid()
     for descriptor, path in ((0, os.devnull), (1, out), (2, err)):
@@ -72,7 +70,7 @@ def _become(
     except SystemExit as stop:
         code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
         if isinstance(stop.code, str):
-            print(stop.code, file=sys.stderr)
+            sys.stderr.write(f"{stop.code}\n")
     except BaseException:  # noqa: BLE001 - whatever it does
         traceback.print_exc()
         code = 1

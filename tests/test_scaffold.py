@@ -52,7 +52,7 @@ def test_one_file_is_written_under_the_new_name_alone(kind: Kind, here: Path) ->
         ("", "my-defense"),
         ("kwta", "kwta-2"),
         ("networks", "networks-2"),
-        ("trained", "trained-2"),
+        ("activated", "activated-2"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_with_one_that_can(
