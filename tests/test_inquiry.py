@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from bench.run import Result
 
+pytestmark = pytest.mark.whole
+
 #: The budget leaves out the long searches on the last survivors.
 CONFIG = RunConfig(
     defenses=("kwta",),

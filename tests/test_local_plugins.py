@@ -142,6 +142,7 @@ def test_an_edit_of_the_same_second_and_length_is_executed(tmp_path: Path) -> No
             os.utime(compiled, ns=(second, second + 5 * 10**8 + number))
 
 
+@pytest.mark.whole
 def test_a_broken_file_does_not_stop_a_run_on_two_workers(tmp_path: Path) -> None:
     """The scaffold beside it is evaluated in spawned processes; the warning comes once."""
     write(tmp_path, "defenses/broken.py", "1 / 0")

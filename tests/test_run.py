@@ -136,6 +136,7 @@ def test_the_same_run_gives_the_same_result(tmp_path: Path) -> None:
     assert figures(first.summary) == figures(second.summary)
 
 
+@pytest.mark.whole
 def test_a_run_killed_between_shards_is_continued_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +283,7 @@ def test_bad_input_is_refused_in_one_sentence(change: dict, message: str) -> Non
         attack_only(Sum(), arguments.pop("inputs"), arguments.pop("labels"), **arguments)
 
 
+@pytest.mark.whole
 def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
     """A defense on digits, in this process and in two workers, to the last digit."""
     config = RunConfig(

@@ -37,6 +37,7 @@ def digits(
     return out, interpret([*PYTHON_M_BENCH, *DIGITS, "--out", out], cwd=ROOT)
 
 
+@pytest.mark.whole
 def test_the_digits_command_runs_and_prints_the_matrix(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -58,6 +59,7 @@ def test_the_digits_command_runs_and_prints_the_matrix(
     assert figures(out) in done.stdout
 
 
+@pytest.mark.whole
 def test_the_run_verifies_and_a_changed_byte_does_not(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -76,6 +78,7 @@ def test_the_run_verifies_and_a_changed_byte_does_not(
     assert path.name in spoilt.stdout
 
 
+@pytest.mark.whole
 def test_the_same_command_computes_nothing_again(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -103,6 +106,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     return figures(out)
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
 def test_a_killed_run_is_continued_to_the_same_table(
     tmp_path: Path, whole: str, stop: signal.Signals, workers: int
@@ -192,6 +196,7 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_the_console_script_is_not_shadowed_by_a_user_s_own_folders(tmp_path: Path) -> None:
     """`winnow` from a folder with `attacks`, `defenses` and `bench` of its own, on two workers."""
     for name in ("attacks", "defenses", "bench"):
@@ -281,6 +286,7 @@ def test_list_names_everything() -> None:
         assert name in text
 
 
+@pytest.mark.whole
 def test_a_run_is_published_once_it_holds(
     digits: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -43,6 +43,7 @@ def test_trains_several_and_finds_them_made(tmp_path: Path) -> None:
     assert "is there already" in output
 
 
+@pytest.mark.whole
 def test_killed_and_started_again_ends_in_the_same_weights(tmp_path: Path) -> None:
     """`kill -9` between two epochs costs at most one of them, and changes no weight."""
     arguments = ["--defense", "kwta", "--epochs", "8"]

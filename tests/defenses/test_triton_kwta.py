@@ -20,6 +20,7 @@ TRITON = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 
 
+@pytest.mark.whole
 @TRITON
 @pytest.mark.parametrize("interpret", ["1", pytest.param("0", marks=GPU)], ids=["cpu", "gpu"])
 def test_the_kernels_equal_the_plain_form(interpret: str) -> None:

@@ -71,6 +71,7 @@ def follow(steps: list[Block], folder: Path) -> None:
         assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_a_document_does_what_it_says(path: Path, tmp_path: Path) -> None:
     """All its steps, in order, in one folder."""

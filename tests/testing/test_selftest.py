@@ -243,6 +243,7 @@ def probes_alone(case: Case) -> list[Request]:
     return [request for request in requests(case) if request.attack.startswith(PROBING)]
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", [*CANARIES, *HONEST])
 def test_everything_passes(rows: dict[str, Row], name: str) -> None:
     """Every canary is caught for the right reason; no honest model is called anything else."""

@@ -125,6 +125,7 @@ def test_only_small_images_on_the_cpu_are_not_channels_last(
     assert memory_format(device, (1, side, side)) is layout
 
 
+@pytest.mark.whole
 def test_killed_and_started_again_ends_in_the_same_weights_and_curve(tmp_path: Path) -> None:
     """`kill -9` once a state is there; nobody tidies up, and the same command goes on."""
     arguments = ["--dataset", "digits", "--defense", "relu", "--epochs", "12", "--device", "cpu"]
