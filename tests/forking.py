@@ -21,7 +21,6 @@ from pathlib import Path
 
 HEAVY = (
     "torch",
-    "torchvision",
     "foolbox",
     "pandas",
     "pyarrow.parquet",
