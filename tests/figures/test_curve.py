@@ -14,7 +14,7 @@ import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.figures.curve import draw, read_summary, trace
 from tests.figures.models import band, footer
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,8 +16,8 @@ from bench.run.evaluation import evaluate
 from bench.run.inquiry import sample
 from bench.run.prepare import RunConfig, prepare
 from bench.trust import Request
-from tests.models import Sum, linear_examples, linf_thresholds
-from tests.test_run import figures
+from tests.run.test_run import figures
+from tests.toy_models import Sum, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path

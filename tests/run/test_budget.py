@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.run import run
 from bench.run.forecast import predict
 from bench.run.prepare import RunConfig, prepare
-from tests.test_run import figures
+from tests.run.test_run import figures
 
 if TYPE_CHECKING:
     from pathlib import Path

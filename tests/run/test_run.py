@@ -20,7 +20,7 @@ from bench.registry import Suite
 from bench.run import load_results, run
 from bench.run.prepare import RunConfig, prepare
 from bench.threat import Epsilon
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path

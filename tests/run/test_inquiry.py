@@ -12,7 +12,7 @@ from bench.run import run
 from bench.run.prepare import RunConfig, prepare
 from bench.run.verification import verify_run
 from bench.trust import CHEAPER, MEASURED, RANDOMISED, ROUNDS
-from tests.test_run import figures
+from tests.run.test_run import figures
 
 if TYPE_CHECKING:
     from pathlib import Path
