@@ -42,8 +42,9 @@ class Running:
 
     def is_alive(self) -> bool:
         """Whether it has not ended yet."""
-        server = _server()
-        return not select.select([server.stdout], [], [], 0)[0]
+        answers = _server().stdout
+        assert answers is not None
+        return not select.select([answers], [], [], 0)[0]
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         """How it ended, and what it said; negative numbers are signals."""

@@ -63,7 +63,7 @@ def _become(kind: str, words: list[str], cwd: str, env: dict[str, str], out: str
         os.environ.clear()
         os.environ.update(env)
         os.chdir(cwd)
-        multiprocessing.process.ORIGINAL_DIR = cwd  # where its workers start
+        vars(multiprocessing.process)["ORIGINAL_DIR"] = cwd  # where its workers start
         sys.path[:1] = [place for place in env.get("PYTHONPATH", "").split(os.pathsep) if place]
         _execute(kind, words)
     except SystemExit as stop:

@@ -71,7 +71,18 @@ def test_epsilon_has_to_be_positive_and_finite() -> None:
 
 def test_epsilon_has_to_be_a_number() -> None:
     """The error repeats the text and shows how to write one; a float is refused as its text is."""
-    odd = ["8/0", "nan", "inf", "-inf", "eps", "", "8/255/2", "0.1,0.2", math.nan, math.inf]
+    odd: list[Any] = [
+        "8/0",
+        "nan",
+        "inf",
+        "-inf",
+        "eps",
+        "",
+        "8/255/2",
+        "0.1,0.2",
+        math.nan,
+        math.inf,
+    ]
     for written in odd:
         with pytest.raises(UsageError, match=rf"epsilon '{written}' is not a number; .*8/255"):
             Epsilon.parse(written)
