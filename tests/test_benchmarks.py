@@ -238,6 +238,7 @@ def test_peers_have_the_parameters_of_winnow(
         assert expected is None or getattr(peer, parameter) == expected
 
 
+@pytest.mark.whole
 def test_startup(
     script: Callable[[str], ModuleType],
     capsys: pytest.CaptureFixture[str],
@@ -283,6 +284,7 @@ def test_memory(
     assert "A run of n = 250 loses: 1.10 times the memory of one of n = 50." in below
 
 
+@pytest.mark.whole
 def test_the_peak_is_that_of_the_child(script: Callable[[str], ModuleType]) -> None:
     """A child that imports torch and runs an attack is measured, whatever this process holds."""
     size = script("footprint").peak(2, "fgsm", 0)

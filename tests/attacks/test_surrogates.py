@@ -91,6 +91,7 @@ def test_kinder_gradients_break_what_own_gradients_do_not(name: str) -> None:
     assert found > int(broken(problem, solve("pgd", problem)).sum())
 
 
+@pytest.mark.whole
 def test_finite_differences_go_last_when_asked() -> None:
     """They break more on the adversarially trained model, and only they cost forwards alone."""
     problem = committed("kwta-at", 12)
@@ -100,6 +101,7 @@ def test_finite_differences_go_last_when_asked() -> None:
     assert further.sum() > alone.sum()
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("preset", ["light", "full"])
 def test_it_reaches_the_exact_robust_accuracy_of_a_linear_model(preset: str) -> None:
     """Its attacks are strong ones where nothing is hidden."""

@@ -1,9 +1,12 @@
 """Every attack, in every norm that it searches in: its proposal, its seed, its cost."""
 
+import functools
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 
-from bench.api import Cost, Problem
+from bench.api import Cost, Problem, Proposal
 from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
@@ -36,9 +39,25 @@ def rows() -> list[tuple[str, Norm]]:
     return table
 
 
-def passes_taken(name: str, problem: Problem) -> Cost:
-    """Passes per example that one run takes, as the model counts them."""
-    solve(name, problem)
+class Trial(NamedTuple):
+    """What became of an attack on the small untrained network."""
+
+    problem: Problem
+    proposal: Proposal
+    passes: Cost
+    """For an example."""
+
+
+@functools.cache
+def trial(name: str, norm: Norm) -> Trial:
+    """Each attack is run once in each norm, and every law is read from that run."""
+    kind = attacks.get(name).kind
+    problem = network_problem(norm, EPSILON[norm] if kind == "fixed" else None)
+    return Trial(problem, solve(name, problem), passes_taken(problem))
+
+
+def passes_taken(problem: Problem) -> Cost:
+    """Passes per example, as the model counted them."""
     model = problem.model
     assert isinstance(model, CountedModel)
     return model.passes * (1 / len(problem.inputs))
@@ -60,9 +79,8 @@ def test_proposal_is_of_the_right_shape_finite_and_decided_by_the_seed(
     name: str, norm: Norm
 ) -> None:
     """Two runs with one seed agree to the last bit, in flags and extras as well."""
-    kind = attacks.get(name).kind
-    problem = network_problem(norm, EPSILON[norm] if kind == "fixed" else None)
-    first, second = solve(name, problem), solve(name, problem)
+    problem, first, _ = trial(name, norm)
+    second = solve(name, problem)
     assert first.candidates.shape == problem.inputs.shape
     assert first.candidates.dtype == problem.inputs.dtype
     assert bool(first.candidates.isfinite().all())
@@ -79,8 +97,8 @@ def test_proposal_is_of_the_right_shape_finite_and_decided_by_the_seed(
 @pytest.mark.parametrize("name", ["pgd", "apgd-ce", "apgd-t", "square", "autoattack"])
 def test_fixed_attacks_stay_in_the_ball_and_break_something(name: str, norm: Norm) -> None:
     """On a small untrained network none of the strong ones comes back with nothing."""
-    problem = network_problem(norm, EPSILON[norm])
-    assert broken(problem, solve(name, problem)).any()
+    problem, proposal, _ = trial(name, norm)
+    assert broken(problem, proposal).any()
 
 
 @pytest.mark.parametrize(
@@ -95,7 +113,8 @@ def test_cost_is_an_honest_upper_estimate(name: str, norm: Norm) -> None:
     """Where nothing breaks, the passes taken are below the estimate and not far below."""
     problem = unbreakable_problem(norm)
     cost = attacks.create(name).cost(norm=norm, shape=SHAPE, classes=problem.classes)
-    taken = passes_taken(name, problem)
+    solve(name, problem)
+    taken = passes_taken(problem)
     assert 0.2 * cost.forwards <= taken.forwards <= cost.forwards
     assert 0.2 * cost.backwards <= taken.backwards <= cost.backwards
 
@@ -103,8 +122,7 @@ def test_cost_is_an_honest_upper_estimate(name: str, norm: Norm) -> None:
 @pytest.mark.parametrize(("name", "norm"), [row for row in rows() if row[0] in EARLY])
 def test_cost_of_attacks_that_stop_early_is_an_upper_estimate(name: str, norm: Norm) -> None:
     """On a model that breaks they take at most the estimate, and at least a twentieth of it."""
-    problem = network_problem(norm, None)
+    problem, _, taken = trial(name, norm)
     cost = attacks.create(name).cost(norm=norm, shape=SHAPE, classes=problem.classes)
-    taken = passes_taken(name, problem)
     assert 0.05 * cost.total <= taken.total <= cost.total
     assert taken.backwards <= cost.backwards

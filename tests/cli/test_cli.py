@@ -1,31 +1,26 @@
-"""The command line, in processes of its own."""
+"""The command line, in processes of its own: two of them new interpreters, the others forked."""
 
 from __future__ import annotations
 
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from bench.cli import main
+from tests.commands import ROOT, call, interpret, start
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+if TYPE_CHECKING:
+    import subprocess
+
+PYTHON_M_BENCH = [sys.executable, "-m", "bench"]
 WINNOW = Path(sys.executable).with_name("winnow")
-
-
-def call(
-    *arguments: str | int | Path, program: list[str] | None = None, cwd: Path = REPOSITORY
-) -> subprocess.CompletedProcess[str]:
-    """Run `python -m bench` and wait."""
-    command = [*(program or [sys.executable, "-m", "bench"]), *map(str, arguments)]
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=600, check=False
-    )
+DIGITS = ["run", "--defense", "kwta", "--attacks", "all", "--n", "10", "--eps", "0.1"]
 
 
 def figures(folder: Path) -> str:
@@ -37,14 +32,12 @@ def figures(folder: Path) -> str:
 def digits(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[Path, subprocess.CompletedProcess[str]]:
-    """The README's command on 10 examples, at one epsilon."""
+    """The README's command on 10 examples, at one epsilon, as a user's shell starts it."""
     out = tmp_path_factory.mktemp("runs")
-    done = call(
-        "run", "--defense", "kwta", "--attacks", "all", "--n", 10, "--eps", "0.1", "--out", out
-    )  # fmt: skip
-    return out, done
+    return out, interpret([*PYTHON_M_BENCH, *DIGITS, "--out", out], cwd=ROOT)
 
 
+@pytest.mark.whole
 def test_the_digits_command_runs_and_prints_the_matrix(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -66,6 +59,7 @@ def test_the_digits_command_runs_and_prints_the_matrix(
     assert figures(out) in done.stdout
 
 
+@pytest.mark.whole
 def test_the_run_verifies_and_a_changed_byte_does_not(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -84,6 +78,7 @@ def test_the_run_verifies_and_a_changed_byte_does_not(
     assert path.name in spoilt.stdout
 
 
+@pytest.mark.whole
 def test_the_same_command_computes_nothing_again(
     digits: tuple[Path, subprocess.CompletedProcess[str]],
 ) -> None:
@@ -91,9 +86,7 @@ def test_the_same_command_computes_nothing_again(
     out, _ = digits
     table = figures(out)
     stored = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
-    again = call(
-        "run", "--defense", "kwta", "--attacks", "all", "--n", 10, "--eps", "0.1", "--out", out
-    )  # fmt: skip
+    again = call(*DIGITS, "--out", out)
     assert again.returncode == 0, again.stderr
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")} == stored
     assert figures(out) == table
@@ -101,49 +94,42 @@ def test_the_same_command_computes_nothing_again(
 
 STOPPED = [
     "run", "--defense", "relu", "--attacks", "fgsm,pgd,square[queries=1000]", "--n", "20",
-    "--shard-size", "5", "--eps", "0.1", "--workers", "2", "--no-escalate",
+    "--shard-size", "5", "--eps", "0.1", "--no-escalate", "--workers",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The tables of the run that others are stopped in, never stopped."""
+    """The tables of the run that others are stopped in, never stopped, by one process."""
     out = tmp_path_factory.mktemp("whole")
-    assert call(*STOPPED, "--out", out).returncode == 0
+    assert call(*STOPPED, 1, "--out", out).returncode == 0
     return figures(out)
 
 
-@pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.whole
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
 def test_a_killed_run_is_continued_to_the_same_table(
-    tmp_path: Path, whole: str, stop: signal.Signals
+    tmp_path: Path, whole: str, stop: signal.Signals, workers: int
 ) -> None:
-    """Stopped once two shards are stored, with two workers; then run again and compared."""
+    """Stopped once two shards are stored, with two workers; then run again, on two or on one."""
     out = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench", *STOPPED, "--out", str(out)],
-        cwd=REPOSITORY,
-        stderr=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-        # A shell that starts the tests in its background has told them all to ignore Ctrl-C.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
-    )
+    process = start(*STOPPED, 2, "--out", out)
     deadline = time.monotonic() + 120
     while len(list(out.rglob("*.parquet"))) < 6 and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, stop)
-    _, errors = process.communicate(timeout=60)
+    ended = process.wait()
     assert len(list(out.rglob("*.parquet"))) < 16, "it was to be stopped half-way"
     if stop is signal.SIGINT:
-        assert process.returncode == 130
-        assert b"the same command continues" in errors
+        assert ended.returncode == 130
+        assert "the same command continues" in ended.stderr
     # Workers end with their parent: nothing is left of the process group.
     deadline = time.monotonic() + 30
     while _alive(process.pid) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not _alive(process.pid)
     kept = {path: path.stat().st_mtime_ns for path in out.rglob("*.parquet")}
-    resumed = call(*STOPPED, "--out", out)
+    resumed = call(*STOPPED, workers, "--out", out)
     assert resumed.returncode == 0, resumed.stderr
     assert all(path.stat().st_mtime_ns == time_ns for path, time_ns in kept.items())
     assert figures(out) == whole
@@ -210,14 +196,15 @@ def test_a_mistake_is_told_in_one_line_with_exit_code_2(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.whole
 def test_the_console_script_is_not_shadowed_by_a_user_s_own_folders(tmp_path: Path) -> None:
     """`winnow` from a folder with `attacks`, `defenses` and `bench` of its own, on two workers."""
     for name in ("attacks", "defenses", "bench"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong package')\n")
-    done = call(
-        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--eps", "0.1", "--workers", 2,
-        program=[str(WINNOW)], cwd=tmp_path,
+    done = interpret(
+        [WINNOW, "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--eps", "0.1",
+         "--workers", 2], cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "runs" / "leaderboard.md").is_file()
@@ -241,8 +228,9 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Pat
 def test_json_is_the_summary(tmp_path: Path) -> None:
     """Standard output is `summary.json` and nothing else."""
     done = call(
-        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--json", "--out", tmp_path
-    )
+        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 1, "--json",
+        "--out", tmp_path,
+    )  # fmt: skip
     (path,) = tmp_path.glob("*/summary.json")
     assert json.loads(done.stdout) == json.loads(path.read_text())
 
@@ -266,8 +254,8 @@ def test_a_failed_cell_exits_with_1(tmp_path: Path) -> None:
         "    main()\n"
     )
     done = call(
-        "run", "--defense", "relu", "--attacks", "broken,fgsm", "--n", 10, "--eps", "0.1",
-        "--workers", 1, "--out", tmp_path, program=[sys.executable, str(plugin)],
+        plugin, "run", "--defense", "relu", "--attacks", "broken,fgsm", "--n", 10, "--eps", "0.1",
+        "--workers", 1, "--out", tmp_path, kind="file",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "broken @ 0.1 failed: RuntimeError: no luck" in done.stdout
@@ -287,7 +275,7 @@ def test_help_and_list_do_not_import_torch(arguments: list[str]) -> None:
         "heavy = {'torch', 'torchvision', 'foolbox', 'sklearn', 'pandas'} & set(sys.modules)\n"
         "sys.exit(f'imported {heavy}' if heavy else 0)\n"
     )
-    done = call("-c", code, program=[sys.executable])
+    done = interpret([sys.executable, "-c", code])
     assert done.returncode == 0, done.stderr
 
 
@@ -298,6 +286,7 @@ def test_list_names_everything() -> None:
         assert name in text
 
 
+@pytest.mark.whole
 def test_a_run_is_published_once_it_holds(
     digits: tuple[Path, subprocess.CompletedProcess[str]], tmp_path: Path
 ) -> None:

@@ -28,7 +28,7 @@ def verbs(tree: typer.Typer, before: tuple[str, ...] = ()) -> Iterator[tuple[str
         yield from verbs(group.typer_instance, (*before, group.name))
 
 
-@pytest.mark.parametrize("words", verbs(app), ids=" ".join)
+@pytest.mark.parametrize("words", list(verbs(app)), ids=" ".join)
 def test_help_carries_an_example_of_its_own(words: tuple[str, ...]) -> None:
     """`Example: python -m bench VERB …`."""
     shown = CliRunner().invoke(app, [*words, "--help"])

@@ -1,8 +1,7 @@
 """`train` on the command line: what it writes and says, and how it survives being killed."""
 
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from bench import cli
 from bench import train as training
 from bench.errors import UnknownNameError, UsageError
 from bench.models.checkpoints import read_record
+from tests.commands import start
 
 
 def run(*arguments: str, out: Path) -> tuple[int, str]:
@@ -43,16 +43,16 @@ def test_trains_several_and_finds_them_made(tmp_path: Path) -> None:
     assert "is there already" in output
 
 
+@pytest.mark.whole
 def test_killed_and_started_again_ends_in_the_same_weights(tmp_path: Path) -> None:
     """`kill -9` between two epochs costs at most one of them, and changes no weight."""
     arguments = ["--defense", "kwta", "--epochs", "8"]
-    command = [sys.executable, "-m", "bench", "train", "--device", "cpu", *arguments]
-    process = subprocess.Popen([*command, "--out", str(tmp_path / "cut")])
+    process = start("train", "--device", "cpu", *arguments, "--out", tmp_path / "cut")
     deadline = time.monotonic() + 60
     while not list(tmp_path.glob("cut/.*.training")) and time.monotonic() < deadline:
         time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait().returncode == -signal.SIGKILL
     assert not list(tmp_path.glob("cut/*.json"))
 
     digests = set()

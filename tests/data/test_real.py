@@ -22,6 +22,7 @@ def data() -> Path:
     return Path(os.environ["WINNOW_DATA"])
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(
     ("name", "family", "shape", "class_names"),
     [

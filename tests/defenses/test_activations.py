@@ -63,24 +63,26 @@ INPUTS = [
     "random", "linear", "constant", "zero", "tied", "negative", "float64", "float16", "bfloat16",
     "channels_last", "tied channels_last", "infinite",
 ]  # fmt: skip
+EXACT = pytest.mark.parametrize("exact", [False, True])
+EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("gamma", [0.05, 0.3, 1.0])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", INPUTS)
-def test_equals_the_sorting_reference(name: str, kind: Kind, gamma: float, exact: bool) -> None:
+@EXACT
+@EVERY_KIND
+def test_equals_the_sorting_reference(kind: Kind, exact: bool) -> None:
     """Values, dtype and memory format are those of the definition on every kind of input."""
-    x = draw(name)
+    for name, gamma in itertools.product(INPUTS, (0.05, 0.3, 1.0)):
+        x = draw(name)
 
-    y = KWTA(gamma, kind=kind, exact=exact)(x)
+        y = KWTA(gamma, kind=kind, exact=exact)(x)
 
-    assert torch.equal(y, torch.where(reference(x, gamma, kind=kind, exact=exact), x, 0))
-    assert (y.dtype, y.stride()) == (x.dtype, x.stride())
+        expected = torch.where(reference(x, gamma, kind=kind, exact=exact), x, 0)
+        assert torch.equal(y, expected), (name, gamma)
+        assert (y.dtype, y.stride()) == (x.dtype, x.stride()), (name, gamma)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
+@EXACT
+@EVERY_KIND
 def test_many_threads_choose_the_same_winners(
     kind: Kind, exact: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,43 +96,42 @@ def test_many_threads_choose_the_same_winners(
     assert torch.equal(*found)
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["random", "linear", "zero", "tied", "channels_last"])
-def test_gradient_is_the_masked_identity(name: str, kind: Kind, exact: bool) -> None:
+@EXACT
+@EVERY_KIND
+def test_gradient_is_the_masked_identity(kind: Kind, exact: bool) -> None:
     """The incoming gradient passes on winners and is zero elsewhere."""
-    x = draw(name)
-    incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
-    mask = reference(x, 0.2, kind=kind, exact=exact)
-    x.requires_grad_()
+    for name in ("random", "linear", "zero", "tied", "channels_last"):
+        x = draw(name)
+        incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        mask = reference(x, 0.2, kind=kind, exact=exact)
+        x.requires_grad_()
 
-    y = KWTA(0.2, kind=kind, exact=exact)(x)
+        y = KWTA(0.2, kind=kind, exact=exact)(x)
 
-    assert torch.equal(torch.autograd.grad(y, x, incoming)[0], incoming * mask)
+        assert torch.equal(torch.autograd.grad(y, x, incoming)[0], incoming * mask), name
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["zero", "tied", "float16", "tied channels_last"])
-def test_exact_keeps_exactly_k_of_each_group(name: str, kind: Kind) -> None:
+@EVERY_KIND
+def test_exact_keeps_exactly_k_of_each_group(kind: Kind) -> None:
     """Whatever is tied: counted by the ones that a gradient of ones leaves."""
-    x = draw(name).requires_grad_()
+    for name in ("zero", "tied", "float16", "tied channels_last"):
+        x = draw(name).requires_grad_()
 
-    (passed,) = torch.autograd.grad(KWTA(kind=kind, k=7, exact=True)(x).sum(), x)
+        (passed,) = torch.autograd.grad(KWTA(kind=kind, k=7, exact=True)(x).sum(), x)
 
-    counts = [sum(passed[i].item() for i in group) for group in groups_of(x.shape, kind)]
-    assert counts == [7] * len(counts)
+        counts = [sum(passed[i].item() for i in group) for group in groups_of(x.shape, kind)]
+        assert counts == [7] * len(counts), name
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("k", [1, 4, 25, 1000])
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_number_of_winners_in_place_of_a_share(kind: Kind, k: int, exact: bool) -> None:
+@EXACT
+@EVERY_KIND
+def test_a_number_of_winners_in_place_of_a_share(kind: Kind, exact: bool) -> None:
     """The k largest of each group, whatever gamma is; all units where there are fewer."""
     x = draw("tied")
+    for k in (1, 4, 25, 1000):
+        y = KWTA(0.9, kind=kind, k=k, exact=exact)(x)
 
-    y = KWTA(0.9, kind=kind, k=k, exact=exact)(x)
-
-    assert torch.equal(y, torch.where(reference(x, kind=kind, k=k, exact=exact), x, 0))
+        assert torch.equal(y, torch.where(reference(x, kind=kind, k=k, exact=exact), x, 0)), k
 
 
 def test_all_ties_stay_and_exact_keeps_the_first() -> None:
@@ -158,7 +159,7 @@ def test_the_kinds_by_hand(kind: Kind, expected: list[list[list[float]]]) -> Non
     assert KWTA(0.5, kind=kind)(x).tolist() == [expected]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_at_least_one_unit_wins(kind: Kind) -> None:
     """Where gamma times the units is under 1, k is 1."""
     assert KWTA(0.01, kind=kind)(torch.tensor([[2.0, 2.0, 2.0]])).count_nonzero() == 3
@@ -184,35 +185,33 @@ def test_gamma_may_change_between_passes() -> None:
     assert torch.equal(gradient, reference(x, 0.1, exact=False).float())
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    ("k", "factor", "passing"),
-    [
-        (None, 1.5, 0.3),
-        (None, 2.0, 0.4),
-        (None, 9.0, 1.0),
-        (4, 1.5, 6),
-        (1, 1.5, 2),
-        (20, 9.0, 180),
-    ],
+#: Of winners a number or None, the factor, and the number or share that passes a gradient.
+SURROGATES = (
+    (None, 1.5, 0.3),
+    (None, 2.0, 0.4),
+    (None, 9.0, 1.0),
+    (4, 1.5, 6),
+    (1, 1.5, 2),
+    (20, 9.0, 180),
 )
-def test_the_surrogate_passes_more_winners(
-    kind: Kind, exact: bool, k: int | None, factor: float, passing: float
-) -> None:
+
+
+@EXACT
+@EVERY_KIND
+def test_the_surrogate_passes_more_winners(kind: Kind, exact: bool) -> None:
     """Values of gamma 0.2 or k, the gradient of a factor times as many, one more at least."""
     x = draw("tied").requires_grad_()
+    for k, factor, passing in SURROGATES:
+        y = KWTA(0.2, kind=kind, k=k, exact=exact, backward_factor=factor)(x)
 
-    y = KWTA(0.2, kind=kind, k=k, exact=exact, backward_factor=factor)(x)
-
-    wider = {"gamma": passing} if k is None else {"k": int(passing)}
-    (gradient,) = torch.autograd.grad(y.sum(), x)
-    (expected,) = torch.autograd.grad(KWTA(**wider, kind=kind, exact=exact)(x).sum(), x)
-    assert torch.equal(y, KWTA(0.2, kind=kind, k=k, exact=exact)(x))
-    assert torch.equal(gradient, expected)
+        wider = {"gamma": passing} if k is None else {"k": int(passing)}
+        (gradient,) = torch.autograd.grad(y.sum(), x)
+        (expected,) = torch.autograd.grad(KWTA(**wider, kind=kind, exact=exact)(x).sum(), x)
+        assert torch.equal(y, KWTA(0.2, kind=kind, k=k, exact=exact)(x)), (k, factor)
+        assert torch.equal(gradient, expected), (k, factor)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@EVERY_KIND
 def test_examples_do_not_see_each_other(kind: Kind) -> None:
     """An example's output is the same alone and in a batch; an empty batch stays empty."""
     x, module = draw("random"), KWTA(0.1, kind=kind)
@@ -223,17 +222,16 @@ def test_examples_do_not_see_each_other(kind: Kind) -> None:
     assert module(x[:0]).shape == x[:0].shape
 
 
-@pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize("gamma", [0.01, 1.0])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["random", "bfloat16"])
-def test_nan_is_refused(name: str, kind: Kind, gamma: float, exact: bool) -> None:
+@EXACT
+@EVERY_KIND
+def test_nan_is_refused(kind: Kind, exact: bool) -> None:
     """A single NaN raises, whether or not it would be among the winners."""
-    x = draw(name)
-    x[2, 3, 1, 4] = torch.nan
+    for name, gamma in itertools.product(("random", "bfloat16"), (0.01, 1.0)):
+        x = draw(name)
+        x[2, 3, 1, 4] = torch.nan
 
-    with pytest.raises(ModelError, match="k-WTA got NaN"):
-        KWTA(gamma, kind=kind, exact=exact)(x)
+        with pytest.raises(ModelError, match="k-WTA got NaN"):
+            KWTA(gamma, kind=kind, exact=exact)(x)
 
 
 @pytest.mark.parametrize(

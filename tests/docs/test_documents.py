@@ -6,20 +6,18 @@ written to the file that its first line names (`# defenses/my_defense.py`); othe
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shlex
-import subprocess
-import sys
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-import bench
+from tests.commands import ROOT, call
 
-ROOT = Path(bench.__file__).parent.parent
+if TYPE_CHECKING:
+    from pathlib import Path
+
 DOCUMENTS = sorted((ROOT / "docs").glob("*.md"))
 READ_ONLY = {"text", "toml", "json", "ini", "yaml"}
 PROGRAM = ["python", "-m", "bench"]
@@ -60,18 +58,20 @@ def steps_of(document: str) -> list[Block]:
 
 
 def follow(steps: list[Block], folder: Path) -> None:
-    """Do the steps, started in a folder; each has to succeed."""
-    listed = folder.with_suffix(".json")
-    listed.write_text(json.dumps(steps), encoding="utf-8")
+    """Do the steps in a folder, each in a process of its own that has to succeed."""
     environment = {k: v for k, v in os.environ.items() if k != "WINNOW_DATA"}
     environment |= {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "docs" / "follow.py"), str(listed)],
-        cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    for tag, text in steps:
+        if tag not in ("command", "source"):
+            (folder / tag).parent.mkdir(exist_ok=True)
+            (folder / tag).write_text(text, encoding="utf-8")
+            continue
+        words = shlex.split(text, comments=True)[len(PROGRAM) :] if tag == "command" else [text]
+        done = call(*words, kind=tag, cwd=folder, env=environment)
+        assert done.returncode == 0, f"{text}\n{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.stem)
 def test_a_document_does_what_it_says(path: Path, tmp_path: Path) -> None:
     """All its steps, in order, in one folder."""

@@ -15,7 +15,7 @@ import tests.plugins  # noqa: F401 - registers the attacks
 from bench import cli
 from bench.errors import CheckpointError, DataError, StoreError, UsageError
 from bench.figures import activations
-from tests.models import Sum, attack_only, linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 

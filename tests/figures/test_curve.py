@@ -15,7 +15,7 @@ from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.figures.curve import draw, trace
 from bench.record.runs import read_summary
 from tests.figures.models import band, footer
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path

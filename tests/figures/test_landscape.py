@@ -15,7 +15,7 @@ from bench.figures.canvas import Walk, choose_epsilon, load_subjects
 from bench.figures.landscape import Landscapes, draw, survey
 from bench.threat import Epsilon
 from tests.figures.models import footer, subject
-from tests.models import Sum, linear_examples
+from tests.toy_models import Sum, linear_examples
 
 EPSILON = Epsilon.parse("1/8")
 

@@ -16,7 +16,7 @@ from bench.figures.canvas import Walk, activations_of, load_subjects
 from bench.figures.units import Changes, draw, follow
 from bench.threat import Epsilon
 from tests.figures.models import Thresholds, band, footer, subject
-from tests.models import Sum
+from tests.toy_models import Sum
 
 EPSILON = Epsilon.parse("0.1")
 #: Three examples with this value in all pixels.

@@ -10,7 +10,7 @@ from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.judge import DRAWS, is_randomised
-from tests.models import Sum, attack_only, linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 SIGMA = 0.4
 EPSILON = 0.02

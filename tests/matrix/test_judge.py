@@ -12,8 +12,8 @@ from torch import nn
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.judge import judge, margins
 from bench.threat import Epsilon, Norm, ThreatModel
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
 from tests.plugins import Best
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from bench.api import Problem, Proposal

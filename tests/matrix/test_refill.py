@@ -17,7 +17,7 @@ from bench.run.prepare import RunConfig, prepare
 from tests.matrix.test_plan import SETTING
 from tests.matrix.test_sweeps import EPSILONS, THRESHOLDS, sweep
 from tests.plugins import Best
-from tests.test_run import figures
+from tests.run.test_run import figures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

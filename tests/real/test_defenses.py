@@ -14,7 +14,7 @@ from tests.real.commands import record_of, train, train_and_run, winnow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("workplace")]
 
 ACTIVATIONS = (
     "relu",

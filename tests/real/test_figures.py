@@ -15,6 +15,8 @@ from tests.real.commands import run, winnow
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+pytestmark = pytest.mark.whole
+
 PAIR = "relu,kwta"
 
 

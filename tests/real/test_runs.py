@@ -10,7 +10,7 @@ from bench import registry
 from bench.threat import Norm
 from tests.real.commands import record_of, run, train, winnow
 
-pytestmark = pytest.mark.usefixtures("workplace")
+pytestmark = [pytest.mark.whole, pytest.mark.usefixtures("workplace")]
 
 #: A network on which thousands of queries take seconds.
 SMALL = "[network=mnist-dnn-50]"

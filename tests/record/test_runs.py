@@ -12,7 +12,7 @@ from bench.errors import StoreError, UsageError
 from bench.record.files import locked, read_json, write_json
 from bench.record.runs import clean, find_run, look_at, plan_cleaning, stored_runs, stored_summary
 from bench.report.tables import render_run, render_runs, status_of
-from tests.models import Sum, attack_only, linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 
 @pytest.fixture(scope="module")

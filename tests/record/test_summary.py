@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from tests.models import Sum, attack_only, linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 
 @pytest.mark.parametrize("wrong", [0, 11, 14, 16, 20])

@@ -20,8 +20,8 @@ from bench.report.exchange import (
     parse_info,
     robustbench_info,
 )
-from tests.models import Sum, attack_only, linear_examples
 from tests.report.summaries import NAME, ROWS, cell, summary
+from tests.toy_models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
     from pathlib import Path

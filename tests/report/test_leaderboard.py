@@ -12,7 +12,7 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError
 from bench.report import render_leaderboard, write_leaderboard
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import functools
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from bench import registry
 from bench.api import Defense
@@ -14,6 +17,7 @@ from bench.testing.canaries import TWIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from torch import Tensor, nn
 
@@ -26,6 +30,31 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _trained_once(shared: Path) -> Iterator[None]:
+    """Honest models are trained by one of the session's processes, and read by the others."""
+    train: Any = honest._built.__wrapped__
+
+    @functools.cache
+    def built(model: Any, seed: int) -> nn.Module:
+        path = shared / f"{model.name}-{seed}.safetensors"
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not path.exists():
+                module: nn.Module = train(model, seed)
+                save_file(module.state_dict(), path)
+                return module
+        with torch.random.fork_rng(devices=[]):
+            module = model.architecture()
+        module.load_state_dict(load_file(path))
+        return module.eval().requires_grad_(False)
+
+    built.__wrapped__ = train
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(honest, "_built", built)
+        yield
 
 
 @pytest.fixture

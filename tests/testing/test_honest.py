@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bench.api import Examples
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_honest_models_classify_well(name: str, seed: int, examples: Examples) -> None:
@@ -41,6 +42,7 @@ def test_honest_models_do_as_they_say(name: str, inputs: Tensor) -> None:
     assert bool(margin_gradient(model, inputs).flatten(1).any(dim=1).all())
 
 
+@pytest.mark.whole
 def test_a_seed_fixes_the_weights(twin: nn.Module) -> None:
     """Trained anew, the weights are the same bit for bit; another seed gives others."""
     trained = honest._built.__wrapped__(HONEST[TWIN], 0)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import functools
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner
 
 from bench.cli import app
 from bench.errors import UnknownNameError, UsageError
+from bench.run import evaluation, inquiry
+from bench.run.evaluation import evaluate
 from bench.testing import selftest as module
 from bench.testing.canaries import CANARIES
 from bench.testing.honest import HONEST
 from bench.testing.selftest import Diagnosis, Ended, Job, Row, selftest
+from bench.trust import requests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+
+    from bench.record.schema import Cell
+    from bench.run import Result
+    from bench.trust import Case, Menu
 
 TWIN = Diagnosis(0.98, 0.3, 0.2, 0.45, "credible")
 
@@ -199,12 +207,44 @@ def test_the_command_refuses_what_is_no_list(
     assert arguments[0] in str(done.exception)
 
 
-@pytest.fixture(scope="session")
+#: Their answers change at random, or their figure is what escalation makes of it: examined whole.
+ESCALATED = ("additive-noise", "random-shift", "kwta")
+#: What gives the other canaries away is found by these alone, and found again each time.
+PROBING = ("probe-", "uniform-noise")
+
+
+def examined(names: Sequence[str]) -> list[Row]:
+    """Rows of a self-test whose evaluations are done here, without processes beside the tests'."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            module, "_evaluate_all", lambda jobs, workers: ((j, module._attempt(j)) for j in jobs)
+        )
+        return selftest(names=names)
+
+
+@pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    """A self-test of everything on one seed, by name."""
-    return {row.name: row for row in selftest()}
+    """A self-test of everything on one seed, by name; `tox -e selftest` is whole, on three."""
+    probed = [name for name in CANARIES if name not in ESCALATED]
+    whole = examined([*ESCALATED, *HONEST])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", functools.partial(without_escalation, evaluate))
+        patch.setattr(inquiry, "requests", probes_alone)
+        alone = examined(probed)
+    return {row.name: row for row in (*whole, *alone)}
 
 
+def without_escalation(evaluate: Callable[..., Result], *given: object, **options: Any) -> Result:
+    """As an evaluation is called, but that evidence asks for no stronger attacks."""
+    return evaluate(*given, **options, escalate=False)
+
+
+def probes_alone(case: Case, menu: Menu) -> list[Cell]:
+    """What an examination asks for, as far as it probes the model and attacks it with noise."""
+    return [cell for cell in requests(case, menu) if cell.attack.startswith(PROBING)]
+
+
+@pytest.mark.whole
 @pytest.mark.parametrize("name", [*CANARIES, *HONEST])
 def test_everything_passes(rows: dict[str, Row], name: str) -> None:
     """Every canary is caught for the right reason; no honest model is called anything else."""

@@ -1,9 +1,8 @@
 """Interrupted trainings: they go on where they stopped and end in the same weights."""
 
 import csv
+import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from bench.data import open_dataset
 from bench.errors import CheckpointError
 from bench.train import TrainConfig, train
 from bench.train.fit import memory_format
+from tests.commands import start
 from tests.train.toys import Stripes, Toy, digest, interrupt_in
 
 
@@ -125,15 +125,15 @@ def test_only_small_images_on_the_cpu_are_not_channels_last(
     assert memory_format(device, (1, side, side)) is layout
 
 
+@pytest.mark.whole
 def test_killed_and_started_again_ends_in_the_same_weights_and_curve(tmp_path: Path) -> None:
     """`kill -9` once a state is there; nobody tidies up, and the same command goes on."""
     arguments = ["--dataset", "digits", "--defense", "relu", "--epochs", "12", "--device", "cpu"]
-    command = [sys.executable, "-m", "bench", "train", *arguments, "--out", str(tmp_path / "cut")]
-    process = subprocess.Popen(command)
-    while not list(tmp_path.glob("cut/.*.training")) and process.poll() is None:
+    process = start("train", *arguments, "--out", tmp_path / "cut")
+    while not list(tmp_path.glob("cut/.*.training")) and process.is_alive():
         time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
+    os.kill(process.pid, signal.SIGKILL)
+    assert process.wait().returncode == -signal.SIGKILL
     assert not list(tmp_path.glob("cut/*.safetensors"))
     (state,) = tmp_path.glob("cut/.*.training")
     done = len(torch.load(state, weights_only=True)["curve"])

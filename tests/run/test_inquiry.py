@@ -13,12 +13,14 @@ from bench.run.menu import menu_of
 from bench.run.prepare import RunConfig, prepare
 from bench.run.verification import verify_run
 from bench.threat import Norm
-from tests.test_run import figures
+from tests.run.test_run import figures
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.run import Result
+
+pytestmark = pytest.mark.whole
 
 #: The budget leaves out the long searches on the last survivors.
 CONFIG = RunConfig(

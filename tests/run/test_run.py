@@ -20,7 +20,7 @@ from bench.registry import Suite
 from bench.run import load_results, run
 from bench.run.prepare import RunConfig, prepare
 from bench.threat import Epsilon
-from tests.models import Sum, attack_only, linear_examples, linf_thresholds
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -136,6 +136,7 @@ def test_the_same_run_gives_the_same_result(tmp_path: Path) -> None:
     assert figures(first.summary) == figures(second.summary)
 
 
+@pytest.mark.whole
 def test_a_run_killed_between_shards_is_continued_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -282,6 +283,7 @@ def test_bad_input_is_refused_in_one_sentence(change: dict, message: str) -> Non
         attack_only(Sum(), arguments.pop("inputs"), arguments.pop("labels"), **arguments)
 
 
+@pytest.mark.whole
 def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
     """A defense on digits, in this process and in two workers, to the last digit."""
     config = RunConfig(

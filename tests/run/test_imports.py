@@ -21,7 +21,7 @@ from bench.run.imports import attack_for, with_candidates
 from bench.run.prepare import Prepared, RunConfig, dataset_record, setting_of
 from bench.run.verification import verify_run
 from bench.threat import Epsilon, Norm
-from tests.models import Sum, linear_examples, linf_thresholds
+from tests.toy_models import Sum, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -177,7 +177,7 @@ def test_the_run_verifies_and_is_read_back(tmp_path: Path) -> None:
     result = judged(tmp_path / "far.npz", tmp_path / "runs")
     (tmp_path / "far.npz").unlink()
     factory = tmp_path / "my_model.py"
-    factory.write_text("from tests.models import Sum\n")
+    factory.write_text("from tests.toy_models import Sum\n")
     assert result.folder is not None
 
     findings = verify_run(result.folder, model=f"{factory}:Sum", device="cpu")

@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.run import run
 from bench.run.forecast import forecast
 from bench.run.prepare import RunConfig, prepare
-from tests.test_run import figures
+from tests.run.test_run import figures
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,6 +52,7 @@ def test_a_run_stops_within_its_budget_and_says_what_is_missing(tmp_path: Path) 
     assert "did not finish" in result.to_markdown()
 
 
+@pytest.mark.whole
 def test_a_larger_budget_goes_on_to_the_same_figures(tmp_path: Path) -> None:
     """What fitted into the first is not computed again."""
     stopped = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "a")
@@ -66,14 +67,15 @@ def test_a_larger_budget_goes_on_to_the_same_figures(tmp_path: Path) -> None:
     assert not whole.failed
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_it_stops_at_the_same_place_on_many_workers_and_again(tmp_path: Path, workers: int) -> None:
+@pytest.mark.whole
+def test_it_stops_at_the_same_place_on_many_workers_and_again(tmp_path: Path) -> None:
     """Law 4: what fits follows from the plan and the outcomes, not from who was first."""
-    config = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "a", workers=workers)
-    first = figures(run(prepare(config)).summary)
-    assert figures(run(prepare(config)).summary) == first
-    again = dataclasses.replace(config, out=tmp_path / "b", workers=1)
-    assert figures(run(prepare(again)).summary) == first
+    config = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "alone", workers=1)
+    alone = figures(run(prepare(config)).summary)
+    assert figures(run(prepare(config)).summary) == alone
+    many = dataclasses.replace(config, out=tmp_path / "many", workers=2)
+    assert figures(run(prepare(many)).summary) == alone
+    assert figures(run(prepare(many)).summary) == alone
 
 
 def test_a_budget_has_to_be_positive() -> None:
@@ -82,6 +84,7 @@ def test_a_budget_has_to_be_positive() -> None:
         prepare(dataclasses.replace(CONFIG, budget=0))
 
 
+@pytest.mark.whole
 def test_a_pilot_foretells_the_passes_of_the_run(tmp_path: Path) -> None:
     """Within the factor of 1.5 that the plan promises; nothing is left behind in the folder."""
     prepared = prepare(dataclasses.replace(CONFIG, n=60, shard_size=30, out=tmp_path))

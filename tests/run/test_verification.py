@@ -15,7 +15,7 @@ from bench.errors import StoreError, UsageError
 from bench.record.outcomes import Found, Outcomes, Smallest
 from bench.record.store import RunStore
 from bench.run.verification import verify_run
-from tests.models import Sum, attack_only, linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,7 +50,7 @@ def run(finished: Path, tmp_path: Path) -> Path:
 def factory(tmp_path: Path) -> str:
     """`--model` for `Sum`."""
     file = tmp_path / "my_model.py"
-    file.write_text("from tests.models import attack_only, Sum\n")
+    file.write_text("from tests.toy_models import attack_only, Sum\n")
     return f"{file}:Sum"
 
 
@@ -157,7 +157,7 @@ def test_other_weights_are_refused(run: Path, tmp_path: Path) -> None:
     """A model with another parameter is not the one that was evaluated."""
     file = tmp_path / "other.py"
     file.write_text(
-        "import torch\nfrom tests.models import attack_only, Sum\n\n"
+        "import torch\nfrom tests.toy_models import attack_only, Sum\n\n"
         "def load():\n    model = Sum()\n    model.scale.data *= 2\n    return model\n"
     )
     with pytest.raises(UsageError, match="other weights"):

@@ -50,7 +50,9 @@ def test_a_file_is_found_and_its_class_by_its_module_in_any_process(tmp_path: Pa
         "from bench.registry import attacks; n = attacks.names(); print('still' in n, 'pgd' in n)"
     )
     assert ask(tmp_path, code).stdout.split() == ["True", "True"]
-    pickled = "import pickle; print(pickle.loads(b'\\x80\\x04cattacks.still\\nStill\\n.').summary)"
+    pickled = (
+        "import pickle; print(pickle.loads(b'\\x80\\x04cbench.attacks.still\\nStill\\n.').summary)"
+    )
     assert ask(tmp_path, pickled).stdout.strip() == "moves nothing"
 
 
@@ -60,7 +62,7 @@ def test_a_file_is_found_and_its_class_by_its_module_in_any_process(tmp_path: Pa
         ("\nraise RuntimeError('out of order')", "line 2: RuntimeError: out of order"),
         ("import sys; sys.exit(3)", "SystemExit: 3"),
         (ATTACK + "\n1 / 0\n", "ZeroDivisionError: division by zero"),
-        (ATTACK.replace("still", "pgd"), "the name is taken by attacks.foolbox.PGD"),
+        (ATTACK.replace("still", "pgd"), "the name is taken by bench.attacks.foolbox.PGD"),
         ("@register_attack('still'\n", "SyntaxError"),
     ],
 )
@@ -140,6 +142,7 @@ def test_an_edit_of_the_same_second_and_length_is_executed(tmp_path: Path) -> No
             os.utime(compiled, ns=(second, second + 5 * 10**8 + number))
 
 
+@pytest.mark.whole
 def test_a_broken_file_does_not_stop_a_run_on_two_workers(tmp_path: Path) -> None:
     """The scaffold beside it is evaluated in spawned processes; the warning comes once."""
     write(tmp_path, "defenses/broken.py", "1 / 0")
