@@ -7,7 +7,7 @@ from torch import nn
 
 from bench import registry
 from bench.api import Proposal
-from bench.errors import AttackError
+from bench.errors import AttackError, WinnowError
 from bench.matrix.judge import check_candidates
 from bench.models.checkpoints import weights_digest
 from bench.testing.attack_subject import CLASSES, COUNT, SHAPE, AttackSubject, Trial, attempt
@@ -143,6 +143,29 @@ def _cost(subject: AttackSubject) -> str | None:
     return None
 
 
+def _traces(subject: AttackSubject) -> str | None:
+    for where, trial in subject.done():
+        for name in subject.plugin.traces:
+            if name not in trial.proposal.extra:
+                return f"{where}: it declares the trace {name!r}, and extra does not have it"
+    return None
+
+
+def _examination(subject: AttackSubject) -> str | None:
+    plugin = subject.plugin
+    name = plugin.name.partition("[")[0]
+    rounds = (options for tried in plugin.escalation for options in tried)
+    for options in (*plugin.examination, plugin.stand_in, *rounds):
+        written = f"{name}[{options}]"
+        try:
+            made = registry.attacks.create(written)
+        except WinnowError as error:
+            return f"{written}: {error}"
+        if options and made.name == name:
+            return f"{written} is {name}: its options are the defaults"
+    return None
+
+
 RULES: tuple[Rule[AttackSubject], ...] = (
     Rule("name", "Its name, and each option written out, is read back as the same attack",
         "give every parameter of __init__ a type, and a default that can be written", _name),
@@ -166,4 +189,8 @@ RULES: tuple[Rule[AttackSubject], ...] = (
         "put them back in a finally clause, or use a context manager", _settings_kept),
     Rule("cost", "cost() is at least what it takes for an example, forwards and backwards apart",
         "count every call of the model, those after the last step included", _cost),
+    Rule("traces", "What it declares to trace or to measure stands in extra, whatever it attacks",
+        "give extra one value an example under each name in `traces`", _traces),
+    Rule("examination", "What an examination or an escalation may run of it can be made",
+        "write options as in brackets, 'steps=80', each with a value it takes", _examination),
 )  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
@@ -266,7 +267,21 @@ def test_built_in_plugins_are_found(kind: Registry[Any]) -> None:
 
 @pytest.mark.parametrize(
     ("attribute", "value"),
-    [("kind", "fix"), ("scope", "rest"), ("access", "grey-box"), ("norms", {"Linf"})],
+    [
+        ("kind", "fix"),
+        ("scope", "rest"),
+        ("access", "grey-box"),
+        ("norms", {"Linf"}),
+        ("approach", "guess"),
+        ("lowers", "loss"),
+        ("strength", "medium"),
+        ("over_draws", "yes"),
+        ("traces", "worsened"),
+        ("examination", ("", 3)),
+        ("escalation", ("steps=80",)),
+        ("spoken", 3),
+        ("challenge", "Finite differences"),
+    ],
 )
 def test_an_attribute_outside_its_values_is_refused(attribute: str, value: object) -> None:
     """A slip such as `kind = "fix"` would otherwise surface in the middle of a run."""
@@ -274,3 +289,21 @@ def test_an_attribute_outside_its_values_is_refused(attribute: str, value: objec
     slipped = type("Slipped", (base,), {attribute: value, "summary": "slipped"})
     with pytest.raises(PluginError, match=f"attack 'slipped'.*`{attribute}` has to be"):
         attacks.register("slipped")(slipped)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value", "why"),
+    [
+        ("examination", ("stepz=80",), "names 'stepz=80', and it takes no 'stepz'"),
+        ("stand_in", "steps=many", "names 'steps=many': Tried: steps has to be int"),
+        ("escalation", ((), ("steps=80,steps=9",)), "'steps' is given twice"),
+        ("escalation", (("steps",),), "cannot read 'steps'"),
+    ],
+)
+def test_an_examination_of_options_that_are_none_is_refused(
+    attribute: str, value: object, why: str
+) -> None:
+    """It would fail in the middle of somebody's run, or be left out in silence."""
+    tried = type("Tried", (Tuned,), {attribute: value})
+    with pytest.raises(PluginError, match=re.escape(why)):
+        attacks.register("tried")(tried)

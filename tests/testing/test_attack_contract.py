@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from bench.api import Attack, Cost, Problem, Proposal
+from bench.errors import UsageError
 from bench.testing import attack_rules, attack_subject
 from bench.testing.conformance import examine
 from bench.threat import Epsilon, Norm, ThreatModel
@@ -86,6 +87,16 @@ class Keyless(Honest):
         pass
 
 
+class Choosy(Honest):
+    """An option that it declares for an examination and then does not take."""
+
+    escalation = ((), ("steps=9",))
+
+    def __init__(self, *, steps: int = 1) -> None:
+        if steps > 5:
+            raise UsageError(f"at most 5 steps (got {steps})")
+
+
 ATTACKS: dict[str, tuple[type[Attack], str]] = {
     "name": (Keyless, "cannot read the name"),
     "norms": (type("Odd", (Honest,), {"why_not": lambda self, **setting: None}), "not search in L"),
@@ -104,6 +115,10 @@ ATTACKS: dict[str, tuple[type[Attack], str]] = {
         "it left the number of threads at",
     ),
     "cost": (after(lambda p: p.model(p.inputs)), "2 forwards for an example, and cost.. says 1"),
+    "traces": (
+        type("Odd", (Honest,), {"traces": ("worsened",)}), "it declares the trace 'worsened'",
+    ),
+    "examination": (Choosy, r"\[steps=9\]: .*: at most 5 steps \(got 9\)"),
 }  # fmt: skip
 
 
