@@ -49,6 +49,10 @@ class PluginWarning(UserWarning):
     """A plugin that cannot be loaded is left out, or stands on weights that are not its own."""
 
 
+class PluginNotice(PluginWarning):
+    """Files of the working directory were executed, because plugins are looked for there."""
+
+
 class DataError(UsageError):
     """Examples that cannot be loaded or are not what they have to be."""
 

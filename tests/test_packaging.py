@@ -1,10 +1,15 @@
 from __future__ import annotations
 
 import configparser
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -22,11 +27,15 @@ def pyproject() -> dict[str, Any]:
     return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def run(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    """Run a command that has to succeed."""
-    return subprocess.run(
-        command, cwd=cwd, capture_output=True, text=True, timeout=120, check=True
+def run(
+    *command: str, cwd: Path = ROOT, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command that has to succeed, with these variables besides."""
+    done = subprocess.run(
+        command, cwd=cwd, env=os.environ | (env or {}), capture_output=True, text=True, timeout=120
     )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def winnow() -> str:
@@ -100,6 +109,82 @@ def test_console_script_is_not_shadowed(tmp_path: Path) -> None:
         (tmp_path / package / "__init__.py").write_text("raise RuntimeError('the wrong one')\n")
 
     assert "kwta" in run(winnow(), "list", cwd=tmp_path).stdout
+
+
+#: In a folder of its own with packages of these names: `import attacks` is the user's.
+BESIDE = """
+import json, sys
+from bench import registry
+import attacks, defenses, benchmarks, tests
+own = [module.__file__.startswith(sys.argv[1]) for module in (attacks, defenses, benchmarks, tests)]
+counts = [len(registry.attacks.names()) > 30, len(registry.defenses.names()) > 20]
+print(json.dumps([*own, *counts, not {"bench.attacks.mine", "attacks.mine"} & sys.modules.keys()]))
+"""
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a wheel that was built from the sdist is laid out, as an installer would."""
+    folder = tmp_path_factory.mktemp("wheel")
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    build = "import sys; from setuptools import build_meta as b; getattr(b, sys.argv[1])('..')"
+    copy = folder / "copy"
+    tracked = run("git", "ls-files", "-z").stdout.split("\0")
+    for name in filter(None, tracked):
+        (copy / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, copy / name, follow_symlinks=False)
+    run(sys.executable, "-c", build, "build_sdist", cwd=copy)
+    (sdist,) = folder.glob("*.tar.gz")
+    with tarfile.open(sdist) as archive:
+        assert not any(member.issym() for member in archive.getmembers())
+        archive.extractall(folder / "sdist", filter="data")
+    (source,) = (folder / "sdist").iterdir()
+    run(sys.executable, "-c", build, "build_wheel", cwd=source)
+    (built,) = source.parent.glob("*.whl")
+    with zipfile.ZipFile(built) as archive:
+        archive.extractall(folder / "site")
+    return folder / "site"
+
+
+@pytest.fixture
+def user(tmp_path: Path) -> Path:
+    """A repository of somebody's with packages that have the names of our folders."""
+    for package in ("attacks", "defenses", "benchmarks", "tests"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+        (tmp_path / package / "mine.py").write_text("raise RuntimeError('executed')\n")
+    return tmp_path
+
+
+def test_a_wheel_is_bench_and_nothing_else(wheel: Path) -> None:
+    """Whole: every module and data file of ours, and no other top-level name."""
+    top = sorted(path.name for path in wheel.iterdir())
+    assert top == ["bench", f"winnow_bench-{distribution('winnow-bench').version}.dist-info"]
+    for folder, place in (
+        ("bench", "bench"),
+        *((p, f"bench/{p}") for p in ("attacks", "defenses")),
+    ):
+        tracked = run("git", "ls-files", folder).stdout.splitlines()
+        wanted = {Path(name).relative_to(folder) for name in tracked if not (ROOT / name).is_dir()}
+        assert {p for p in wanted if not (wheel / place / p).is_file()} == set()
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("installed", ["checkout", "wheel"])
+def test_it_works_beside_packages_of_the_same_names(
+    installed: str, user: Path, request: pytest.FixtureRequest
+) -> None:
+    """With two workers, from a folder that has its own; those stay what they are."""
+    place = ROOT if installed == "checkout" else request.getfixturevalue("wheel")
+    paths = {"PYTHONPATH": str(place)}
+    beside = run(sys.executable, "-c", BESIDE, str(user), cwd=user, env=paths)
+    assert json.loads(beside.stdout) == [True] * 7
+    command = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", "10", "--workers", "2"]
+    command += ["--shard-size", "5", "--no-examine", "--eps", "0.1"]
+    done = run(sys.executable, "-m", "bench", *command, cwd=user, env=paths)
+    assert "| fgsm |" in done.stdout
+    assert "executed" not in done.stderr
 
 
 def test_every_package_is_shipped() -> None:

@@ -18,7 +18,7 @@ from bench.cli.runs import app as runs
 from bench.cli.runs import report, verify
 from bench.cli.selftest import selftest
 from bench.cli.train import train
-from bench.errors import UsageError, WinnowError
+from bench.errors import PluginNotice, UsageError, WinnowError
 
 app = typer.Typer(
     name="winnow",
@@ -54,8 +54,9 @@ def main() -> None:
     """
     errors = notes()
 
-    def show_warning(message: Any, *_: Any, **__: Any) -> None:
-        errors.print(f"warning: {message}")
+    def show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
+        word = "note" if issubclass(category, PluginNotice) else "warning"
+        errors.print(f"{word}: {message}")
 
     warnings.showwarning = show_warning
     logging.getLogger().addHandler(logging.NullHandler())  # libraries talk through their flags

@@ -68,6 +68,8 @@ class Module:
     """Its file."""
     fault: str = ""
     """Why it must not be imported; empty where it may."""
+    local: bool = False
+    """Whether it is a file of the working directory."""
 
     def import_it(self) -> str:
         """Import it; what it raised, in one line, or nothing."""
@@ -82,9 +84,8 @@ class Module:
                 for frame in traceback.extract_tb(error.__traceback__)
                 if Path(frame.filename) == self.path
             ]
-            text = " ".join(str(error).split())
             where = f"line {lines[-1]}: " if lines else ""
-            return f"{where}{type(error).__name__}: {text}"
+            return where + told(error)
         return ""
 
     def plugin_names(self, noun: str) -> set[str]:
@@ -101,6 +102,15 @@ class Module:
         return {self.path.stem.replace("_", "-"), *written}
 
 
+def told(error: BaseException) -> str:
+    """What a plugin's module raised, in one line."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    name = error.name or "" if isinstance(error, ImportError) else ""
+    if name.partition(".")[0] in ("attacks", "defenses"):
+        text += f"; the built-in ones are called bench.{name}"
+    return text
+
+
 def plugin_modules(package: str) -> Iterator[Module]:
     """The modules of a package that may hold plugins: its own, then the working directory's.
 
@@ -114,11 +124,11 @@ def plugin_modules(package: str) -> Iterator[Module]:
             if found.ispkg or name.startswith("_"):
                 taken.add(name)
             elif name in taken:
-                fault = f"{package}/{name} is a built-in's name; rename the file"
+                fault = f"{path.parent.name}/{name} is a built-in's name; rename the file"
                 yield Module(f"{package}.{name}", path, fault)
             else:
                 taken.add(name)
-                yield Module(f"{package}.{name}", path)
+                yield Module(f"{package}.{name}", path, local=place != own)
 
 
 def _forget_stale(path: Path) -> None:

@@ -20,8 +20,15 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar, get_args, get_origin
 
 from bench.api import Plugin
-from bench.errors import PluginError, PluginWarning, UnknownNameError, UsageError, WinnowError
-from bench.registry.discovery import edition, plugin_modules, shown
+from bench.errors import (
+    PluginError,
+    PluginNotice,
+    PluginWarning,
+    UnknownNameError,
+    UsageError,
+    WinnowError,
+)
+from bench.registry.discovery import edition, plugin_modules, shown, told
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
 from bench.registry.grammar import Value, Written, parameters_of
 
@@ -159,12 +166,17 @@ class Registry(Generic[P]):
         if self._discovered:
             return
         self._discovered = True  # before importing: a plugin's module may ask for names itself
+        executed = []
         for module in plugin_modules(self.package):
             before = dict(self._classes)
+            executed += [shown(module.path)] * (module.local and not module.fault)
             if fault := module.import_it():
                 self._classes = before  # not half of a file
                 names = module.plugin_names(self.noun)
                 self._leave_out(names, f"{shown(module.path)} is left out: {fault}")
+        if executed:
+            notice = f"plugins of this folder are executed: {', '.join(executed)}"
+            warnings.warn(notice, PluginNotice, stacklevel=2)
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
 
@@ -180,7 +192,7 @@ class Registry(Generic[P]):
             self._leave_out(
                 {point.name},
                 f"the plugin {point.name!r} of {point.group} ({point.value}) cannot be loaded and "
-                f"is left out: {type(error).__name__}: {error}",
+                f"is left out: {told(error)}",
             )
 
     def _leave_out(self, names: set[str], reason: str) -> None:

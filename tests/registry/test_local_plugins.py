@@ -111,6 +111,35 @@ def test_a_folder_that_is_a_package_is_not_executed(tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+def test_whose_files_were_executed_is_said_once(tmp_path: Path) -> None:
+    """Those of the working directory, and none where there are none."""
+    for name in ("still", "zebra"):
+        write(tmp_path, f"attacks/{name}.py", ATTACK.replace("still", name))
+    code = "from bench.registry import attacks; attacks.names(); attacks.create('pgd')"
+
+    said = " ".join(ask(tmp_path, code).stderr.split())
+    assert said.count("plugins of this folder are executed: attacks/still.py, attacks/zebra") == 1
+    (tmp_path / "elsewhere").mkdir()
+    assert ask(tmp_path / "elsewhere", code).stderr == ""
+
+
+@pytest.mark.parametrize("place", ["elsewhere", "checkout"])
+def test_the_name_that_built_in_packages_had_is_told_their_new_one(
+    tmp_path: Path, place: str
+) -> None:
+    """`defenses.networks` is `bench.defenses.networks`, wherever the file is executed."""
+    write(tmp_path, "defenses/old.py", "from defenses.networks import NetworkDefense")
+    code = "from bench.registry import defenses; print(defenses.knows('old'))"
+    if place == "checkout":  # where the folder itself can be imported by its short name
+        code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}"
+    done = ask(tmp_path, code)
+
+    assert done.stdout.strip() == "True"
+    said = " ".join(done.stderr.split())
+    assert "defenses/old.py is left out: line 1: " in said
+    assert "bench.defenses" in said
+
+
 def test_a_draft_s_version_follows_its_file_and_a_number_stays(tmp_path: Path) -> None:
     """With no number of its own or 0, an edit is another version; given, it is the number."""
     versions = []
