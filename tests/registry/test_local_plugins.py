@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import bench
+from tests import commands
 
 ROOT = Path(bench.__file__).parent.parent
 ATTACK = """
@@ -189,3 +191,23 @@ def test_a_broken_file_does_not_stop_a_run_on_two_workers(tmp_path: Path) -> Non
         assert done.returncode == 0, done.stderr
     assert done.stderr.count("defenses/broken.py is left out") == 1
     assert "| my-attack |" in done.stdout
+
+
+@pytest.mark.whole
+def test_a_run_verifies_where_its_attack_is_not(tmp_path: Path) -> None:
+    """What the attack declared lies in the run; only the defense has to be there."""
+    declared = 'summary = "x"\n    spoken = "Stillness"\n    strength = "strong"'
+    text = ATTACK.replace('summary = "moves nothing"', declared)
+    write(tmp_path, "attacks/still.py", text)
+    asked = ["--attacks", "still,fgsm", "--n", "12", "--eps", "0.1", "--workers", "1"]
+    found = commands.call("run", "--defense", "relu", *asked, "--no-escalate", cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
+    (folder,) = (path.parent for path in (tmp_path / "results" / "runs").glob("*/run.json"))
+    record = json.loads((folder / "run.json").read_text())
+    assert record["attacks"]["still"]["strength"] == "strong"
+    assert record["attacks"]["still"]["spoken"] == "Stillness"
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    done = commands.call("verify", folder, cwd=elsewhere)
+    assert (done.returncode, done.stderr) == (0, "")
