@@ -12,7 +12,7 @@ ALL = [
     for _, kind in inspect.getmembers(errors, inspect.isclass)
     if issubclass(kind, Exception) and not issubclass(kind, Warning)
 ]
-CONTRACT_FAULTS = {errors.AttackError, errors.NonFiniteLogitsError}
+CONTRACT_FAULTS = {errors.AttackError, errors.MemoryEndedError, errors.NonFiniteLogitsError}
 
 
 @pytest.mark.parametrize("kind", ALL)
