@@ -1,9 +1,9 @@
 """Descent on the logit margin by the model's own gradients, alone or averaged.
 
 A descent that starts at the input and takes all its steps is traced: the columns of
-`attacks.searching.traces` tell a defense that withstands from a gradient that misleads.
+`bench.attacks.blocks.descent.trace` tell a defense that withstands from a gradient that misleads.
 
-Attacks that see outputs alone and follow the gradient they estimate from them.
+Beside them goes an attack that sees outputs alone and follows the gradient it estimates from them.
 """
 
 from __future__ import annotations
@@ -197,17 +197,17 @@ class Spending(NamedTuple):
     """How a gradient-free descent spends its forwards."""
 
     sigma: float
-    """Spread of the probes, relative to epsilon."""
+    """Spread of the points, relative to epsilon."""
     step: float
     """Size of the first step, relative to epsilon."""
     stages: tuple[tuple[int, int], ...]
-    """Steps and probes per step, one stage after another; two probes make an antithetic pair."""
+    """Steps and points per step, one stage after another; two points make an antithetic pair."""
     restarts: int = 1
     """Descents; the first starts at the input, the others at random points of the ball."""
     decay: bool = True
     """Whether the steps fall towards 0 along half a cosine."""
     orthogonal: bool = True
-    """Whether the probes of a step are made orthogonal (Choromanski et al., ICML 2018)."""
+    """Whether the points of a step are made orthogonal (Choromanski et al., ICML 2018)."""
     momentum: float = 0.9
     """What is left of an older estimate after each step."""
 
@@ -217,14 +217,14 @@ class Spending(NamedTuple):
         return sum(steps for steps, _ in self.stages)
 
     @property
-    def probes(self) -> list[int]:
-        """The probes of each step."""
-        return [probes for steps, probes in self.stages for _ in range(steps)]
+    def points(self) -> list[int]:
+        """The points of each step."""
+        return [points for steps, points in self.stages for _ in range(steps)]
 
     @property
     def forwards(self) -> int:
-        """Forwards of an example that never breaks: its probes, and one for each iterate."""
-        return self.restarts * (sum(self.probes) + self.steps + 1)
+        """Forwards of an example that never breaks: its points, and one for each iterate."""
+        return self.restarts * (sum(self.points) + self.steps + 1)
 
 
 PRESETS = {
@@ -246,18 +246,18 @@ class FiniteDifferencePGD(Attack):
     """PGD on finite differences of the logit margin (Tramèr et al., NeurIPS 2020).
 
     Each example's gradient is the mean of antithetic Gaussian differences of its own margin; the
-    probes are not clipped to the box. It steps by the sign in Linf, by the normalised estimate in
+    points are not clipped to the box. It steps by the sign in Linf, by the normalised estimate in
     L2, and an example is left alone once it is broken. Whichever batch an example comes in, it
     gets the same random numbers.
 
     Args:
         preset: `tramer` is the published schedule against k-WTA, in units of epsilon (8/255
-            there): sigma 1, steps of 0.32, up to 100 of them, with 100 probes each for 20 steps,
+            there): sigma 1, steps of 0.32, up to 100 of them, with 100 points each for 20 steps,
             1,000 for 20 more, 20,000 for the rest: 1.2 million forwards per example that does not
-            break. `light` takes 3,000: falling steps, 40 with 40 probes and 20 with 64, sigma 0.5,
-            the probes of a step orthogonal to one another, and momentum 0.9. `medium` takes eight
+            break. `light` takes 3,000: falling steps, 40 with 40 points and 20 with 64, sigma 0.5,
+            the points of a step orthogonal to one another, and momentum 0.9. `medium` takes eight
             times that, in two descents.
-        sigma: spread of the probes relative to epsilon; 0 means the preset's.
+        sigma: spread of the points relative to epsilon; 0 means the preset's.
         restarts: descents, from random points of the ball after the first; 0 means the preset's.
     """
 
@@ -288,7 +288,7 @@ class FiniteDifferencePGD(Attack):
         self.schedule = schedule
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Every probe of every step, for an example that does not break."""
+        """Every point of every step, for an example that does not break."""
         return Cost(self.schedule.forwards)
 
     def run(self, problem: Problem) -> Proposal:
@@ -310,7 +310,7 @@ class FiniteDifferencePGD(Attack):
             problem,
             streams,
             schedule.sigma * search.ball.radius,
-            schedule.probes,
+            schedule.points,
             orthogonal=schedule.orthogonal,
         )
         look: Look = differences

@@ -1,7 +1,7 @@
 """Foolbox's gradient attacks within epsilon: a class here is a row of a table, in every norm.
 
 Foolbox has a class per norm; which one runs follows from the norm of the threat model. How its
-attacks are called, and what is mended on the way, is in `attacks.bridging.adapter`.
+attacks are called, and what is mended on the way, is in `bench.attacks.blocks.adapter`.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Four habits of Foolbox are mended here: its fixed-epsilon attacks return their l
 the best one seen) and go on with what is broken already (here it leaves), its decision-based
 attacks stop for the whole batch when one example has no starting point (here the others go on), and
 its minimum-norm attacks may be told an epsilon to stop at (here never, so that the result cannot
-depend on it). `attacks.bridging.repairs` mends single attacks.
+depend on it). `bench.attacks.blocks.repairs` mends single attacks.
 """
 
 from __future__ import annotations

@@ -29,14 +29,14 @@ ROWS = 4_096
 PAIRS = 512
 
 
-class Probing:
+class GaussianLook:
     """Antithetic Gaussian points around each iterate, in batches of bounded size.
 
     Args:
         problem: whose model is looked at.
         streams: one per example.
         sigma: spread of the points.
-        probes: points per step, two to a pair.
+        counts: points per step, two to a pair.
         orthogonal: make the draws of a step orthogonal to one another, each of its own length:
             they stay Gaussian one by one, and with as many pairs as pixels the differences of a
             linear margin give its gradient without noise.
@@ -50,14 +50,14 @@ class Probing:
         problem: Problem,
         streams: Streams,
         sigma: float,
-        probes: Sequence[int],
+        counts: Sequence[int],
         *,
         orthogonal: bool = False,
     ) -> None:
         self.problem = problem
         self.streams = streams
         self.sigma = sigma
-        self.probes = probes
+        self.counts = counts
         self.orthogonal = orthogonal
         self.forwards = torch.zeros_like(problem.labels)
 
@@ -71,7 +71,7 @@ class Probing:
             return Sight(found, None)
         gradient = torch.zeros_like(x)
         (alive,) = torch.where(found >= 0)
-        pairs = max(1, self.probes[step] // 2)
+        pairs = max(1, self.counts[step] // 2)
         size = max(1, ROWS // (2 * min(pairs, PAIRS)))
         for group in [alive[start : start + size] for start in range(0, len(alive), size)]:
             for count in _blocks(pairs):
@@ -104,7 +104,7 @@ class Probing:
         return points, labels.repeat_interleave(2 * draws.shape[1])
 
 
-class FiniteDifferences(Probing):
+class FiniteDifferences(GaussianLook):
     """The gradient by central differences of the margin along each draw."""
 
     def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class FiniteDifferences(Probing):
         return torch.stack(sums).reshape(x.shape)
 
 
-class AveragedGradient(Probing):
+class AveragedGradient(GaussianLook):
     """The mean of the model's own gradients at the points (IndicatorsOfAttackFailure)."""
 
     def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:

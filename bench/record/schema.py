@@ -233,9 +233,15 @@ class RunRecord(Record):
     """Of suites and attacks in the run, the published evaluation whose figure they give."""
     sweep: Sweep = "each"
     """How its commands went over their epsilons: `bracket` where any of them did."""
-    limit: int | None = None
+    run_budget: int | None = Field(
+        None, validation_alias=AliasChoices("limit", "run_budget"), serialization_alias="limit"
+    )
     """Passes that the last command could spend in all; None for as many as it took."""
-    budget: int | None = None
+    escalation_budget: int | None = Field(
+        None,
+        validation_alias=AliasChoices("escalation_budget", "budget"),
+        serialization_alias="budget",
+    )
     """Passes that escalation may spend on each defense; None where it was left out."""
 
     @classmethod

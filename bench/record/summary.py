@@ -60,8 +60,8 @@ def build(
         "headline": record.headline,
         "judging": record.judging,
         "sweep": record.sweep,
-        "limit": record.limit,
-        "budget": record.budget,
+        "limit": record.run_budget,
+        "budget": record.escalation_budget,
         "figures": record.figures,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
         # Twins that were not asked for themselves: attacked at the headline epsilon alone.

@@ -65,8 +65,10 @@ def record_of(
         suites=_whole_suites({cell.label for cell in merged.values()}, config.norm),
         figures=_figures(merged.values()),
         sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
-        limit=extended.limit if extended else config.budget,
-        budget=budget if budget is not None or previous is None else previous.budget,
+        run_budget=extended.run_budget if extended else config.budget,
+        escalation_budget=budget
+        if budget is not None or previous is None
+        else previous.escalation_budget,
         cells=sorted(merged.values(), key=_order),
         attacks=_attacks(prepared, previous, merged.values()),
         provenance=_provenance(prepared, previous, imports),

@@ -61,7 +61,7 @@ def test_it_reaches_the_exact_robust_accuracy_of_a_linear_model(norm: Norm, clas
     assert found.tolist() == (exact <= problem.epsilon).tolist()
 
 
-def test_orthogonal_probes_give_a_linear_gradient_without_noise() -> None:
+def test_orthogonal_points_give_a_linear_gradient_without_noise() -> None:
     """With as many pairs as pixels the estimate is the direction of the weights."""
     problem, _ = linear_problem(2, Norm.LINF, 3)
     look = FiniteDifferences(problem, Streams(problem, "test"), 0.1, [2 * PIXELS], orthogonal=True)
@@ -152,7 +152,7 @@ def test_the_published_schedule() -> None:
     """100 steps of 0.32 epsilon, 1.2 million forwards, as published against k-WTA."""
     schedule = PRESETS["tramer"]
     assert (schedule.sigma, schedule.step, schedule.steps) == (1.0, 0.32, 100)
-    assert [schedule.probes[step] for step in (0, 19, 20, 39, 40, 99)] == [
+    assert [schedule.points[step] for step in (0, 19, 20, 39, 40, 99)] == [
         100, 100, 1_000, 1_000, 20_000, 20_000,
     ]  # fmt: skip
     assert schedule.forwards == 1_222_101
