@@ -25,7 +25,9 @@ def quick(norm: Norm) -> list[str]:
     return ["fgsm", "pgd", "fmn", "deepfool", "uniform-noise"]
 
 
-@register_suite("standard", "AutoAttack's four attacks, each over all examples")
+@register_suite(
+    "standard", "AutoAttack's four attacks, each over all examples", figure="autoattack"
+)
 def standard(norm: Norm) -> list[str]:
     """The standard version of AutoAttack (Croce and Hein, ICML 2020)."""
     return ["apgd-ce", "apgd-t", "fab-t", "square"]
@@ -81,18 +83,14 @@ def paper(norm: Norm) -> list[str]:
     return [*paper_published(norm), CONVERGED, *black_box]
 
 
-#: Attacks that `all` leaves out although they search in the norm: one that only makes sense against
-#: a randomised defense, where it is asked for once the defense has been found to be one.
-ON_DEMAND = ("eot-pgd",)
-
-
 @register_suite("all", "Every attack that searches in the norm, and the k-WTA paper's")
 def everything(norm: Norm) -> list[str]:
     """Every registered attack native to the norm at its defaults, third-party ones included.
 
     Of the k-WTA paper's, C&W run to convergence is left out: it takes up to 18,000 passes for every
     example. `autoattack` is left out, because the attacks of its cascade are rows of their own,
-    and so is what `ON_DEMAND` names. Attacks that need a surrogate or a twin are skipped where
+    and so are attacks over draws, which an examination asks for where a defense is found to be
+    randomised. Attacks that need a surrogate or a twin are skipped where
     there is none.
     """
     native = [
@@ -100,7 +98,7 @@ def everything(norm: Norm) -> list[str]:
         for name in attacks.names()
         if norm in attacks.get(name).norms
         and attacks.get(name).scope == "all"
-        and name not in ON_DEMAND
+        and not attacks.get(name).over_draws
     ]
     members = dict.fromkeys([*native, *paper(norm)])
     members.pop(CONVERGED, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Attack, Cost, Proposal
-from bench.api.attacks import radius
+from bench.api.attacks import Loss, radius
 from bench.errors import check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -51,6 +51,10 @@ class APGDCE(AutoAttackRow):
     """Auto-PGD on the cross-entropy: 100 steps; in L1 five restarts, as standard has it."""
 
     summary = "Auto-PGD on the cross-entropy (AutoAttack)"
+    lowers: ClassVar[Loss] = "cross-entropy"
+    strength = "strong"
+    spoken = "APGD-CE"
+    examination: ClassVar[tuple[str, ...]] = ("",)
     version = 2
     member = "apgd-ce"
 
@@ -64,6 +68,9 @@ class APGDDLR(APGDCE):
     """Auto-PGD on the difference of logits ratio: 100 steps; in L1 five restarts."""
 
     summary = "Auto-PGD on the difference of logits ratio (AutoAttack)"
+    lowers = "other"
+    spoken = ""
+    examination = ()
     member = "apgd-dlr"
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
@@ -78,6 +85,9 @@ class APGDT(AutoAttackRow):
     """Auto-PGD on the targeted difference of logits ratio: nine targets (L1: five)."""
 
     summary = "Auto-PGD towards each of the most likely classes (AutoAttack)"
+    strength = "strong"
+    spoken = "APGD-T"
+    examination = ("",)
     version = 2
     member = "apgd-t"
 
@@ -103,6 +113,7 @@ class FABT(AutoAttackRow):
     """
 
     summary = "Smallest perturbation towards each of the most likely classes (AutoAttack)"
+    strength = "strong"
     kind = "minimum"
     version = 2
     member = "fab-t"
@@ -143,6 +154,10 @@ class Square(AutoAttackRow):
     """
 
     summary = "Random search over square patches by scores (AutoAttack)"
+    challenge = "square"
+    spoken = "Square"
+    stand_in = "queries=1000"
+    escalation = ((), ("queries=20000,restarts=3",), ("queries=20000,restarts=10",))
     member = "square"
     access = "black-box"
 
@@ -170,6 +185,8 @@ class AutoAttack(Attack):
     """The standard cascade: APGD-CE, APGD-T, FAB-T, Square, each on what the ones before left."""
 
     summary = "AutoAttack's standard cascade on what no other attack broke"
+    approach = "mixed"
+    figure = "autoattack"
     version = 2
     scope = "remaining"
     libraries = ("pyautoattack",)

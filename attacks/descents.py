@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from bench.api import Attack, Cost, Proposal
+from bench.api import TRACES, Attack, Cost, Proposal
 from bench.errors import UsageError, check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -39,6 +39,14 @@ class MarginPGD(Attack):
     """
 
     summary = "Gradient descent on the logit margin, with restarts and a trace of its path"
+    lowers = "margin"
+    strength = "strong"
+    traces = TRACES
+    spoken = "PGD on the margin"
+    examination = ("",)
+    free = True
+    escalation = ((), ("restarts=30",))
+    urgency = 1
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, steps: int = 25, rel_stepsize: float = 1.0, restarts: int = 10) -> None:
@@ -51,7 +59,7 @@ class MarginPGD(Attack):
         return Cost(self.steps + 1, self.steps) * self.restarts + first
 
     def run(self, problem: Problem) -> Proposal:
-        """Search; `extra` has the columns of `attacks.searching.traces.trace`.
+        """Search; `extra` has the columns of `bench.attacks.blocks.descent.trace`.
 
         Raises:
             AttackError: the problem has no epsilon.
@@ -92,6 +100,10 @@ class AveragedPGD(Attack):
     """
 
     summary = "Gradient descent on the margin, gradients averaged around each iterate"
+    approach = "smoothed"
+    lowers = "margin"
+    escalation = (("",), (), ("preset=full",))
+    urgency = 1
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
@@ -140,6 +152,11 @@ class EOTPGD(Attack):
     """
 
     summary = "Gradient descent on the mean margin over fixed draws, for randomised defenses"
+    approach = "smoothed"
+    lowers = "margin"
+    over_draws = True
+    traces = TRACES
+    escalation = (("",),)
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, draws: int = 20, steps: int = 40, rel_stepsize: float = 0.3) -> None:
@@ -151,7 +168,7 @@ class EOTPGD(Attack):
         return Cost(self.steps + 1, self.steps) * self.draws
 
     def run(self, problem: Problem) -> Proposal:
-        """Search; `extra` has the columns of `attacks.searching.traces.trace`.
+        """Search; `extra` has the columns of `bench.attacks.blocks.descent.trace`.
 
         Raises:
             AttackError: the problem has no epsilon.
@@ -176,7 +193,7 @@ def _traced(search: Search, look: Look, sizes: Sequence[float]) -> dict[str, Any
     return trace(search.descend(inputs, rows, sizes, look, leave=False))
 
 
-class Schedule(NamedTuple):
+class Spending(NamedTuple):
     """How a gradient-free descent spends its forwards."""
 
     sigma: float
@@ -211,9 +228,9 @@ class Schedule(NamedTuple):
 
 
 PRESETS = {
-    "light": Schedule(0.5, 0.5, ((40, 40), (20, 64))),
-    "medium": Schedule(0.5, 0.5, ((40, 100), (40, 200)), restarts=2),
-    "tramer": Schedule(
+    "light": Spending(0.5, 0.5, ((40, 40), (20, 64))),
+    "medium": Spending(0.5, 0.5, ((40, 100), (40, 200)), restarts=2),
+    "tramer": Spending(
         1.0,
         0.32,
         ((20, 100), (20, 1_000), (60, 20_000)),
@@ -245,6 +262,11 @@ class FiniteDifferencePGD(Attack):
     """
 
     summary = "Gradient descent on finite differences of the margin, for gradients that mislead"
+    lowers = "margin"
+    challenge = "finite-differences"
+    spoken = "Finite differences"
+    escalation = (("",), ("preset=medium",), ("preset=medium,restarts=5",))
+    urgency = 3
     access = "black-box"
     norms = frozenset({Norm.LINF, Norm.L2})
 

@@ -25,6 +25,10 @@ class FGSM(FoolboxAttack):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of size epsilon."""
 
     summary = "One gradient step of size epsilon"
+    lowers = "cross-entropy"
+    strength = "single-step"
+    spoken = "FGSM"
+    examination = ("",)
     implementations = each_norm("{}FastGradientAttack", LINF, L2, L1)
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
@@ -45,6 +49,10 @@ class PGD(FoolboxAttack):
     """
 
     summary = "Projected gradient descent from a random start"
+    lowers = "cross-entropy"
+    spoken = "PGD"
+    examination: ClassVar[tuple[str, ...]] = ("", "steps=80")
+    free = True
     version = 2
     implementations = each_norm("{}ProjectedGradientDescentAttack", LINF, L2, L1)
 
@@ -77,6 +85,9 @@ class AdamPGD(PGD):
     """
 
     summary = "Projected gradient descent with Adam's steps"
+    spoken = ""
+    examination = ()
+    free = False
     implementations = each_norm("{}AdamProjectedGradientDescentAttack", LINF, L2, L1)
 
 
@@ -116,6 +127,7 @@ class MIFGSM(SteppedAttack):
     """
 
     summary = "Gradient descent with momentum, from the input"
+    lowers = "cross-entropy"
     implementations = each_norm("{}MomentumIterativeFastGradientMethod", LINF, L2, L1)
 
     def __init__(
@@ -147,6 +159,7 @@ class SparseL1Descent(SteppedAttack):
     """
 
     summary = "L1 descent along the pixels of the largest gradient (SLIDE)"
+    lowers = "cross-entropy"
     implementations: ClassVar[Mapping[Norm, str]] = {L1: "SparseL1DescentAttack"}
 
 
@@ -159,6 +172,8 @@ class UniformNoise(FoolboxAttack):
     """
 
     summary = "Uniform noise within epsilon"
+    spoken = "Uniform noise"
+    examination: ClassVar[tuple[str, ...]] = ("draws=100",)
     version = 2
     access = "noise"
     implementations: ClassVar[Mapping[Norm, str]] = {
@@ -188,6 +203,8 @@ class GaussianNoise(UniformNoise):
     """
 
     summary = "Gaussian noise of size epsilon"
+    spoken = "Gaussian noise"
+    examination = ()
     implementations: ClassVar[Mapping[Norm, str]] = {
         L2: "L2ClippingAwareRepeatedAdditiveGaussianNoiseAttack"
     }

@@ -52,6 +52,7 @@ class DDN(MinimumAttack):
     """
 
     summary = "Smallest L2 perturbation, direction and norm searched apart"
+    lowers = "cross-entropy"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "DDNAttack"}
 
 
@@ -225,6 +226,7 @@ class Boundary(FoolboxAttack):
     """
 
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
+    spoken = "Boundary"
     kind = "minimum"
     access = "black-box"
     starts = "always"
@@ -251,6 +253,7 @@ class HopSkipJump(FoolboxAttack):
     """
 
     summary = "Smallest perturbation by estimating the boundary's normal from decisions"
+    spoken = "HopSkipJump"
     kind = "minimum"
     access = "black-box"
     starts = "always"

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from bench.api import Attack, Cost, Proposal
-from bench.errors import NonFiniteLogitsError, check_positive
+from bench.errors import NonFiniteLogitsError, check_positive, is_out_of_memory
 from bench.registry import register_attack
 
 if TYPE_CHECKING:
@@ -28,12 +28,11 @@ class Probe(Attack):
     """A measurement of every example."""
 
     scope = "evidence"
-    columns: ClassVar[tuple[str, ...]]
-    """What it measures: the names in `Proposal.extra`."""
+    examination = ("",)
 
     @abstractmethod
     def measure(self, problem: Problem) -> dict[str, Any]:
-        """One array of length N for each of `columns`.
+        """One array of length N for each of `traces`, but `unmeasured`.
 
         Raises:
             NonFiniteLogitsError: the model answered some input with NaN or infinity.
@@ -52,7 +51,7 @@ class Probe(Attack):
             return {**self.measure(problem), "unmeasured": np.zeros(n)}
         except NonFiniteLogitsError:
             if n == 1:
-                return {name: np.full(1, np.nan) for name in self.columns} | {
+                return {name: np.full(1, np.nan) for name in self.traces} | {
                     "unmeasured": np.ones(1)
                 }
         halves = [
@@ -83,7 +82,7 @@ class ProbeGradients(Probe):
     """
 
     summary = "Measures whether gradients tell how the model changes"
-    columns = ("fidelity", "no_gradient", "zero_margin_gradient", "zero_ce_gradient")
+    traces = ("fidelity", "no_gradient", "zero_margin_gradient", "zero_ce_gradient", "unmeasured")
 
     def __init__(self, *, directions: int = 32) -> None:
         check_positive(directions=directions)
@@ -158,7 +157,7 @@ class ProbeBehaviour(Probe):
     """
 
     summary = "Measures whether the model answers the same input alike"
-    columns = (
+    traces = (
         "prediction_flips_repeat",
         "logits_differ_repeat",
         "state_differs",
@@ -170,6 +169,7 @@ class ProbeBehaviour(Probe):
         "one_hot_output",
         "nonfinite_near",
         "unstable",
+        "unmeasured",
     )
 
     def __init__(self, *, draws: int = 100) -> None:
@@ -213,10 +213,10 @@ def gradient(problem: Problem, x: Any, loss: Any) -> tuple[Any, Any]:
             point = x.clone().requires_grad_()
             value = loss(problem.model(point), problem.labels).sum()
             (found,) = torch.autograd.grad(value, point, allow_unused=True)
-    except (NonFiniteLogitsError, torch.OutOfMemoryError, MemoryError):
+    except NonFiniteLogitsError:
         raise
     except Exception as error:  # a model may raise anything
-        if "not enough memory" in str(error):
+        if is_out_of_memory(error):
             raise
         return none
     if found is None:

@@ -38,6 +38,9 @@ class Surrogate(Attack):
     """
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
+    spoken = "The defense's own surrogates"
+    escalation = (("",), ("preset=full",))
+    urgency = 2
     version = 2
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"
@@ -98,6 +101,7 @@ class Transfer(Attack):
     """
 
     summary = "Adversarial examples of the twin, or of any named defense"
+    spoken = "Transfer"
     access = "black-box"
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "source"

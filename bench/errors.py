@@ -30,7 +30,7 @@ class UnknownNameError(UsageError):
         suggestions: registered names that look like it, the closest first.
     """
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
         self.name = name
         names = sorted(known)
         self.suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
@@ -38,7 +38,7 @@ class UnknownNameError(UsageError):
             hint = f"did you mean {' or '.join(map(repr, self.suggestions))}?"
         else:
             hint = f"known: {', '.join(names) or 'none'}"
-        super().__init__(f"unknown {kind} {name!r}; {hint}")
+        super().__init__(f"unknown {noun} {name!r}; {hint}")
 
 
 class PluginError(UsageError):
@@ -73,6 +73,10 @@ class NonFiniteLogitsError(AttackError):
     """The model answered finite inputs with NaN or infinity during an attack."""
 
 
+class MemoryEndedError(AttackError):
+    """Memory ended with a single example in it."""
+
+
 def check_positive(**parameters: float) -> None:
     """Check the parameters of an attack.
 
@@ -82,3 +86,13 @@ def check_positive(**parameters: float) -> None:
     for key, value in parameters.items():
         if not value > 0:
             raise UsageError(f"{key} has to be greater than 0 (got {value})")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ended, on the CPU or on a device."""
+    import torch
+
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        # torch's allocator on the CPU has no class of its own.
+        isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    )

@@ -1,22 +1,48 @@
 """AutoAttack's standard cascade: through Winnow's run against pyautoattack called by itself.
 
     python benchmarks/autoattack.py --n 30
+    python benchmarks/autoattack.py --curve --n 100
 
-Both get the same weights, examples, epsilon and seed, and all examples in one batch. Winnow's side
-is a whole run without examination: clean predictions, the cascade, the judge's own passes, storing,
-summary. The other side is one call of `run_standard_evaluation`; its passes are counted at the
-model's logits. What Winnow pays beyond is for judging again what the library claims.
+Both get the same weights, examples, epsilons and seeds, and all examples in one batch. The passes
+of pyautoattack are counted at the model's logits.
+
+At one epsilon Winnow's side is a whole run without examination: clean predictions, the cascade, the
+judge's own passes, storing, summary. The other side is one call of `run_standard_evaluation`. What
+Winnow pays beyond is for judging again what the library claims.
+
+With `--curve` it is eight epsilons, each a call of pyautoattack, as a user of it does, against
+`--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
+inferences, the judge, and the measurement of gradients that the inferences are trusted by. What the
+rest of the examination takes stands in a line of its own. The floor is one whole cascade for each
+example that survives some epsilon: nobody can vouch for a curve with less. It is counted from the
+first such example, attacked alone. Each defense has a process of its own, as many at a time as
+there are cores; on a GPU they take turns.
 """
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from measuring import Side, asking, say, surroundings, timed, verdict
+from measuring import (
+    COMPARED,
+    Curve,
+    Side,
+    asking,
+    compared,
+    many,
+    say,
+    surroundings,
+    timed,
+    verdict,
+)
+from peers import alone, cascade
 
 from bench.models.counted import one_thread
+from bench.record.results import read_cells
+from bench.record.store import open_run
+from bench.registry.grammar import split_names
 from bench.report.markdown import table
 from bench.run import run
 from bench.run.prepare import resolve_device
@@ -24,71 +50,52 @@ from bench.run.prepare import resolve_device
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.run.prepare import Prepared
-
-HEADER = ["defense", "by", "forwards", "backwards", "seconds", "robust accuracy (%)"]
-HEADER += ["passes ratio", "seconds ratio"]
 WINNOW, PEER = "Winnow", "pyautoattack"
+EACH, SWEPT, FLOOR = "pyautoattack, each epsilon", "Winnow, sweep", "floor"
+EPSILONS = {
+    "digits": "0.02,0.04,0.06,0.08,0.1,0.12,0.15,0.2",
+    "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
+}
+#: The parts of a run that a curve needs: predictions, cascade with its checks, gradients.
+SWEEP = ("clean", "autoattack", "probe-gradients")
 
 
-class Found(NamedTuple):
-    """What one way of running the cascade took and found."""
+class Swept(NamedTuple):
+    """Both ways to a curve."""
 
-    took: Side
-    robust: float
-    """Robust accuracy, a fraction."""
-
-
-def by_winnow(prepared: Prepared) -> Found:
-    """A run; `prepared` has one defense, one epsilon and one shard."""
-    result, spent = timed(lambda: run(prepared))
-    (defense,) = result.summary["defenses"].values()
-    (worst,) = defense["worst_case"].values()
-    cost = defense["cost"]
-    took = Side(cost["forwards"], cost["backwards"], spent.seconds)
-    return Found(took, worst["robust_accuracy"])
+    sides: dict[str, Side]
+    """The lines of the table."""
+    curves: dict[str, list[float]]
+    """Robust accuracy by epsilon, fractions, by `PEER` and `WINNOW`."""
+    report: str
+    """What was inferred, in words."""
 
 
-def compare(defense: str, epsilon: str, n: int, seed: int, device: str) -> dict[str, Found]:
-    """Both sides on one defense."""
-    from peers import alone, cascade
+def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
+    """Both sides on one defense at one epsilon.
 
-    with tempfile.TemporaryDirectory() as folder, one_thread(device):
-        prepared = alone(
-            defense,
-            "autoattack",
-            n=n,
-            device=device,
-            epsilons=(epsilon,),
-            seed=seed,
-            out=Path(folder),
-            examine=False,
-        )
+    Args:
+        defense: its name.
+        shared: data set, epsilons, n, seed and device of the run.
+    """
+    with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
+        prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
         took, robust = cascade(prepared)
-        return {PEER: Found(took, sum(robust) / n), WINNOW: by_winnow(prepared)}
+        result, spent = timed(lambda: run(prepared))
+    (found,) = result.summary["defenses"].values()
+    (worst,) = found["worst_case"].values()
+    cost = found["cost"]
+    return {
+        PEER: Curve(took, [sum(robust) / len(robust)]),
+        WINNOW: Curve(
+            Side(cost["forwards"], cost["backwards"], spent.seconds), [worst["robust_accuracy"]]
+        ),
+    }
 
 
-def rows(defense: str, sides: dict[str, Found]) -> list[list[str]]:
-    """Two lines of the table."""
-    peer = sides[PEER]
-    return [
-        [
-            defense,
-            name,
-            f"{side.took.forwards:,}",
-            f"{side.took.backwards:,}",
-            f"{side.took.seconds:.1f}",
-            f"{100 * side.robust:.1f}",
-            f"{side.took.passes / peer.took.passes:.3f}",
-            f"{side.took.seconds / peer.took.seconds:.2f}",
-        ]
-        for name, side in sides.items()
-    ]
-
-
-def words(defense: str, sides: dict[str, Found]) -> str:
-    """What the two lines say."""
-    winnow, peer = sides[WINNOW], sides[PEER]
+def words(defense: str, ways: dict[str, Curve]) -> str:
+    """What the two lines of one epsilon say."""
+    winnow, peer = ways[WINNOW], ways[PEER]
     more = winnow.took.passes - peer.took.passes
     passes = f"{defense}: Winnow makes {abs(more):,} passes {'fewer' if more < 0 else 'more'}"
     found = "the same" if winnow.robust == peer.robust else "ANOTHER"
@@ -96,22 +103,113 @@ def words(defense: str, sides: dict[str, Found]) -> str:
     return f"{passes} and reports {found} robust accuracy; {time}"
 
 
+def sweep(defense: str, shared: dict[str, Any]) -> Swept:
+    """Both curves of one defense; arguments as of `compare`."""
+    n, epsilons = shared["n"], shared["epsilons"]
+    with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
+        prepared = alone(defense, "autoattack", out=Path(folder), escalate=False, **shared)
+        part = run(prepared).summary["defenses"][defense]
+        cells = read_cells(*open_run(prepared.folder))[defense]
+        singly = [cascade(prepared, place) for place in range(len(epsilons))]
+        lines = [robust for _, robust in singly]
+        survivors = [i for i in range(n) if any(robust[i] for robust in lines)]
+        floor: list[Side] = []
+        if survivors:
+            first = survivors[0]
+            last = max(e for e, robust in enumerate(lines) if robust[first])
+            one, _ = cascade(prepared, last, slice(first, first + 1))
+            floor = [one] * len(survivors)
+    took: dict[bool, list[Side]] = {True: [], False: []}
+    for cell in cells:
+        needed = cell.cell.attack in SWEEP
+        total = cell.totals
+        took[needed].append(Side(total.forwards, total.backwards, total.seconds))
+    done = part["sweep"] or {"inferred": 0, "checked": 0, "differed": 0}
+    return Swept(
+        {
+            EACH: Side.sum(side for side, _ in singly),
+            SWEPT: Side.sum(took[True]),
+            "the rest of its examination": Side.sum(took[False]),
+            FLOOR: Side.sum(floor),
+        },
+        {
+            PEER: [sum(robust) / n for robust in lines],
+            WINNOW: [worst["robust_accuracy"] for worst in part["worst_case"].values()],
+        },
+        f"{done['inferred']} survivals inferred, {done['checked']} attacked after all, "
+        f"{done['differed']} of them broke",
+    )
+
+
+def swept_rows(defense: str, swept: Swept) -> list[list[str]]:
+    """The lines of the table on one defense's curve."""
+    each, floor = swept.sides[EACH], swept.sides[FLOOR]
+    return [
+        [
+            defense,
+            name,
+            f"{side.forwards:,}",
+            f"{side.backwards:,}",
+            "–" if name == FLOOR else f"{side.seconds:.0f}",
+            f"{each.passes / side.passes:.1f}×" if name == SWEPT else "",
+            f"{side.passes / floor.passes:.2f}" if floor.passes else "–",
+        ]
+        for name, side in swept.sides.items()
+    ]
+
+
+def swept_words(defense: str, swept: Swept) -> str:
+    """How the curves compare, and whether the aims are met."""
+    passes, (peer, ours) = swept.sides[SWEPT].passes, swept.curves.values()
+    floor = swept.sides[FLOOR].passes
+    fewer, over = swept.sides[EACH].passes / passes, passes / floor if floor else float("inf")
+    apart = max(abs(a - b) for a, b in zip(peer, ours, strict=True))
+    shown = ", ".join(
+        f"{' '.join(f'{100 * value:.0f}' for value in curve)} by {name}"
+        for name, curve in swept.curves.items()
+    )
+    return (
+        f"{defense}: {'MISSES' if fewer < 3 else 'meets'} the aim of 3 times fewer passes "
+        f"({fewer:.1f}) and {'MISSES' if over > 1.3 else 'meets'} that of 1.3 times the floor "
+        f"({over:.2f}). {swept.report}. Robust accuracy in percent at each epsilon: {shown}, "
+        f"{100 * apart:.1f} points apart at most."
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
     parser = asking(__doc__, n=30, full=200)
+    parser.add_argument("--curve", action="store_true", help="over eight epsilons")
     parser.add_argument("--defenses", default="relu,relu-at")
-    parser.add_argument("--epsilon", default="0.1", help="in Linf")
+    parser.add_argument("--dataset", default="digits", help="digits, or parquet:…/mnist")
+    parser.add_argument("--epsilon", default="0.1", help="in Linf, without --curve")
     arguments = parser.parse_args(argv)
-    device = resolve_device(arguments.device)
-    measured = {
-        defense: compare(defense, arguments.epsilon, arguments.n, arguments.seed, device)
-        for defense in arguments.defenses.split(",")
+    defenses, device = split_names(arguments.defenses), resolve_device(arguments.device)
+    family = arguments.dataset.rpartition("/")[2].rpartition(":")[2]
+    epsilons = EPSILONS[family] if arguments.curve else arguments.epsilon
+    shared = {
+        "dataset": arguments.dataset,
+        "epsilons": tuple(epsilons.split(",")),
+        "n": arguments.n,
+        "seed": arguments.seed,
+        "device": device,
     }
-    lines = [row for defense, sides in measured.items() for row in rows(defense, sides)]
-    say(table(HEADER, lines, text=frozenset({"defense", "by"})) + "\n")
-    for defense, sides in measured.items():
-        say(words(defense, sides))
-    facts = {"data": "digits", "Linf": arguments.epsilon}
+    if arguments.curve:
+        with many(len(defenses) if device == "cpu" else 1) as each:
+            curves = zip(defenses, each(sweep, defenses, [shared] * len(defenses)), strict=True)
+            swept = dict(curves)
+        header = ["defense", "by", "forwards", "backwards", "seconds", "fewer passes"]
+        header += ["of the floor"]
+        lines = [row for defense, found in swept.items() for row in swept_rows(defense, found)]
+        told = [swept_words(defense, found) for defense, found in swept.items()]
+    else:
+        measured = {defense: compare(defense, shared) for defense in defenses}
+        header = ["defense", *COMPARED]
+        lines = [row for name, ways in measured.items() for row in compared(name, ways, PEER)]
+        told = [words(defense, ways) for defense, ways in measured.items()]
+    say(table(header, lines, text=frozenset({"defense", "by"})) + "\n")
+    say("\n".join(told))
+    facts = {"data": arguments.dataset, "Linf": epsilons}
     say("\n" + surroundings(device, n=arguments.n, seed=arguments.seed, **facts))
 
 

@@ -9,17 +9,17 @@ Trains what is missing into `results/checkpoints/`, evaluates each (continuing s
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
+from measuring import say, surroundings, together
 
 from bench import registry
 from bench.data import open_dataset
+from bench.report.markdown import interval, percent, table
 from bench.run import run
 from bench.run.prepare import RunConfig, prepare
-from bench.train import train
+from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
     from bench.run import Result
@@ -33,7 +33,7 @@ EPSILON = "0.1"
 def checkpoint(name: str, seed: int) -> Path:
     """The weights of a defense for a training seed, trained where they are missing."""
     dataset, defense = open_dataset("digits"), registry.defenses.create(name)
-    return train(defense, dataset, seed=seed, out=Path("results/checkpoints")).path
+    return train(defense, dataset, TrainConfig(seed), out=Path("results/checkpoints")).path
 
 
 def evaluate(name: str, seed: int, n: int) -> Result:
@@ -50,31 +50,22 @@ def evaluate(name: str, seed: int, n: int) -> Result:
     return run(prepare(config))
 
 
-def together(result: Result, name: str, attacks: tuple[str, ...]) -> float:
-    """Robust accuracy by the per-example AND over some rows, in percent."""
-    frame = result.outcomes.query("defense == @name and attack in @attacks and epsilon == @EPSILON")
-    broken = frame.groupby("index")["broken"].any()
-    return 100 * float(1 - broken.mean())
-
-
-def row(name: str, seed: int, n: int) -> str:
+def row(name: str, seed: int, n: int) -> list[str]:
     """One line of the table."""
     result = evaluate(name, seed, n)
     defense = result.summary["defenses"][name]
     worst = defense["worst_case"][EPSILON]
-    cells = [
+    parts = (("pgd",), AUTOATTACK, ("fd-pgd",))
+    figures = [together(result, name, attacks, EPSILON) for attacks in parts]
+    return [
         name,
         str(seed),
-        f"{100 * defense['clean_accuracy']:.1f}",
-        f"{together(result, name, ('pgd',)):.1f}",
-        f"{together(result, name, AUTOATTACK):.1f}",
-        f"{together(result, name, ('fd-pgd',)):.1f}",
-        f"{100 * worst['robust_accuracy']:.1f} "
-        f"({100 * worst['low']:.1f}–{100 * worst['high']:.1f})",
+        percent(defense["clean_accuracy"]),
+        *map(percent, figures),
+        interval(worst),
         worst["verdict"],
         defense["weights_digest"][:8],
     ]
-    return "| " + " | ".join(cells) + " |"
 
 
 def main() -> None:
@@ -86,22 +77,11 @@ def main() -> None:
     arguments = parser.parse_args()
     header = ["defense", "training seed", "clean", "PGD", "AutoAttack", "finite differences"]
     header += ["worst case (95 %)", "verdict", "weights"]
-    say("| " + " | ".join(header) + " |")
-    say("| :-- |" + " --: |" * 6 + " :-- | :-- |")
+    say(table(header, [], text=frozenset({"defense", "verdict", "weights"})))
     for name in arguments.defenses.split(","):
         for seed in map(int, arguments.seeds.split(",")):
-            say(row(name, seed, arguments.n))
-    from bench.record.schema import device_name, version_of
-
-    versions = ", ".join(f"{d} {version_of(d)}" for d in ("torch", "foolbox", "pyautoattack"))
-    say(f"\nn = {arguments.n}, Linf {EPSILON}, CPU {device_name('cpu')}, {versions}, ")
-    say(f"numpy {np.__version__}. Robust accuracy in percent.")
-
-
-def say(line: str) -> None:
-    """Print at once."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+            say("| " + " | ".join(row(name, seed, arguments.n)) + " |")
+    say(f"\n{surroundings(n=arguments.n, Linf=EPSILON)} Robust accuracy in percent.")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,10 @@ from __future__ import annotations
 import functools
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-from measuring import Side, asking, say, surroundings, timed, verdict
+import peers
+from measuring import COMPARED, Curve, Side, asking, compared, say, surroundings, timed, verdict
 
 from bench import registry
 from bench.models.counted import one_thread
@@ -31,25 +32,13 @@ if TYPE_CHECKING:
 
     from bench.run.prepare import Prepared
 
-HEADER = ["attack", "by", "forwards", "backwards", "seconds", "passes ratio", "seconds ratio"]
-HEADER += ["robust accuracy (%), by epsilon"]
 EPSILONS = "0.02,0.04,0.06,0.08,0.1,0.12,0.15,0.2"
 FOOLBOX = "Foolbox"
 
 
-class Curve(NamedTuple):
-    """What one way to a curve took and found."""
-
-    took: Side
-    robust: list[float]
-    """Robust accuracy by epsilon, fractions."""
-
-
 def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepared:
     """The run of all attacks at all epsilons."""
-    from peers import alone
-
-    return alone(
+    return peers.alone(
         arguments.defense,
         arguments.attacks,
         n=arguments.n,
@@ -65,15 +54,13 @@ def prepared_for(arguments: argparse.Namespace, sweep: Any, out: str) -> Prepare
 
 def by_foolbox(arguments: argparse.Namespace) -> dict[str, Curve]:
     """The curve of each attack by one call of Foolbox."""
-    import peers
-
     with tempfile.TemporaryDirectory() as folder:
         prepared = prepared_for(arguments, "each", folder)
     (contender,), examples = prepared.contenders, prepared.examples
     place = prepared.device
     curves = {}
     for attack in prepared.attacks:
-        model = peers.Counting(contender.loader().to(place))
+        model = peers.Counting(contender.load().to(place))
         success, spent = timed(
             functools.partial(
                 peers.by_foolbox,
@@ -106,24 +93,6 @@ def by_winnow(arguments: argparse.Namespace, sweep: str) -> tuple[dict[str, Curv
     return curves, all_passes - sum(curve.took.passes for curve in curves.values())
 
 
-def rows(curves: dict[str, dict[str, Curve]]) -> list[list[str]]:
-    """The table: every way of every attack."""
-    return [
-        [
-            attack,
-            way,
-            f"{curve.took.forwards:,}",
-            f"{curve.took.backwards:,}",
-            f"{curve.took.seconds:.1f}",
-            f"{curve.took.passes / curves[FOOLBOX][attack].took.passes:.3f}",
-            f"{curve.took.seconds / curves[FOOLBOX][attack].took.seconds:.2f}",
-            " ".join(f"{100 * robust:.0f}" for robust in curve.robust),
-        ]
-        for attack in curves[FOOLBOX]
-        for way, curve in ((way, by_attack[attack]) for way, by_attack in curves.items())
-    ]
-
-
 def words(curves: dict[str, dict[str, Curve]]) -> list[str]:
     """What the table says: one sentence for passes and one for seconds, of each comparison."""
     return [
@@ -154,7 +123,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         curves, besides = {FOOLBOX: by_foolbox(arguments)}, {}
         for sweep in arguments.sweeps.split(","):
             curves[f"Winnow, {sweep}"], besides[sweep] = by_winnow(arguments, sweep)
-    say(table(HEADER, rows(curves), text=frozenset({"attack", "by", HEADER[-1]})) + "\n")
+    lines = [
+        line
+        for attack in curves[FOOLBOX]
+        for line in compared(attack, {way: found[attack] for way, found in curves.items()}, FOOLBOX)
+    ]
+    text = frozenset({"attack", "by", COMPARED[-1]})
+    say(table(["attack", *COMPARED], lines, text=text) + "\n")
     for sentence in words(curves):
         say(sentence)
     for sweep, passes in besides.items():

@@ -8,22 +8,22 @@ process, and a figure is the median over the rounds, so that a busy machine slow
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import torch
-import typer
-from rich.console import Console
-from rich.table import Table
+from measuring import say, surroundings
 from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
-from bench.record.schema import device_name, version_of
+from bench.record.schema import version_of
+from bench.report.markdown import table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     Step = Callable[[], None]
 
@@ -103,53 +103,47 @@ def race(steps: list[Step], device: str, rounds: int) -> list[float]:
     return [statistics.median(column) for column in zip(*taken, strict=True)]
 
 
-def contest(device: str, rounds: int) -> tuple[Table, str]:
-    """Forward and backward on one device, and in a sentence how k-WTA stands."""
+def contest(device: str, rounds: int) -> str:
+    """A table of forward and backward on one device, and in a sentence how k-WTA stands."""
     gpu = device == "cuda"
-    about = (
-        "bfloat16, channels_last; network: ResNet-18, batch 256; layers: batch 32"
-        if gpu
-        else "float32, batch 32; network: ResNet-10 of width 16"
-    )
-    table = Table(title=f"{device_name(device)}\n{about}", title_justify="left")
-    table.add_column("layer")
-    for column in (*(f"{name} ms" for name in NAMES), "k-WTA / ReLU", "k-WTA / topk"):
-        table.add_column(column, justify="right")
-    lost = []
+    lines, lost = [], []
     for shape in (*LAYERS, None):
         if shape is None:
             label, steps = "whole network", [network_step(make, device) for make in activations()]
         else:
-            label = "x".join(map(str, shape))
+            label = "×".join(map(str, shape))
             x = torch.randn(32, *shape, device=device, dtype=torch.bfloat16 if gpu else None)
             x = x.to(memory_format=torch.channels_last if gpu else torch.contiguous_format)
             steps = [layer_step(make(), x) for make in activations()]
         relu, ours, topk = race(steps, device, rounds)
         lost += [label] * (ours > topk)
         figures = (relu, ours, topk, ours / relu, ours / topk)
-        table.add_row(label, *(f"{figure:.2f}" for figure in figures))
-    said = f"slower than torch.topk: {', '.join(lost) or 'nowhere'}."
+        lines.append([label, *(f"{figure:.2f}" for figure in figures)])
+    header = ["layer", *(f"{name} (ms)" for name in NAMES), "k-WTA / ReLU", "k-WTA / topk"]
+    said = f"{device}: k-WTA is slower than torch.topk: {', '.join(lost) or 'nowhere'}."
     if gpu:
         kept = "kept" if ours <= GOAL * relu else "MISSED"
         said += f" Goal of at most {GOAL} times a ReLU network: {kept} ({ours / relu:.2f})."
-    return table, f"{device}: k-WTA is {said}"
+    about = (
+        "bfloat16, channels_last; network: ResNet-18, batch 256; layers: batch 32"
+        if gpu
+        else "float32, batch 32; network: ResNet-10 of width 16"
+    )
+    return f"{table(header, lines, text=frozenset({'layer'}))}\n\n{said} {about}."
 
 
-def main(
-    rounds: Annotated[int, typer.Option(min=1, help="Timed rounds of each contest.")] = 15,
-) -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     """Time k-WTA against ReLU and torch.topk, forward and backward."""
-    console = Console()
-    for device in ("cpu", "cuda"):
-        if device == "cuda" and not torch.cuda.is_available():
-            console.print("cuda: not measured, there is no GPU here.")
-            continue
-        table, sentence = contest(device, rounds)
-        console.print(table, sentence, sep="\n")
-    versions = ", ".join(f"{name} {version_of(name)}" for name in ("torch", "triton", "numpy"))
-    console.print(f"Forward and backward, gamma {GAMMA}, medians of {rounds} rounds in turns.")
-    console.print(f"{versions}, {torch.get_num_threads()} CPU thread(s).")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15, help="timed, of each contest")
+    rounds = parser.parse_args(argv).rounds
+    say(contest("cpu", rounds) + "\n")
+    gpu = torch.cuda.is_available()
+    say(contest("cuda", rounds) if gpu else "cuda: not measured, there is no GPU here.")
+    facts = {"gamma": GAMMA, "rounds": rounds, "triton": version_of("triton")}
+    told = surroundings("cuda" if gpu else "cpu", torch.get_num_threads(), **facts)
+    say(f"\n{told} Forward and backward, medians of rounds in turns.")
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    main()

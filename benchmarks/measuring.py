@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from bench.record.schema import device_name, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+    from bench.run import Result
 
 ROOT = Path(__file__).resolve().parent.parent
 #: Distributions whose versions stand below a table.
@@ -54,6 +56,56 @@ class Side(NamedTuple):
     def passes(self) -> int:
         """Forwards and backwards."""
         return self.forwards + self.backwards
+
+    @classmethod
+    def sum(cls, sides: Iterable[Side]) -> Side:
+        """All of them together."""
+        return cls(*map(sum, zip(cls(0, 0, 0.0), *sides, strict=True)))
+
+
+class Curve(NamedTuple):
+    """What one way to robust accuracies took and found."""
+
+    took: Side
+    robust: list[float]
+    """By epsilon, fractions."""
+
+
+#: The columns of `compared`.
+COMPARED = ["by", "forwards", "backwards", "seconds", "passes ratio", "seconds ratio"]
+COMPARED += ["robust accuracy (%), by epsilon"]
+
+
+def compared(what: str, ways: Mapping[str, Curve], peer: str) -> list[list[str]]:
+    """Lines of a table, one for each way to the same, as ratios of a peer's.
+
+    Args:
+        what: stands first in each line.
+        ways: by name.
+        peer: one of them.
+    """
+    own = ways[peer].took
+    return [
+        [
+            what,
+            name,
+            f"{took.forwards:,}",
+            f"{took.backwards:,}",
+            f"{took.seconds:.1f}",
+            f"{took.passes / own.passes:.3f}",
+            f"{took.seconds / own.seconds:.2f}",
+            " ".join(f"{100 * fraction:.3g}" for fraction in robust),
+        ]
+        for name, (took, robust) in ways.items()
+    ]
+
+
+def together(result: Result, defense: str, attacks: Sequence[str], epsilon: str) -> float:
+    """Robust accuracy by the per-example AND over some rows of a run, a fraction."""
+    frame = result.outcomes
+    asked = (frame["defense"] == defense) & (frame["epsilon"] == epsilon)
+    broken = frame[asked & frame["attack"].isin(attacks)].groupby("index")["broken"].any()
+    return float(1 - broken.mean())
 
 
 def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
@@ -125,14 +177,15 @@ def verdict(who: str, ratio: float, of: str, *, even: float = EVEN) -> str:
     return f"{who} {outcome}: {ratio:.2f} times {of}."
 
 
-def surroundings(device: str = "cpu", **facts: object) -> str:
+def surroundings(device: str = "cpu", threads: int = 1, **facts: object) -> str:
     """Machine, device, versions and what else a table's figures depend on, such as n and seed."""
     load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     machine = f"{device_name('cpu')}, {os.cpu_count()} cores{load}, {platform.system()}"
     versions = ", ".join(f"{name} {version_of(name)}" for name in NOTED)
     told = ", ".join(f"{name} = {value}" for name, value in facts.items())
     gpu = device != "cpu"
-    on = f"{device}, {device_name(device)}" if gpu else "cpu, one thread; on a GPU: not measured"
+    cpu = f"cpu, {threads} thread(s); on a GPU: not measured"
+    on = f"{device}, {device_name(device)}" if gpu else cpu
     return (
         f"Machine: {machine} {platform.machine()}; device: {on}.\n"
         f"Versions: Python {platform.python_version()}, {versions}.\n"

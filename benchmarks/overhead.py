@@ -20,12 +20,14 @@ last two columns are by the time of this process on the processor, which other w
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import peers
 from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
@@ -110,26 +112,24 @@ def plan(prepared: Prepared) -> tuple[Bench, Task]:
         ValueError: the attack cannot run here.
     """
     bench, setting = prepared.executor().bench, prepared.setting
-    first, cell = prepared.cells
-    if cell.skipped:
-        raise ValueError(f"{cell.attack_name}: {cell.skipped}")
-    (predict,) = tasks_for([first], setting, clean={}, active={})
+    first, planned = prepared.cells
+    if planned.why_not:
+        raise ValueError(f"{planned.cell.attack}: {planned.why_not.reason}")
+    (predict,) = tasks_for([first], setting, clean={})
     frame = bench.run(predict).outcomes[0].frame
     clean = Clean(
-        frame["clean_prediction"].tolist(),
-        frame["broken"].tolist(),
+        tuple(frame["clean_prediction"].tolist()),
+        tuple(frame["broken"].tolist()),
         int(frame["draws"].max()),
-        frame["wrong_draws"].tolist(),
+        tuple(frame["wrong_draws"].tolist()),
     )
-    target = cell.target.name
-    (task,) = tasks_for([cell], setting, clean={target: clean}, active={cell.key: clean.right})
+    chosen = dataclasses.replace(planned, chosen=tuple(clean.right))
+    (task,) = tasks_for([chosen], setting, clean={planned.cell.defense: clean})
     return bench, task
 
 
 def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
     """The library that the attack drives, without Winnow."""
-    import peers
-
     assert problem.epsilon is not None
     if attack.name in FOOLBOX:
         return peers.by_foolbox(
@@ -140,24 +140,20 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
             epsilons=[problem.epsilon],
             seed=problem.seed,
         )
-    queries = attack.parameters.get("queries")
     return peers.by_autoattack(
         module,
         problem.inputs,
         problem.labels,
         epsilon=problem.epsilon,
         seed=problem.seed,
-        members=[attack.name.partition("[")[0]],
-        queries=None if queries is None else int(queries),
+        row=attack,
     )
 
 
 def measure(prepared: Prepared, rounds: int) -> Measured:
     """Everything about one attack on one defense; the run has one of each and one epsilon."""
-    import peers
-
     bench, task = plan(prepared)
-    attack, model = registry.attacks.create(task.attack), bench.model(task.target)
+    attack, model = registry.attacks.create(task.cell.attack), bench.model(task.cell.defense)
     examples, rows = bench.examples, list(task.active)
     problem = Problem(
         model=model,
@@ -180,7 +176,7 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         with tempfile.TemporaryDirectory() as folder:
             place = RunStore(Path(folder))
             place.smallest("defense").add(done.found)
-            place.put(task.cells[0][0], task.shard, done.outcomes[0])
+            place.put(task.cells[0][0], task.shard.number, done.outcomes[0])
 
     store()  # the first of each also imports
     again = functools.partial(peers.replay, model.module, problem.inputs)
@@ -192,7 +188,7 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         "storing": store,
     }
     spent = interleaved(works, rounds)
-    return Measured(attack.name, task.target, library.passes, shard.passes, spent)
+    return Measured(attack.name, task.cell.defense, library.passes, shard.passes, spent)
 
 
 def words(measured: Measured) -> str:
@@ -208,8 +204,6 @@ def words(measured: Measured) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
-    from peers import alone
-
     parser = asking(__doc__, n=50, full=200)
     parser.add_argument("--rounds", type=int, default=3, help="of which medians are taken")
     parser.add_argument("--attacks", default="fgsm,pgd,square[queries=100]")
@@ -221,7 +215,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with tempfile.TemporaryDirectory() as folder, one_thread(device):
         for attack in split_names(arguments.attacks):
             for defense in split_names(arguments.defenses):
-                prepared = alone(
+                prepared = peers.alone(
                     defense,
                     attack,
                     n=arguments.n,

@@ -12,6 +12,7 @@ from torch import nn
 
 from bench.matrix.tasks import shard_seed
 from bench.models.counted import isolated_generators
+from bench.record.schema import Cell
 from bench.run.prepare import RunConfig, prepare
 
 if TYPE_CHECKING:
@@ -154,8 +155,7 @@ def by_autoattack(
     *,
     epsilon: float,
     seed: int,
-    members: Sequence[str] = (),
-    queries: int | None = None,
+    row: Attack | None = None,
 ) -> Tensor:
     """Where pyautoattack says that its standard version, in Linf, left the model right: bool, (N,).
 
@@ -165,8 +165,7 @@ def by_autoattack(
         labels: of the inputs.
         epsilon: the radius.
         seed: of each of its attacks.
-        members: those of its attacks that run; all of the standard version where empty.
-        queries: of Square, where not 5,000.
+        row: Winnow's row of that attack of its, which runs alone; the whole version where None.
     """
     import pyautoattack
 
@@ -174,10 +173,10 @@ def by_autoattack(
         adversary = pyautoattack.AutoAttack(
             module, norm="Linf", eps=epsilon, seed=seed, device=inputs.device
         )
-        if members:
-            adversary.attacks_to_run = list(members)
-        if queries is not None:
-            adversary.square.n_queries = queries
+        if row is not None:
+            adversary.attacks_to_run = [row.name.partition("[")[0]]
+            square = adversary.square
+            square.n_queries = row.parameters.get("queries", square.n_queries)
         _, predicted = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
     robust: Tensor = predicted == labels
     return robust
@@ -198,7 +197,8 @@ def cascade(
     """
     setting, examples = prepared.setting, prepared.examples
     epsilon = setting.epsilons[place]
-    model = Counting(prepared.contenders[0].loader().to(prepared.device))
+    cell = Cell(attack="autoattack", epsilon=epsilon.text)
+    model = Counting(prepared.contenders[0].load().to(prepared.device))
     inputs, labels = (part[only].to(prepared.device) for part in (examples.inputs, examples.labels))
     robust, spent = timed(
         lambda: by_autoattack(
@@ -206,7 +206,7 @@ def cascade(
             inputs,
             labels,
             epsilon=float(epsilon),
-            seed=shard_seed(setting.seed, "autoattack", setting.norm, epsilon, 0),
+            seed=shard_seed(setting.seed, cell, setting.norm, epsilon, 0),
         )
     )
     return Side(model.forwards, model.backwards, spent.seconds), robust.tolist()

@@ -7,10 +7,10 @@ each of them and with k-WTA go names such as `relu-at`, `kwta-trades`, `lwta-fre
 from __future__ import annotations
 
 import functools
-import math
 from typing import TYPE_CHECKING
 
-from bench.defenses.kwta import KWTA
+from bench.defenses.activations.kinds import check_group, check_height
+from bench.defenses.kwta import KWTADefense
 from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import (
     TRADES,
@@ -18,7 +18,6 @@ from bench.defenses.recipes import (
     FreeAdversarialTraining,
     PGDAdversarialTraining,
 )
-from bench.errors import UsageError
 from bench.registry import register_defense
 
 if TYPE_CHECKING:
@@ -68,13 +67,12 @@ class _Grouped(NetworkDefense):
 
     def __init__(self, *, group: int = 2, network: str = "") -> None:
         self.use(network)
-        if group < 2:
-            raise UsageError(f"group has to be at least 2 (got {group})")
+        check_group(group)
         self.group = group
 
 
 @register_defense("lwta")
-class LWTA(_Grouped):
+class LWTADefense(_Grouped):
     """Local winner-takes-all: the largest of each group keeps its value. See `_Grouped`."""
 
     summary = "Local winner-takes-all activations (Srivastava et al. 2013)"
@@ -100,7 +98,7 @@ class MaxPool(_Grouped):
 
 
 @register_defense("broken-relu")
-class BrokenReLU(NetworkDefense):
+class BrokenReLUDefense(NetworkDefense):
     """ReLU with a jump: a negative constant in place of zero, an ablation by k-WTA's authors.
 
     Args:
@@ -117,8 +115,7 @@ class BrokenReLU(NetworkDefense):
 
     def __init__(self, *, height: float = 5.0, network: str = "") -> None:
         self.use(network)
-        if not 0 <= height < math.inf:
-            raise UsageError(f"height has to be finite and at least 0 (got {height})")
+        check_height(height)
         self.height = height
 
     def activation(self) -> Callable[[], nn.Module]:
@@ -136,14 +133,13 @@ TRAININGS: dict[str, tuple[Callable[[str], Recipe], str]] = {
     "fast": (FastAdversarialTraining, "fast adversarial training (Wong et al. 2020)"),
 }
 
-
 #: Name to the defense that is trained naturally, and what `list` calls its activation.
 ACTIVATIONS: dict[str, tuple[type[NetworkDefense], str]] = {
     "relu": (ReLU, "ReLU"),
-    "kwta": (KWTA, "k-Winners-Take-All"),
-    "lwta": (LWTA, "LWTA"),
+    "kwta": (KWTADefense, "k-Winners-Take-All"),
+    "lwta": (LWTADefense, "LWTA"),
     "max-pool": (MaxPool, "max-pooling"),
-    "broken-relu": (BrokenReLU, "broken ReLU"),
+    "broken-relu": (BrokenReLUDefense, "broken ReLU"),
 }
 
 
@@ -158,7 +154,8 @@ def _trained(name: str, ending: str) -> type[NetworkDefense]:
         "twin": None if name == "relu" else f"relu-{ending}",
         "training": recipe,
     }
-    return type(f"{base.__name__}{recipe.__name__}", (base,), attributes)
+    title = base.__name__.removesuffix("Defense") + recipe.__name__
+    return type(title, (base,), attributes)
 
 
 for _name in ACTIVATIONS:

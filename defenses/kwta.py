@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING
 
-from bench.defenses.activations.kinds import Kind  # noqa: TC001 - the registry reads the annotation
+from bench.defenses.activations.kinds import Kind, check_gamma
 from bench.defenses.networks import NetworkDefense, build_network
 from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 from bench.errors import UsageError
@@ -23,7 +23,7 @@ BACKWARD = (1.5, 2.0)
 
 
 @register_defense("kwta")
-class KWTA(NetworkDefense):
+class KWTADefense(NetworkDefense):
     """A network whose activations keep the largest values of a layer, naturally trained.
 
     Published as robust; known to hide its gradients (Tramèr et al., NeurIPS 2020).
@@ -53,8 +53,7 @@ class KWTA(NetworkDefense):
         network: str = "",
     ) -> None:
         self.use(network)
-        if not 0 < gamma <= 1:
-            raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
+        check_gamma(gamma)
         if k < 0:
             raise UsageError(f"k has to be at least 1, or 0 for the share gamma (got {k})")
         self.gamma = gamma
@@ -96,7 +95,7 @@ class KWTA(NetworkDefense):
         }
 
 
-class _Annealed(KWTA):
+class _Annealed(KWTADefense):
     """k-WTA with few winners: gamma falls from that of a trained checkpoint to its own.
 
     Trained from the same defense with the first gamma, which has to be there already: 0.2 on

@@ -194,7 +194,7 @@ class RobustBench(Defense):
             autoattack, external = _fraction(info, "autoattack_acc"), _fraction(info, "external")
             known = [figure for figure in (autoattack, external) if figure is not None]
             return Published(
-                source="RobustBench",
+                by="RobustBench",
                 norm=self.threat,
                 epsilon=Epsilon.parse(str(info["eps"])).text,
                 clean_accuracy=_fraction(info, "clean_acc"),

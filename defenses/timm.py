@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 import shutil
@@ -13,7 +12,6 @@ from bench.api import Offer, Weights
 from bench.defenses.zoo.library import (
     Borrowed,
     Shape,
-    check_colour,
     find_file,
     identifier,
     missing_library,
@@ -23,7 +21,7 @@ from bench.errors import CheckpointError, UnknownNameError, UsageError
 from bench.registry import register_defense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import nn
 
@@ -47,14 +45,10 @@ class Timm(Borrowed):
 
     summary = "A classifier of timm's; weights in Hugging Face's cache, or downloaded"
     argument = "NAME"
+    library = "timm"
 
     def __init__(self, name: str) -> None:
         self.model = identifier(name)
-
-    @property
-    def architecture(self) -> str:
-        """The name in timm."""
-        return self.model
 
     def _settings(self) -> Any:
         """Timm's settings for the weights.
@@ -77,14 +71,10 @@ class Timm(Borrowed):
         """
         from bench.defenses.zoo.preprocessing import Preprocessed
 
-        check_colour(self.name, shape)
+        self.check_colour(shape)
         settings = self._settings()
         module = _timm(self.name).create_model(self.model, pretrained=False, num_classes=classes)
         return Preprocessed(module, settings.mean, settings.std, tuple(settings.input_size[1:]))
-
-    def dependencies(self) -> Mapping[str, str]:
-        """The architecture is timm's."""
-        return {"timm": importlib.metadata.version("timm")}
 
     def weights(self, *, network: str, shape: Shape, classes: int) -> Weights:
         """The file under the folder of models, or in Hugging Face's cache.
@@ -98,15 +88,10 @@ class Timm(Borrowed):
         own = models_folder() / "timm"
         places = [own / f"{self.model}{ending}" for ending in (".safetensors", ".pth", ".pt")]
         repository = settings.hf_hub_id
-        if not repository:
-            path = find_file(self.name, places)
+        if repository:
+            path = _find_on_hub(self.name, places, repository, "model.safetensors")
         else:
-            cached = _cached(repository, "model.safetensors", None)
-            path = find_file(
-                self.name,
-                [*places, *([cached] if cached else [])],
-                lambda path: _fetch(repository, "model.safetensors", None, path),
-            )
+            path = find_file(self.name, places)
         return Weights(f"timm {repository or self.model}", (path,))
 
     @classmethod
@@ -136,6 +121,7 @@ class HuggingFace(Borrowed):
 
     summary = "A classifier in a repository of Hugging Face's (timm's layout, safetensors)"
     argument = "OWNER/REPO"
+    library = "timm"
 
     def __init__(self, repository: str, *, revision: str = "") -> None:
         if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", repository):
@@ -154,12 +140,7 @@ class HuggingFace(Borrowed):
                 f"there is no file {place}; put the repository's config.json and model.safetensors "
                 f"there, or pin a commit: hf:{self.repository}[revision=COMMIT]"
             )
-        cached = _cached(self.repository, file, self.revision)
-        return find_file(
-            self.name,
-            [place, *([cached] if cached else [])],
-            lambda path: _fetch(self.repository, file, self.revision, path),
-        )
+        return _find_on_hub(self.name, [place], self.repository, file, self.revision)
 
     def _config(self) -> dict[str, Any]:
         """What `config.json` says.
@@ -204,7 +185,7 @@ class HuggingFace(Borrowed):
         """
         from bench.defenses.zoo.preprocessing import Preprocessed
 
-        check_colour(self.name, shape)
+        self.check_colour(shape)
         config, timm = self._config(), _timm(self.name)
         if not timm.is_model(network):
             raise UnknownNameError("architecture of timm", network, timm.list_models())
@@ -220,10 +201,6 @@ class HuggingFace(Borrowed):
             return Preprocessed(module, settings["mean"], settings["std"], (size[0], size[1]))
         except (TypeError, ValueError, RuntimeError, IndexError) as error:
             raise UsageError(f"{self.name}: config.json makes no model: {error}") from error
-
-    def dependencies(self) -> Mapping[str, str]:
-        """The architecture is timm's."""
-        return {"timm": importlib.metadata.version("timm")}
 
     def weights(self, *, network: str, shape: Shape, classes: int) -> Weights:
         """`model.safetensors` of the repository.
@@ -257,16 +234,19 @@ def _timm(name: str) -> Any:
     return timm
 
 
-def _cached(repository: str, file: str, revision: str | None) -> Path | None:
-    """A file in Hugging Face's cache."""
-    from huggingface_hub import try_to_load_from_cache
+def _find_on_hub(
+    name: str, places: Sequence[Path], repository: str, file: str, revision: str | None = None
+) -> Path:
+    """A file of a repository: at one of some places, in Hugging Face's cache, or downloaded.
 
-    found = try_to_load_from_cache(repository, file, revision=revision)
-    return Path(found) if isinstance(found, str) else None
+    Raises:
+        CheckpointError: it is nowhere, and cannot be downloaded.
+    """
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-
-def _fetch(repository: str, file: str, revision: str | None, path: Path) -> None:
-    """Download a file of a repository."""
-    from huggingface_hub import hf_hub_download
-
-    shutil.copyfile(hf_hub_download(repository, file, revision=revision), path)
+    cached = try_to_load_from_cache(repository, file, revision=revision)
+    return find_file(
+        name,
+        [*places, *([Path(cached)] if isinstance(cached, str) else [])],
+        lambda path: shutil.copyfile(hf_hub_download(repository, file, revision=revision), path),
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from bench.api import Offer, Weights
 from bench.defenses.zoo.library import (
     Borrowed,
     Shape,
-    check_colour,
     find_file,
     fit,
     identifier,
@@ -21,7 +19,7 @@ from bench.errors import UnknownNameError
 from bench.registry import register_defense
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import nn
 
@@ -51,15 +49,11 @@ class Torchvision(Borrowed):
 
     summary = "A classifier of torchvision's; weights in torch hub's cache, or downloaded"
     argument = "NAME"
+    library = "torchvision"
 
     def __init__(self, name: str, *, weights: str = "DEFAULT") -> None:
         self.model = identifier(name)
         self.chosen = identifier(weights)
-
-    @property
-    def architecture(self) -> str:
-        """The name in `torchvision.models`."""
-        return self.model
 
     def _entry(self) -> Any:
         """The weights' entry in torchvision.
@@ -88,16 +82,12 @@ class Torchvision(Borrowed):
 
         from bench.defenses.zoo.preprocessing import Preprocessed
 
-        check_colour(self.name, shape)
+        self.check_colour(shape)
         steps = self._entry().transforms()
         options = _TORCHVISION.get(self.model, {})
         module = models.get_model(self.model, weights=None, num_classes=classes, **options)
         (side,) = steps.crop_size
         return Preprocessed(module, steps.mean, steps.std, (side, side))
-
-    def dependencies(self) -> Mapping[str, str]:
-        """The architecture is torchvision's."""
-        return {"torchvision": importlib.metadata.version("torchvision")}
 
     def weights(self, *, network: str, shape: Shape, classes: int) -> Weights:
         """The file in torch hub's cache or under the folder of models.

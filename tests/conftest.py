@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from bench.trust import Request
+from bench.trust import asked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,8 +18,10 @@ LONG = 10
 @pytest.fixture
 def gradients_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """The examination measures gradients and nothing else: enough for a sweep, and quick."""
-    asked = "bench.run.inquiry.requests"
-    monkeypatch.setattr(asked, lambda case: [Request("probe-gradients", case.headline.text)])
+    monkeypatch.setattr(
+        "bench.run.inquiry.requests",
+        lambda case, menu: [asked("probe-gradients", case.headline.text)],
+    )
 
 
 @pytest.fixture(scope="session")

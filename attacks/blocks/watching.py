@@ -15,6 +15,7 @@ import torch
 from pyautoattack import checks
 from torch import nn
 
+from bench.api import Flag
 from bench.api.attacks import radius
 from bench.errors import AttackError
 from bench.threat import TOLERANCE
@@ -176,11 +177,17 @@ def leave_when_settled(attack: Any, problem: Problem) -> None:
 
 #: A part of each of AutoAttack's warnings (its `checks` module), and the flag that it becomes.
 FLAGS = {
-    "randomized defense": "the defense seems to be randomised",
-    "probability distribution": "the output looks like probabilities instead of logits",
-    "zero gradient": "the gradient is zero for some examples",
-    "Square Attack has decreased": "Square lowers the accuracy beyond the white-box attacks",
-    "dynamic defense": "the defense seems to compute gradients inside its forward pass",
+    "randomized defense": Flag("autoattack-randomised", "the defense seems to be randomised"),
+    "probability distribution": Flag(
+        "autoattack-probabilities", "the output looks like probabilities instead of logits"
+    ),
+    "zero gradient": Flag("autoattack-zero-gradient", "the gradient is zero for some examples"),
+    "Square Attack has decreased": Flag(
+        "autoattack-square", "Square lowers the accuracy beyond the white-box attacks"
+    ),
+    "dynamic defense": Flag(
+        "autoattack-dynamic", "the defense seems to compute gradients inside its forward pass"
+    ),
 }
 
 
@@ -189,20 +196,21 @@ class _Flags(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self.flags: list[str] = []
+        self.flags: list[Flag] = []
 
     def emit(self, record: logging.LogRecord) -> None:
         message = record.getMessage()
         if "classes" in message:  # settled before the run; wrong about APGD-DLR with 3 classes
             return
         known = (flag for part, flag in FLAGS.items() if part in message)
-        flag = "AutoAttack: " + next(known, message.partition(" See ")[0])
+        flag = next(known, Flag("", message.partition(" See ")[0]))
+        flag = flag._replace(sentence=f"AutoAttack: {flag.sentence}")
         if flag not in self.flags:
             self.flags.append(flag)
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[list[str]]:
+def listening() -> Iterator[list[Flag]]:
     """Collect AutoAttack's warnings as flags while it runs; the list fills as it goes.
 
     AutoAttack counts the calls of its check for dynamic defenses in a global that it never resets,

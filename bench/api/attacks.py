@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bench.api.plugins import Plugin
 from bench.errors import AttackError
@@ -15,6 +15,37 @@ if TYPE_CHECKING:
 
     import numpy as np
     from torch import Tensor, nn
+
+Approach = Literal[
+    "gradient",
+    "smoothed",
+    "surrogate",
+    "transfer",
+    "scores",
+    "noise",
+    "mixed",
+    "probe",
+    "imported",
+]
+Loss = Literal["cross-entropy", "margin", "other"]
+Strength = Literal["single-step", "ordinary", "strong"]
+#: What a descent may tell of its path, one value an example (Pintor et al., NeurIPS 2022): some
+#: iterate was adversarial and the last was not; the loss was still falling at the end; the share
+#: of steps on which it rose; there was no gradient at the input.
+TRACES = ("silent_success", "incomplete", "worsened", "zero_gradient")
+
+
+class Flag(NamedTuple):
+    """What a reader of the table should know of an attack's run."""
+
+    id: str
+    """For code: lower-case words joined by hyphens; empty where nothing but people reads it."""
+    sentence: str
+
+    @classmethod
+    def of(cls, said: Flag | str) -> Flag:
+        """A flag; of a sentence alone, one that nothing but people reads."""
+        return said if isinstance(said, Flag) else cls("", str(said))
 
 
 @dataclass(frozen=True)
@@ -93,8 +124,9 @@ class Proposal:
 
     candidates: Tensor
     """Shape of the inputs. Where nothing was found anything may stand; best is the input."""
-    flags: tuple[str, ...] = ()
-    """What a reader of the table should know, a short sentence each."""
+    flags: tuple[Flag | str, ...] = ()
+    """What a reader of the table should know, a short sentence each; with an identifier (`Flag`)
+    where code has to know it, too."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Per-example arrays of length N, kept beside the outcomes (such as passes used)."""
 
@@ -124,6 +156,53 @@ class Attack(Plugin):
     that a file holds (`import-adversarial`)."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version can change its outcomes."""
+
+    # What an examination has to know of it; all optional, and recorded with each run.
+
+    approach: ClassVar[Approach | Literal[""]] = ""
+    """What it goes by. Where empty it follows from `scope`, `needs` and `access`: `gradient` is the
+    model's own, at the point itself; `smoothed`, gradients averaged over points or draws."""
+    lowers: ClassVar[Loss] = "other"
+    """The loss that it lowers: a cross-entropy is flat where logits are large."""
+    strength: ClassVar[Strength] = "ordinary"
+    """`single-step`: one gradient step. `strong`: other attacks have to be measured against it."""
+    over_draws: ClassVar[bool] = False
+    """Whether it takes the expectation over a randomised model's draws. Suite `all` leaves it out,
+    and an examination runs it where the model is randomised."""
+    traces: ClassVar[tuple[str, ...]] = ()
+    """The columns that it keeps in `Proposal.extra` and an examination reads: of a descent those of
+    `bench.api.TRACES`, of an attack of scope `evidence` what it measures."""
+    challenge: ClassVar[str] = ""
+    """An identifier, where what it breaks beyond white-box attacks is a test of its own."""
+    figure: ClassVar[str] = ""
+    """The published evaluation whose figure it gives where it attacked all: `autoattack`."""
+    spoken: ClassVar[str] = ""
+    """What a sentence calls it, such as `Finite differences`; its name where empty."""
+    examination: ClassVar[tuple[str, ...]] = ()
+    """Options of itself that an examination runs at the headline epsilon: `("", "steps=80")` is
+    itself as it is, and with `[steps=80]`."""
+    stand_in: ClassVar[str] = ""
+    """Options that make it cheaper, for an examination of what it was not run on whole."""
+    free: ClassVar[bool] = False
+    """Whether an examination may let it move in the whole box, where it has to break everything."""
+    escalation: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    """Options of itself for each round of escalation, on what nothing broke; some may be empty."""
+    urgency: ClassVar[int] = 0
+    """Of the attacks of a round, those of a larger number are paid first from its budget."""
+
+    def goes_by(self) -> Approach:
+        """Its approach, declared or as it follows from the other attributes."""
+        if self.approach:
+            return self.approach
+        if self.scope == "evidence":
+            return "probe"
+        by_need: dict[str, Approach] = {
+            "surrogates": "surrogate",
+            "source": "transfer",
+            "candidates": "imported",
+        }
+        by_access: dict[str, Approach] = {"noise": "noise", "black-box": "scores"}
+        return by_need.get(self.needs) or by_access.get(self.access, "gradient")
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
         """The reason why it cannot run here, or None. Called before anything is attacked."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 from bench.api.plugins import Plugin
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import Generator, Tensor, nn
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class Weights:
     """Where the weights of a defense are that brings its own."""
 
-    source: str
+    origin: str
     """For records and tables; it holds no path of this machine."""
     files: tuple[Path, ...] = ()
     """safetensors, or torch files that load with `weights_only=True`; none where the module that
@@ -47,7 +47,7 @@ class Offer(NamedTuple):
 class Published:
     """What others published of a defense, accuracies as fractions of 1; None where they did not."""
 
-    source: str
+    by: str
     """Who published it."""
     norm: str
     epsilon: str
@@ -61,6 +61,11 @@ class Published:
     """The lowest robust accuracy that anybody found."""
     unreliable: bool = False
     """Whether AutoAttack's figure is marked as one not to be relied on."""
+
+    def to_json(self) -> dict[str, Any]:
+        """For `run.json` and `summary.json`."""
+        fields = dict(vars(self))
+        return {"source": fields.pop("by"), **fields}
 
 
 class Recipe(ABC):
@@ -205,13 +210,6 @@ class Defense(Plugin):
         bit; attacks search with its gradients. None by default.
         """
         return {}
-
-    def activation(self) -> Callable[[], nn.Module] | None:
-        """What makes the activation function that the defense lies in; None where there is none.
-
-        Only figures ask for it, to draw the activation by itself.
-        """
-        return None
 
     def recipe(self, family: str) -> Recipe | None:
         """How to train it on a data set of this family (`digits`, `mnist`, `cifar10`, …).

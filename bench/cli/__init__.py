@@ -8,10 +8,10 @@ import warnings
 from typing import Any
 
 import typer
-from rich.console import Console
 
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
+from bench.cli.options import FAILED, MISTAKE, notes
 from bench.cli.plugins import check, list_plugins, new_attack, new_defense
 from bench.cli.run import run
 from bench.cli.runs import app as runs
@@ -19,9 +19,6 @@ from bench.cli.runs import report, verify
 from bench.cli.selftest import selftest
 from bench.cli.train import train
 from bench.errors import UsageError, WinnowError
-
-#: Exit codes beyond success.
-FAILED, MISTAKE = 1, 2
 
 app = typer.Typer(
     name="winnow",
@@ -55,7 +52,7 @@ def main() -> None:
     0: done; 1: some cell failed, or something does not hold; 2: the user's mistake, told in one
     line; 130: interrupted, what was finished is stored.
     """
-    errors = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    errors = notes()
 
     def show_warning(message: Any, *_: Any, **__: Any) -> None:
         errors.print(f"warning: {message}")

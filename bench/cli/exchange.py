@@ -7,18 +7,21 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bench.cli import options
+from bench.errors import UsageError
+
 if TYPE_CHECKING:
+    from bench.report.exchange import Form
     from bench.run.imports import Imported
 
 
 def export(
-    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
+    run: options.Run,
     robustbench: Annotated[
         bool, typer.Option("--robustbench", help="model_info JSON, one for each defense.")
     ] = False,
@@ -45,9 +48,7 @@ def export(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are there already.")
     ] = False,
-    out: Annotated[Path, typer.Option(help="Folder in which ids are looked for.")] = Path(
-        "results/runs"
-    ),
+    out: options.Out = options.RUNS,
 ) -> None:
     """Write a stored run as RobustBench's model_info, model-card metadata, CSV or JSON.
 
@@ -55,15 +56,8 @@ def export(
 
     Example: python -m bench export 0123456789abcdef --robustbench --hf --csv
     """
-    from bench.errors import UsageError
     from bench.record.runs import find_run, stored_summary
-    from bench.report.exchange import (
-        ROBUSTBENCH_DATA,
-        ROBUSTBENCH_NORMS,
-        Form,
-        export_run,
-        parse_info,
-    )
+    from bench.report.exchange import export_run, parse_info
 
     asked: dict[Form, bool] = {"robustbench": robustbench, "hf": hf, "csv": csv, "json": as_json}
     if (eps or info) and not robustbench:
@@ -80,18 +74,24 @@ def export(
     )
     for path in written:
         typer.echo(path)
-    if robustbench and (
-        summary["dataset"] not in ROBUSTBENCH_DATA or summary["norm"] not in ROBUSTBENCH_NORMS
-    ):
+    if robustbench:
+        _note_what_robustbench_reads(summary)
+
+
+def _note_what_robustbench_reads(summary: dict[str, Any]) -> None:
+    from bench.report.exchange import ROBUSTBENCH_DATA, ROBUSTBENCH_NORMS
+
+    dataset, norm = summary["dataset"], summary["norm"]
+    if dataset not in ROBUSTBENCH_DATA or norm not in ROBUSTBENCH_NORMS:
         typer.echo(
             f"note: RobustBench's own loader reads {', '.join(ROBUSTBENCH_DATA)} in "
-            f"{' and '.join(ROBUSTBENCH_NORMS)}, not {summary['dataset']} in {summary['norm']}",
+            f"{' and '.join(ROBUSTBENCH_NORMS)}, not {dataset} in {norm}",
             err=True,
         )
 
 
 def compare(
-    run_a: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
+    run_a: options.Run,
     run_b: Annotated[str, typer.Argument(help="Another; or the same, for two of its defenses.")],
     defense: Annotated[
         str,
@@ -99,10 +99,8 @@ def compare(
             help="One that both have, or one of each: 'kwta,relu' (default: all in common)."
         ),
     ] = "",
-    out: Annotated[Path, typer.Option(help="Folder in which ids are looked for.")] = Path(
-        "results/runs"
-    ),
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Compare two runs on the same examples: paired differences, McNemar's test, what else differs.
 
@@ -117,7 +115,7 @@ def compare(
     summaries = [stored_summary(find_run(text, out)) for text in (run_a, run_b)]
     comparison = compare_runs(summaries[0], summaries[1], split_names(defense))
     if as_json:
-        typer.echo(json.dumps(comparison, sort_keys=True, indent=2, ensure_ascii=False))
+        options.print_json(comparison)
     else:
         typer.echo(render_comparison(comparison), nl=False)
 
@@ -131,10 +129,8 @@ def import_adversarial(
         ),
     ],
     defense: Annotated[str, typer.Option(help="Defenses of the run, comma-separated.")],
-    dataset: Annotated[
-        str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
-    ] = "digits",
-    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
+    dataset: options.Dataset = "digits",
+    norm: options.Norm = "Linf",
     eps: Annotated[
         str,
         typer.Option(help="Epsilons; the run's, or the data set's, where not given."),
@@ -148,13 +144,11 @@ def import_adversarial(
             help="Examples of the run (default: as many as the file holds; 100 by index)."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the run.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    checkpoint: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("results/runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print what came of it as JSON.")] = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Judge adversarial examples from a file, and add them to the worst case of the run.
 
@@ -163,7 +157,6 @@ def import_adversarial(
 
     Example: python -m bench import-adversarial found.npz --defense kwta --eps 0.1
     """
-    from bench.cli.options import parse_checkpoint
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
     from bench.run.imports import import_adversarial as execute
@@ -175,33 +168,30 @@ def import_adversarial(
         defenses=tuple(split_names(defense)),
         dataset=dataset,
         norm=Norm.parse(norm),
-        epsilons=tuple(part for part in eps.split(",") if part.strip()),
+        epsilons=options.parse_epsilons(eps),
         n=n,
         seed=seed,
         device=device,
         workers=1,
-        checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
+        checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
         command=command_line(),
     )
-    try:
+    with options.interruptible("what was judged is stored; the same command continues"):
         imported = execute(config, file, name or file.stem.lower())
-    except KeyboardInterrupt:
-        typer.echo("interrupted: what was judged is stored; the same command continues", err=True)
-        raise typer.Exit(130) from None
     if as_json:
-        typer.echo(json.dumps(to_json(imported), sort_keys=True, indent=2, ensure_ascii=False))
+        options.print_json(to_json(imported))
     else:
-        _print(imported)
+        _print_judged(imported)
     if any(
         cell["status"] == "failed"
         for part in imported.result.summary["defenses"].values()
         for cell in part["attacks"].get(imported.attack, {}).values()
     ):
-        raise typer.Exit(1)
+        raise typer.Exit(options.FAILED)
 
 
-def _print(imported: Imported) -> None:
+def _print_judged(imported: Imported) -> None:
     from bench.report.markdown import escape, interval, table
 
     rows = []

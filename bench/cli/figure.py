@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Self
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
+
+from bench.cli import options
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from matplotlib.figure import Figure
+    from rich.console import Console
+    from rich.status import Status
 
     from bench.api import Examples
     from bench.data import Dataset
-    from bench.figures.canvas import Drawn, Subject
+    from bench.figures.canvas import Destination, Drawn, Subject
 
 app = typer.Typer(
     help="Draw a figure: PATH.png, PATH.svg, and the plotted numbers as PATH.csv.\n\n"
@@ -22,75 +29,53 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
-Out = Annotated[
+Picture = Annotated[
     Path | None,
     typer.Option(help=".png, .svg, or no ending for both (default results/figures/KIND)."),
 ]
 Activation = Annotated[
     str, typer.Option(help="Defenses whose activations are taken, comma-separated.")
 ]
-Defense = Annotated[str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta-at'.")]
-Data = Annotated[str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")]
-Checkpoint = Annotated[
-    list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
-]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 
 
 @app.command("activations")
 def activations(
-    activation: Activation = "relu,max-pool,lwta,kwta[k=3]",
-    values: Annotated[
-        str, typer.Option(help="The vector, comma-separated.")
-    ] = "0.3,-0.8,1.2,0.7,-0.2,1.6,-1.1,-0.5,2.0,0.6,0.1,0.9",
-    out: Out = None,
+    activation: Activation = "relu,max-pool,lwta,kwta[k=3]", out: Picture = None
 ) -> None:
     """Draw what competing activations leave of a small vector.
 
     Example: python -m bench figure activations --activation 'relu,lwta,kwta[k=3]'
     """
-    with _Sheet("activations", out) as sheet:
-        from bench.figures.activations import apply, draw, parse_values
+    with _sheet("activations", out) as sheet:
+        from bench.figures.activations import apply, draw
         from bench.registry.grammar import split_names
 
-        data = apply(split_names(activation), parse_values(values))
+        data = apply(split_names(activation))
         sheet.finish(data, draw(data))
 
 
 @app.command("fit")
 def fit(
     activation: Activation = "relu,kwta",
-    points: Annotated[int, typer.Option(help="Points that are learnt.", min=2)] = 20,
-    hidden: Annotated[int, typer.Option(help="Units of each of two hidden layers.", min=1)] = 100,
-    steps: Annotated[int, typer.Option(help="Of training.", min=0)] = 1000,
-    grid: Annotated[int, typer.Option(help="Points at which the fit is drawn.", min=2)] = 4000,
     seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
-    out: Out = None,
+    out: Picture = None,
 ) -> None:
     """Draw a function of one variable learnt with each activation, and count its jumps.
 
     Example: python -m bench figure fit --activation 'relu,kwta[gamma=0.2]'
     """
-    with _Sheet("fit", out) as sheet:
+    with _sheet("fit", out) as sheet:
         from bench.figures.activations import draw_fit, fit_with
         from bench.registry.grammar import split_names
 
-        data = fit_with(
-            split_names(activation),
-            points=points,
-            grid=grid,
-            hidden=hidden,
-            steps=steps,
-            seed=seed,
-            on_progress=sheet.say,
-        )
+        data = fit_with(split_names(activation), seed=seed, on_progress=sheet.say)
         sheet.finish(data, draw_fit(data))
 
 
 @app.command("landscape")
 def landscape(
-    defense: Defense = "relu,kwta,relu-at,kwta-at",
-    dataset: Data = "digits",
+    defense: options.Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: options.Dataset = "digits",
     example: Annotated[
         int, typer.Option(help="Which, counted from 0 in the order in which run takes them.", min=0)
     ] = 0,
@@ -102,17 +87,17 @@ def landscape(
     ] = "",
     steps: Annotated[int, typer.Option(help="From the middle to each side.", min=1)] = 20,
     seed: Annotated[int, typer.Option(help="Of the random direction.", min=0)] = 0,
-    device: Device = "auto",
-    checkpoint: Checkpoint = None,
-    out: Out = None,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
+    out: Picture = None,
 ) -> None:
     """Draw each model's loss around an example, along its gradient's sign and at random.
 
     Example: python -m bench figure landscape --defense relu,kwta --example 3
     """
-    with _Sheet("landscape", out) as sheet:
+    with _sheet("landscape", out) as sheet:
         from bench.errors import UsageError
-        from bench.figures.canvas import choose_epsilon
+        from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.landscape import draw, survey
 
         source, examples = _examples(dataset)
@@ -123,40 +108,40 @@ def landscape(
             )
         epsilon = choose_epsilon(reach, source.family, largest=True)
         subjects = _subjects(defense, dataset, examples, checkpoint, device)
-        data = survey(
-            subjects, examples, example, epsilon, steps=steps, seed=seed, on_progress=sheet.say
-        )
+        walk = Walk(epsilon, steps, seed)
+        data = survey(subjects, examples, example, walk, on_progress=sheet.say)
         sheet.finish(data, draw(data))
 
 
 @app.command("units")
 def units(
-    defense: Defense = "relu,kwta,relu-at,kwta-at",
-    dataset: Data = "digits",
+    defense: options.Defense = "relu,kwta,relu-at,kwta-at",
+    dataset: options.Dataset = "digits",
     n: Annotated[int, typer.Option(help="Examples, the first that run takes.", min=1)] = 20,
     eps: Annotated[
         str, typer.Option(help="Linf length of the way; the data set's headline where not given.")
     ] = "",
     steps: Annotated[int, typer.Option(help="Equal parts of the way.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the random directions.", min=0)] = 0,
-    device: Device = "auto",
-    checkpoint: Checkpoint = None,
-    out: Out = None,
+    device: options.Device = "auto",
+    checkpoint: options.Checkpoint = None,
+    out: Picture = None,
 ) -> None:
     """Draw how many units change between off and on on the way to a perturbed example.
 
     Example: python -m bench figure units --defense relu,kwta --n 50
     """
-    with _Sheet("units", out) as sheet:
+    with _sheet("units", out) as sheet:
         from bench.data import subset
-        from bench.figures.canvas import choose_epsilon
+        from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.units import draw, follow
 
         source, examples = _examples(dataset)
         examples = subset(examples, n)
         epsilon = choose_epsilon(eps, source.family)
         subjects = _subjects(defense, dataset, examples, checkpoint, device)
-        data = follow(subjects, examples, epsilon, steps=steps, seed=seed, on_progress=sheet.say)
+        walk = Walk(epsilon, steps, seed)
+        data = follow(subjects, examples, walk, on_progress=sheet.say)
         sheet.finish(data, draw(data))
 
 
@@ -166,53 +151,52 @@ def curve(
     attacks: Annotated[
         str, typer.Option(help="Rows to draw beside the worst case, comma-separated.")
     ] = "",
-    out: Out = None,
+    out: Picture = None,
 ) -> None:
     """Draw the robust accuracy of stored runs against epsilon, with 95 % intervals.
 
     Example: python -m bench figure curve results/runs/0123456789abcdef --attacks pgd,square
     """
-    with _Sheet("curve", out) as sheet:
-        from bench.figures.curve import draw, read_summary, trace
+    with _sheet("curve", out) as sheet:
+        from bench.figures.curve import draw, trace
+        from bench.record.runs import read_summary
         from bench.registry.grammar import split_names
 
         data = trace([read_summary(folder) for folder in runs], split_names(attacks))
         sheet.finish(data, draw(data))
 
 
+@dataclass(frozen=True)
 class _Sheet:
     """Where a figure goes, and a line on what is going on until it is there."""
 
-    def __init__(self, kind: str, out: Path | None) -> None:
-        from bench.figures.canvas import Place
-
-        self.place = Place.of(out or Path("results/figures") / kind)
-        self.notes = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
-        self._status = self.notes.status("loading …")
-
-    def __enter__(self) -> Self:
-        self._status.start()
-        self.say("loading")
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._status.stop()
-        if kind is KeyboardInterrupt:
-            self.notes.print("interrupted: nothing is written")
-            raise typer.Exit(130)
+    destination: Destination
+    console: Console
+    status: Status
 
     def say(self, text: str) -> None:
         """Show what begins: in place on a terminal, a line of its own elsewhere."""
-        if self.notes.is_terminal:
-            self._status.update(f"{text} …")
+        if self.console.is_terminal:
+            self.status.update(f"{text} …")
         else:
-            self.notes.print(f"{text} …")
+            self.console.print(f"{text} …")
 
     def finish(self, drawn: Drawn, figure: Figure) -> None:
         """Write the figure and print where it is."""
         self.say("drawing")
-        for path in self.place.write(figure, drawn):
+        for path in self.destination.write(figure, drawn):
             typer.echo(path)
+
+
+@contextlib.contextmanager
+def _sheet(name: str, out: Path | None) -> Iterator[_Sheet]:
+    from bench.figures.canvas import Destination
+
+    destination, console = Destination.of(out or Path("results/figures") / name), options.notes()
+    with options.interruptible("nothing is written"), console.status("loading …") as status:
+        sheet = _Sheet(destination, console, status)
+        sheet.say("loading")
+        yield sheet
 
 
 def _examples(dataset: str) -> tuple[Dataset, Examples]:
@@ -228,10 +212,9 @@ def _subjects(
     defense: str, dataset: str, examples: Examples, checkpoint: list[str] | None, device: str
 ) -> list[Subject]:
     """The models that options name."""
-    from bench.cli.options import parse_checkpoint
     from bench.figures.canvas import load_subjects
     from bench.registry.grammar import split_names
     from bench.run.prepare import resolve_device
 
-    given = dict(parse_checkpoint(text) for text in checkpoint or [])
+    given = options.parse_checkpoints(checkpoint)
     return load_subjects(split_names(defense), dataset, examples, given, resolve_device(device))

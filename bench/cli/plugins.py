@@ -7,15 +7,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from bench.cli import options
 from bench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
-    from bench.scaffold import Kind
-    from bench.testing.conformance import Finding
+    from bench.scaffold import Noun
+    from bench.testing.conformance import RuleResult
 
 
 def list_plugins(
@@ -26,7 +28,6 @@ def list_plugins(
         bool,
         typer.Option("--build", help="With --models: build each without its weights, and say why."),
     ] = False,
-    match: Annotated[str, typer.Option(help="With --models: those whose names hold this.")] = "",
 ) -> None:
     """List defenses, attacks, suites and data sets, with their options and defaults.
 
@@ -36,7 +37,7 @@ def list_plugins(
     this machine, and why not where it cannot. Exit code 1 if some model cannot.
     """
     if models:
-        _list_models(models, match, build=build)
+        _list_models(models, build=build)
         return
     from bench import registry
     from bench.data import DATASETS
@@ -71,7 +72,7 @@ def list_plugins(
     _section("Data sets", DATASETS)
 
 
-def _list_models(scheme: str, match: str, *, build: bool) -> None:
+def _list_models(scheme: str, *, build: bool) -> None:
     """One line a model, and with `build` what comes of building it.
 
     Raises:
@@ -82,7 +83,7 @@ def _list_models(scheme: str, match: str, *, build: bool) -> None:
     if scheme not in registry.defenses.schemes():
         raise UnknownNameError("scheme", scheme, registry.defenses.schemes())
     cls = registry.defenses.get(scheme)
-    offers = [offer for offer in cls.models() if match.lower() in offer.name.lower()]
+    offers = list(cls.models())
     failed = 0
     for offer in offers:
         said = f"{'x'.join(map(str, offer.shape))}, {offer.classes} classes"
@@ -96,7 +97,7 @@ def _list_models(scheme: str, match: str, *, build: bool) -> None:
     if build:
         typer.echo(f"{len(offers) - failed} of {len(offers)} build without weights")
         if failed:
-            raise typer.Exit(1)
+            raise typer.Exit(options.FAILED)
     elif not offers:
         typer.echo(f"{scheme}:{cls.argument} has no list of models here")
 
@@ -112,8 +113,8 @@ def _options(plugin: type) -> str:
     from bench.registry.grammar import parameters_of
 
     known = parameters_of(plugin)
-    options = ",".join(f"{key}={p.write(p.default)}" for key, p in sorted(known.items()))
-    return f"[{options}]" if options else ""
+    written = ",".join(f"{key}={p.write(p.default)}" for key, p in sorted(known.items()))
+    return f"[{written}]" if written else ""
 
 
 def check(
@@ -139,14 +140,14 @@ def check(
     plugins = _all() if everything else [found for name in names or () for found in _find(name)]
     from bench.testing.conformance import examine
 
-    for kind, name in plugins:
-        findings = examine(kind, name)
-        typer.echo(_report(kind, name, findings))
-        failed += any(finding.status == "failed" for finding in findings)
+    for noun, name in plugins:
+        results = examine(noun, name)
+        typer.echo(_report(noun, name, results))
+        failed += any(result.status == "failed" for result in results)
     if len(plugins) > 1:
         typer.echo(f"\n{len(plugins) - failed} of {len(plugins)} plugins hold")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(options.FAILED)
 
 
 def _all() -> list[tuple[str, str]]:
@@ -163,7 +164,6 @@ def _find(written: str) -> list[tuple[str, str]]:
         UnknownNameError: there is neither.
     """
     from bench import registry
-    from bench.errors import UnknownNameError
     from bench.registry.grammar import Written
 
     bare = Written.parse(written).name
@@ -176,15 +176,13 @@ def _find(written: str) -> list[tuple[str, str]]:
     return found
 
 
-def _report(kind: str, name: str, findings: list[Finding]) -> str:
-    counts = [
-        f"{sum(finding.status == status for finding in findings)} {status}"
-        for status in ("passed", "failed", "skipped")
-    ]
-    lines = [f"{name} ({kind}): {', '.join(counts)}"]
-    for finding in findings:
-        status = "FAILED" if finding.status == "failed" else finding.status
-        lines.append(f"  {status:<8} " + str(finding).replace("\n", "\n  "))
+def _report(noun: str, name: str, results: list[RuleResult]) -> str:
+    counts = Counter(result.status for result in results)
+    told = ", ".join(f"{counts[status]} {status}" for status in ("passed", "failed", "skipped"))
+    lines = [f"{name} ({noun}): {told}"]
+    for result in results:
+        status = "FAILED" if result.status == "failed" else result.status
+        lines.append(f"  {status:<8} " + str(result).replace("\n", "\n  "))
     return "\n".join(lines)
 
 
@@ -221,12 +219,12 @@ def new_attack(name: Name, package: Package = False, force: Force = False) -> No
     _new("attack", name, package=package, force=force)
 
 
-def _new(kind: Kind, name: str, *, package: bool, force: bool) -> None:
+def _new(noun: Noun, name: str, *, package: bool, force: bool) -> None:
     from bench.scaffold import command_of, new_file, new_package
 
-    written = (new_package if package else new_file)(kind, name, force=force)
+    written = (new_package if package else new_file)(noun, name, force=force)
     typer.echo(f"wrote:    {written}{'/' if package else ''}")
     if package:
         typer.echo(f"install:  pip install -e {written}")
-    typer.echo(f"run it:   python -m bench run {command_of(kind, name)}")
+    typer.echo(f"run it:   python -m bench run {command_of(noun, name)}")
     typer.echo(f"check it: python -m bench check {name}")

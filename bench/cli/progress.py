@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -19,6 +19,8 @@ from rich.progress import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from rich.progress import ProgressColumn
+
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
     from bench.run.prepare import Prepared
@@ -28,7 +30,45 @@ if TYPE_CHECKING:
 QUIET_INTERVAL = 10.0
 
 
-class RunProgress:
+class _Line:
+    """A bar on a terminal; elsewhere a line of text now and then."""
+
+    def __init__(self, console: Console, description: str, *columns: ProgressColumn) -> None:
+        self.console = console
+        self._last_line = time.monotonic()
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            *columns,
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(description, total=None, figures="", left="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def say(self, plain: str, **shown: Any) -> None:
+        """Show where things stand.
+
+        Args:
+            plain: what a line of text says.
+            shown: what changes of the bar.
+        """
+        now = time.monotonic()
+        self._progress.update(self._bar, **shown)
+        if not self.console.is_terminal and now - self._last_line >= QUIET_INTERVAL:
+            self._last_line = now
+            self.console.print(plain, markup=False)
+
+
+class RunProgress(_Line):
     """Shows current cells, cells done, time left, and the robust accuracy so far.
 
     The time left is the share of the planned passes not yet done, at the rate so far; attacks that
@@ -36,7 +76,8 @@ class RunProgress:
     """
 
     def __init__(self, console: Console, headline: str) -> None:
-        self.console = console
+        figures, left = TextColumn("{task.fields[figures]}"), TextColumn("{task.fields[left]}")
+        super().__init__(console, "starting", figures, TimeElapsedColumn(), left)
         self.headline = headline
         self._cells_done = 0
         self._open: dict[str, int] = {}
@@ -45,26 +86,6 @@ class RunProgress:
         self._robust: dict[str, float] = {}
         self._busy: Sequence[Task] = ()
         self._started = time.monotonic()
-        self._last_line = self._started
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[cells]}"),
-            TimeElapsedColumn(),
-            TextColumn("{task.fields[left]}"),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._bar = self._progress.add_task("starting", total=None, cells="", left="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def begin(self, tasks: Sequence[Task]) -> None:
         """Tasks were planned."""
@@ -82,7 +103,7 @@ class RunProgress:
     def done(self, result: TaskResult, robust: float) -> None:
         """A task ended."""
         self._done += _weight(result.task)
-        self._robust[result.task.target] = robust
+        self._robust[result.task.cell.defense] = robust
         for key, _ in result.task.cells:
             self._open[key] -= 1
             self._cells_done += self._open[key] == 0
@@ -94,20 +115,15 @@ class RunProgress:
         now = " | ".join(sorted({task.label for task in self._busy})) or "starting"
         robust = ", ".join(f"{name} {100 * r:.0f} %" for name, r in sorted(self._robust.items()))
         description = now + (f" · robust so far @ {self.headline}: {robust}" if robust else "")
-        cells = f"{self._cells_done}/{len(self._open)} cells"
-        left = self._left()
-        if self.console.is_terminal:
-            self._progress.update(
-                self._bar,
-                description=description,
-                total=self._planned or None,
-                completed=self._done,
-                cells=cells,
-                left=left,
-            )
-        elif time.monotonic() - self._last_line > QUIET_INTERVAL:
-            self._last_line = time.monotonic()
-            self.console.print(f"{cells}, {left}: {description}", markup=False)
+        cells, left = f"{self._cells_done}/{len(self._open)} cells", self._left()
+        self.say(
+            f"{cells}, {left}: {description}",
+            description=description,
+            total=self._planned or None,
+            completed=self._done,
+            figures=cells,
+            left=left,
+        )
 
     def _left(self) -> str:
         if not self._done:
@@ -122,46 +138,22 @@ def _weight(task: Task) -> float:
     return task.cost.forwards + 2 * task.cost.backwards + 100.0
 
 
-class TrainingProgress:
-    """A live line with loss, accuracy and time left; without a terminal, one line in 10 seconds."""
+class TrainingProgress(_Line):
+    """Shows loss, accuracy and time left."""
 
     def __init__(self, console: Console, name: str) -> None:
-        self.console = console
+        figures, left = TextColumn("{task.fields[figures]}"), TextColumn("left")
+        super().__init__(console, name, figures, TimeElapsedColumn(), left, TimeRemainingColumn())
         self.name = name
-        self._last_line = time.monotonic()
-        self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=24),
-            TaskProgressColumn(),
-            TextColumn("{task.fields[figures]}"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
-            transient=True,
-            disable=not console.is_terminal,
-        )
-        self._bar = self._progress.add_task(name, total=None, figures="")
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
 
     def update(self, report: Report) -> None:
         """Show where the training stands."""
         figures = f"epoch {report.epoch}/{report.epochs}  loss {report.loss:.3f}"
         if report.accuracy is not None:
             figures += f"  train accuracy {report.accuracy:.3f}"
-        self._progress.update(
-            self._bar, total=report.epochs, completed=report.done, figures=figures
+        self.say(
+            f"{self.name}: {figures}", total=report.epochs, completed=report.done, figures=figures
         )
-        now = time.monotonic()
-        if not self.console.is_terminal and now - self._last_line >= QUIET_INTERVAL:
-            self._last_line = now
-            self.console.print(f"{self.name}: {figures}", markup=False, highlight=False)
 
 
 class SeedsProgress:

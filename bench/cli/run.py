@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
-from rich.console import Console
-from rich.markdown import Markdown
 
-from bench.cli.options import parse_checkpoint
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from bench.cli.progress import RunProgress
     from bench.run import Result
-    from bench.run.forecast import Prediction
     from bench.run.prepare import Prepared, RunConfig
+
+#: What Ctrl-C says.
+CONTINUED = "what was finished is stored; the same command continues"
 
 
 def run(
@@ -26,22 +25,20 @@ def run(
     attacks: Annotated[
         str, typer.Option(help="Attacks and suites (quick, standard, paper, all), comma-separated.")
     ] = "standard",
-    dataset: Annotated[
-        str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
-    ] = "digits",
-    norm: Annotated[str, typer.Option(help="Linf, L2 or L1.")] = "Linf",
+    dataset: options.Dataset = "digits",
+    norm: options.Norm = "Linf",
     eps: Annotated[
         str, typer.Option(help="Epsilons, such as 0.05,8/255; the data set's where not given.")
     ] = "",
     n: Annotated[
         int | None, typer.Option(help="Examples: a fixed, class-balanced subset (default 100).")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all attacks.")] = 0,
+    seed: options.Seed = 0,
     seeds: Annotated[
         str,
         typer.Option(help="Of trainings, such as 0,1,2: train what is missing, evaluate each."),
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
     ] = None,
@@ -55,10 +52,8 @@ def run(
             "(default: 50 on the CPU, 500 on a GPU)."
         ),
     ] = None,
-    checkpoint: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
-    ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("results/runs"),
+    checkpoint: options.Checkpoint = None,
+    out: options.Out = options.RUNS,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Forget what is stored, or continue it.")
     ] = False,
@@ -102,9 +97,7 @@ def run(
     from bench import registry
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
-    from bench.run import run as execute
-    from bench.run.forecast import predict
-    from bench.run.prepare import RunConfig, prepare
+    from bench.run.prepare import RunConfig
     from bench.threat import Norm
 
     names = registry.defenses.names() if defense == "all" else split_names(defense)
@@ -113,14 +106,14 @@ def run(
         attacks=attacks,
         dataset=dataset,
         norm=Norm.parse(norm),
-        epsilons=tuple(part for part in eps.split(",") if part.strip()),
+        epsilons=options.parse_epsilons(eps),
         n=n,
         seed=seed,
         device=device,
         batch_size=batch_size,
         workers=workers,
         shard_size=shard_size,
-        checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
+        checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
         fresh=fresh,
         twins=twins,
@@ -131,109 +124,93 @@ def run(
         escalation_budget=escalation_budget,
         command=command_line(),
     )
-    console = Console(highlight=False)
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    if seeds:
-        if dry_run:
-            raise UsageError("--dry-run plans a single run; leave --seeds out")
-        _run_seeds(console, notes, config, seeds, as_json=as_json)
+    if seeds and dry_run:
+        raise UsageError("--dry-run plans a single run; leave --seeds out")
+    if dry_run:
+        _forecast(config)
         return
-    if not (dry_run or as_json):
-        notes.print("loading data and weights …")
+    results = _run_seeds(config, seeds, as_json) if seeds else [_run_once(config, as_json)]
+    if any(result.failed for result in results):
+        raise typer.Exit(options.FAILED)
+
+
+def _run_once(config: RunConfig, as_json: bool) -> Result:
+    from bench.run import run as execute
+    from bench.run.prepare import prepare
+
+    if not as_json:
+        options.notes().print("loading data and weights …")
     prepared = prepare(config)
+    with options.interruptible(CONTINUED), _progress(prepared) as progress:
+        result = execute(prepared, progress)
+    if as_json:
+        options.print_json(result.summary)
+        return result
+    options.print_markdown(result.to_markdown())
+    if result.folder is not None:
+        typer.echo(f"\nrun folder:  {result.folder}")
+        typer.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
+        typer.echo(f"check it:    python -m bench verify {result.folder}")
+    return result
+
+
+def _progress(prepared: Prepared) -> RunProgress:
     from bench.cli.progress import RunProgress
 
-    if dry_run:
-        _print_plan(console, prepared)
-        notes.print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
-        try:
-            with RunProgress(notes, prepared.headline.text) as progress:
-                _print_prediction(console, predict(prepared, progress))
-        except KeyboardInterrupt:
-            raise typer.Exit(130) from None
-        return
-    try:
-        with RunProgress(notes, prepared.headline.text) as progress:
-            result = execute(prepared, progress)
-    except KeyboardInterrupt:
-        notes.print("interrupted: what was finished is stored; the same command continues")
-        raise typer.Exit(130) from None
-    _print_result(console, result, as_json=as_json)
-    if result.failed:
-        raise typer.Exit(1)
+    return RunProgress(options.notes(), prepared.headline.text)
 
 
-def _run_seeds(
-    console: Console, notes: Console, config: RunConfig, text: str, *, as_json: bool
-) -> None:
+def _run_seeds(config: RunConfig, seeds: str, as_json: bool) -> list[Result]:
     """Train and evaluate for each training seed; print what they share."""
-    from bench.cli.options import parse_seeds
     from bench.cli.progress import SeedsProgress
     from bench.run.seeds import run_seeds
 
-    try:
-        seeded = run_seeds(config, parse_seeds(text), SeedsProgress(notes))
-    except KeyboardInterrupt:
-        notes.print("interrupted: what was finished is stored; the same command continues")
-        raise typer.Exit(130) from None
-    results = seeded.results
+    with options.interruptible(CONTINUED):
+        seeded = run_seeds(config, options.parse_seeds(seeds), SeedsProgress(options.notes()))
     if as_json:
-        summaries = {str(seed): result.summary for seed, result in results.items()}
-        typer.echo(json.dumps(summaries, sort_keys=True, indent=2, ensure_ascii=False))
+        options.print_json({str(seed): result.summary for seed, result in seeded.results.items()})
     else:
-        markdown = seeded.to_markdown()
-        if console.is_terminal:
-            console.print(Markdown(markdown))
-        else:
-            typer.echo(markdown)
-    if any(result.failed for result in results.values()):
-        raise typer.Exit(1)
+        options.print_markdown(seeded.to_markdown())
+    return list(seeded.results.values())
 
 
-def _print_plan(console: Console, prepared: Prepared) -> None:
-    setting = prepared.setting
-    console.print(
-        f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
-        f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
-    )
-    for cell in prepared.cells:
-        reason = f"  skipped: {cell.skipped}" if cell.skipped else ""
-        console.print(
-            f"  {cell.target.name} × {cell.attack_name} @ {cell.epsilon}{reason}", markup=False
-        )
-    runnable = sum(not cell.skipped for cell in prepared.cells)
-    cost = prepared.cost
-    console.print(
-        f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
-        f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
-    )
-    if prepared.config.examine:
-        more = f", escalation at most {prepared.escalation_budget:,} passes a defense"
-        console.print(
-            "the examination adds measurements at the headline epsilon"
-            + (more if prepared.config.escalate else "")
-        )
+def _forecast(config: RunConfig) -> None:
+    """Print the plan, and what it will cost by a pilot."""
+    from bench.run.forecast import forecast
+    from bench.run.prepare import prepare
 
-
-def _print_prediction(console: Console, prediction: Prediction) -> None:
-    cost, seconds = prediction.cost, round(prediction.seconds)
-    console.print(
-        f"expected by a pilot on {prediction.pilot} examples, examination and escalation included: "
+    prepared = prepare(config)
+    _print_plan(prepared)
+    options.notes().print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
+    with options.interruptible(), _progress(prepared) as progress:
+        expected = forecast(prepared, progress)
+    cost, seconds = expected.cost, round(expected.seconds)
+    typer.echo(
+        f"expected by a pilot on {expected.pilot} examples, examination and escalation included: "
         f"{cost.forwards:,.0f} forward and {cost.backwards:,.0f} backward passes, "
         f"about {seconds // 60}:{seconds % 60:02d} min"
     )
 
 
-def _print_result(console: Console, result: Result, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(result.summary, sort_keys=True, indent=2, ensure_ascii=False))
-        return
-    text = result.to_markdown()
-    if console.is_terminal:
-        console.print(Markdown(text))
-    else:
-        typer.echo(text)
-    if result.folder is not None:
-        typer.echo(f"run folder:  {result.folder}")
-        typer.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
-        typer.echo(f"check it:    python -m bench verify {result.folder}")
+def _print_plan(prepared: Prepared) -> None:
+    setting = prepared.setting
+    typer.echo(
+        f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
+        f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
+    )
+    for planned in prepared.cells:
+        cell, why = planned.cell, planned.why_not
+        skipped = f"  skipped: {why.reason}" if why else ""
+        typer.echo(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{skipped}")
+    runnable = sum(planned.why_not is None for planned in prepared.cells)
+    cost = prepared.cost
+    typer.echo(
+        f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
+        f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
+    )
+    if prepared.config.examine:
+        more = f", escalation at most {prepared.escalation_budget:,} passes a defense"
+        typer.echo(
+            "the examination adds measurements at the headline epsilon"
+            + (more if prepared.config.escalate else "")
+        )

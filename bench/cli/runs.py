@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
+
+from bench.cli import options
 
 app = typer.Typer(
     help="List, show and remove stored runs.\n\nExample: python -m bench runs list",
@@ -20,17 +21,8 @@ app = typer.Typer(
 )
 
 
-Out = Annotated[Path, typer.Option(help="Folder of the runs.")]
-
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
-
-
-RUNS = Path("results/runs")
-
-
 @app.command("list")
-def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
+def list_runs(out: options.Out = options.RUNS, as_json: options.AsJson = False) -> None:
     """List the runs in a folder: id, date, data, norm, n, defenses, status, size on the disk.
 
     Example: python -m bench runs list
@@ -40,7 +32,7 @@ def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
 
     runs = stored_runs(out)
     if as_json:
-        _print_json([describe(run) for run in runs])
+        options.print_json([describe(run) for run in runs])
     elif not runs:
         typer.echo(f"no runs in {out}")
     else:
@@ -49,9 +41,9 @@ def list_runs(out: Out = RUNS, as_json: AsJson = False) -> None:
 
 @app.command("show")
 def show(
-    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
-    out: Out = RUNS,
-    as_json: AsJson = False,
+    run: options.Run,
+    out: options.Out = options.RUNS,
+    as_json: options.AsJson = False,
 ) -> None:
     """Show one run: what it has, what is unfinished, and the command that continues it.
 
@@ -66,7 +58,7 @@ def show(
         raise UsageError(f"{folder} is a published summary: its figures are in its summary.json")
     found = look_at(folder)
     if as_json:
-        _print_json(status_of(found))
+        options.print_json(status_of(found))
         return
     try:
         summary = stored_summary(folder)
@@ -80,7 +72,7 @@ def clean(
     runs: Annotated[
         list[str] | None, typer.Argument(help="Runs to remove: folders, beginnings of ids, latest.")
     ] = None,
-    out: Out = RUNS,
+    out: options.Out = options.RUNS,
     unfinished: Annotated[
         bool, typer.Option("--unfinished", help="Remove every run that did not finish.")
     ] = False,
@@ -94,10 +86,11 @@ def clean(
 
     Example: python -m bench runs clean --unfinished --yes
     """
+    from rich.filesize import decimal
+
     from bench.record.runs import clean as remove
     from bench.record.runs import find_run, plan_cleaning
     from bench.report import write_leaderboard
-    from bench.report.tables import megabytes
 
     chosen = [find_run(text, out) for text in runs or []]
     removals = plan_cleaning(out, chosen, unfinished=unfinished)
@@ -108,8 +101,8 @@ def clean(
         word = "removed" if yes else "would remove"
         if yes:
             remove([item])
-        typer.echo(f"{word} {item.path} ({item.why}, {megabytes(item.bytes)})")
-    total = megabytes(sum(item.bytes for item in removals))
+        typer.echo(f"{word} {item.path} ({item.why}, {decimal(item.bytes)})")
+    total = decimal(sum(item.bytes for item in removals))
     if not yes:
         typer.echo(f"{total} in all; nothing is removed without --yes")
         return
@@ -118,15 +111,11 @@ def clean(
     typer.echo(f"{total} removed")
 
 
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False))
-
-
 def report(
     runs: Annotated[
         list[Path] | None, typer.Argument(help="Run folders to publish, with --publish.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("results/runs"),
+    out: options.Out = options.RUNS,
     publish: Annotated[
         bool, typer.Option("--publish", help="Copy the runs' summaries to the published ones.")
     ] = False,
@@ -156,20 +145,16 @@ def report(
 
 
 def verify(
-    run: Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")],
-    checkpoint: Annotated[
-        list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
-    ] = None,
+    run: options.Run,
+    checkpoint: options.Checkpoint = None,
     dataset: Annotated[
         str, typer.Option(help="Where the data are now, when not where the run found them.")
     ] = "",
     model: Annotated[
         str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
     ] = "",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
-    out: Annotated[Path, typer.Option(help="Folder in which ids are looked for.")] = Path(
-        "results/runs"
-    ),
+    device: options.Device = "auto",
+    out: options.Out = options.RUNS,
 ) -> None:
     """Check a run from its files: digests, adversarial examples, and every figure of the summary.
 
@@ -180,13 +165,12 @@ def verify(
 
     Exit code 0: everything holds; 1: something does not, and is named.
     """
-    from bench.cli.options import parse_checkpoint
     from bench.record.runs import find_run
     from bench.run.verification import verify_run
 
     findings = verify_run(
         find_run(run, out),
-        checkpoints=dict(parse_checkpoint(text) for text in checkpoint or []),
+        checkpoints=options.parse_checkpoints(checkpoint),
         dataset=dataset,
         model=model,
         device=device,
@@ -196,7 +180,7 @@ def verify(
     for fault in findings.faults:
         typer.echo(f"does not hold: {fault}")
     if findings.faults:
-        raise typer.Exit(1)
+        raise typer.Exit(options.FAILED)
     typer.echo(
         f"verified: {findings.files} files unchanged, {findings.examples} adversarial examples "
         "judged again, every figure recomputed"

@@ -6,12 +6,12 @@ import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.testing.selftest import Finding, Progress, Row
+    from bench.testing.selftest import Diagnosis, Ended, Row
 
 
 def selftest(
@@ -37,22 +37,19 @@ def selftest(
     """
     from bench.testing.selftest import selftest as execute
 
-    notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    started = time.monotonic()
+    console, started = options.notes(), time.monotonic()
 
-    def show(progress: Progress) -> None:
-        spent = time.monotonic() - started
-        left = spent * (progress.total - progress.done) / progress.done
-        notes.print(
-            f"{progress.done}/{progress.total}, ETA {int(left // 60)}:{int(left % 60):02d}: "
-            f"{progress.job.name} (seed {progress.job.seed}, ε = {progress.job.epsilon}) "
-            f"{_figures(progress.finding)}",
-            markup=False,
+    def show(ended: Ended) -> None:
+        job, spent = ended.job, time.monotonic() - started
+        left = spent * (ended.total - ended.done) / ended.done
+        console.print(
+            f"{ended.done}/{ended.total}, ETA {int(left // 60)}:{int(left % 60):02d}: "
+            f"{job.name} (seed {job.seed}, ε = {job.epsilon}) {_figures(ended.diagnosis)}"
         )
 
-    notes.print("training and evaluating …")
+    console.print("training and evaluating …")
     rows = execute(
-        seeds=_seeds(seeds),
+        seeds=options.parse_seeds(seeds),
         n=n,
         epsilons=_parts(eps, "--eps"),
         names=_parts(only, "--only") if only else None,
@@ -60,12 +57,10 @@ def selftest(
         on_progress=show,
     )
     typer.echo(_table(rows))
-    failed = [row for row in rows if not row.passed]
-    typer.echo(
-        f"\n{len(rows) - len(failed)} of {len(rows)} passed in {time.monotonic() - started:.0f} s"
-    )
-    if failed:
-        raise typer.Exit(1)
+    passed, seconds = sum(row.passed for row in rows), time.monotonic() - started
+    typer.echo(f"\n{passed} of {len(rows)} passed in {seconds:.0f} s")
+    if passed < len(rows):
+        raise typer.Exit(options.FAILED)
 
 
 def _parts(text: str, option: str) -> list[str]:
@@ -75,19 +70,12 @@ def _parts(text: str, option: str) -> list[str]:
     return parts
 
 
-def _seeds(text: str) -> list[int]:
-    seeds = _parts(text, "--seeds")
-    if not all(seed.isdecimal() for seed in seeds):
-        raise UsageError(f"--seeds wants whole numbers separated by commas (got {text!r})")
-    return [int(seed) for seed in seeds]
-
-
-def _figures(finding: Finding) -> str:
-    if finding.error:
-        return f"failed: {finding.error}"
+def _figures(diagnosis: Diagnosis) -> str:
+    if diagnosis.error:
+        return f"failed: {diagnosis.error}"
     return (
-        f"robust {_percent(finding.robust_accuracy)} %, {finding.verdict or 'no verdict'}, "
-        f"{finding.seconds:.0f} s"
+        f"robust {_percent(diagnosis.robust_accuracy)} %, {diagnosis.verdict or 'no verdict'}, "
+        f"{diagnosis.seconds:.0f} s"
     )
 
 
@@ -96,26 +84,24 @@ def _percent(fraction: float | None) -> str:
 
 
 def _table(rows: list[Row]) -> str:
-    """Columns aligned by spaces; the last one, the reason, is as long as it needs to be."""
-    header = ["model", "kind", "seed", "ε", "clean", "robust", "twin", "verdict", "passed", "s"]
+    from bench.report.markdown import escape, table
+
+    header = ["model", "made", "seed", "ε", "clean", "robust", "twin", "verdict", "passed", "s"]
     lines = [
         [
             row.name,
-            row.kind,
+            "broken" if row.twin else "honest",
             str(row.seed),
             row.epsilon,
-            _percent(row.finding.clean_accuracy),
-            _percent(row.finding.robust_accuracy),
+            _percent(row.diagnosis.clean_accuracy),
+            _percent(row.diagnosis.robust_accuracy),
             _percent(row.twin.robust_accuracy if row.twin else None),
-            row.finding.verdict or "–",
+            row.diagnosis.verdict or "–",
             "yes" if row.passed else "NO",
-            f"{row.finding.seconds:.0f}",
+            f"{row.diagnosis.seconds:.0f}",
+            escape(row.reason),
         ]
         for row in rows
     ]
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    reasons = ["reason", *(row.reason for row in rows)]
-    return "\n".join(
-        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=True)), reason])
-        for line, reason in zip([header, *lines], reasons, strict=True)
-    )
+    text = frozenset({"model", "made", "verdict", "passed", "reason"})
+    return table([*header, "reason"], lines, text=text)

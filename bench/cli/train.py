@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from bench.cli.options import parse_seeds
+from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from bench.train import Trained
 
 
 def train(
-    defense: Annotated[
-        str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
-    ],
-    dataset: Annotated[
-        str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
-    ] = "digits",
+    defense: options.Defense,
+    dataset: options.Dataset = "digits",
     seeds: Annotated[
         str,
         typer.Option(
@@ -37,7 +34,7 @@ def train(
             help="The defense whose weights for this data set to start from, such as relu-fast."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")] = "auto",
+    device: options.Device = "auto",
     out: Annotated[Path, typer.Option(help="Folder of the checkpoints.")] = Path(
         "results/checkpoints"
     ),
@@ -60,44 +57,29 @@ def train(
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
     from bench.run.prepare import resolve_device
+    from bench.train import TrainConfig
     from bench.train import train as execute
 
     names = split_names(defense)
     if not names:
         raise UsageError("no defense given; name one, such as --defense kwta")
     chosen = [registry.defenses.create(name) for name in names]
-    source = open_dataset(dataset)
-    where = resolve_device(device)
-    numbers = parse_seeds(seeds)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    try:
+    source, where, numbers = (
+        open_dataset(dataset),
+        resolve_device(device),
+        options.parse_seeds(seeds),
+    )
+    with options.interruptible("whole epochs are saved; the same command continues"):
         for each in chosen:
-            accuracies = []
+            made = []
             for seed in numbers:
-                with TrainingProgress(Console(stderr=True), each.name) as progress:
-                    trained = execute(
-                        each,
-                        source,
-                        seed=seed,
-                        device=where,
-                        out=out,
-                        epochs=epochs,
-                        start=start,
-                        fresh=fresh,
-                        command=command_line(),
-                        on_progress=progress.update,
-                    )
-                console.print(_outcome(trained))
-                accuracies.append(trained.record.clean_accuracy)
+                with TrainingProgress(options.notes(), each.name) as progress:
+                    config = TrainConfig(seed, where, epochs, start, fresh, command_line())
+                    trained = execute(each, source, config, out=out, on_progress=progress.update)
+                typer.echo(_outcome(trained))
+                made.append(trained.record.clean_accuracy)
             if len(numbers) > 1:
-                mean = sum(accuracies) / len(accuracies)
-                console.print(
-                    f"{each.name}: clean accuracy {mean:.4f} over {len(numbers)} seeds, "
-                    f"{min(accuracies):.4f} to {max(accuracies):.4f}"
-                )
-    except KeyboardInterrupt:
-        console.print("interrupted: whole epochs are saved; the same command continues")
-        raise typer.Exit(130) from None
+                typer.echo(f"{each.name}: {_together(made)}")
 
 
 def _outcome(trained: Trained) -> str:
@@ -109,3 +91,12 @@ def _outcome(trained: Trained) -> str:
     start = f"; started from {trained.start}" if trained.start else ""
     best = f"; best epoch: {trained.best}" if trained.best else ""
     return f"{record.defense}: {trained.path} ({accuracy}, {trained.seconds:.0f} s){start}{best}"
+
+
+def _together(accuracies: Sequence[float]) -> str:
+    """What several seeds have in common."""
+    mean = sum(accuracies) / len(accuracies)
+    return (
+        f"clean accuracy {mean:.4f} over {len(accuracies)} seeds, "
+        f"{min(accuracies):.4f} to {max(accuracies):.4f}"
+    )

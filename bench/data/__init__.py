@@ -30,6 +30,9 @@ __all__ = [
 ]
 
 
+_DIGITS = tuple(str(digit) for digit in range(10))
+
+
 class Digits(Dataset):
     """Optical Recognition of Handwritten Digits (Alpaydin and Kaynak, 1998; its test set).
 
@@ -46,15 +49,12 @@ class Digits(Dataset):
         import torch
         from sklearn.datasets import load_digits
 
-        source = load_digits()
-        tested = np.arange(len(source.target)) % 3 == 0
+        every = load_digits()
+        tested = np.arange(len(every.target)) % 3 == 0
         chosen = tested if split == "test" else ~tested
-        inputs = torch.from_numpy(source.images[chosen] / 16).float()[:, None]
-        labels = torch.from_numpy(source.target[chosen]).long()
-        return Examples.of(inputs, labels, [str(digit) for digit in range(10)], self.name)
-
-
-_DIGITS = tuple(str(digit) for digit in range(10))
+        inputs = torch.from_numpy(every.images[chosen] / 16).float()[:, None]
+        labels = torch.from_numpy(every.target[chosen]).long()
+        return Examples.of(inputs, labels, _DIGITS, self.name)
 
 
 def cache_folder() -> Path:
@@ -85,14 +85,14 @@ class TorchvisionDataset(Dataset):
         """All examples of a split, in torchvision's order."""
         import torch
 
-        source = self._open(split)
-        inputs = torch.as_tensor(source.data)
+        opened = self._open(split)
+        inputs = torch.as_tensor(opened.data)
         if inputs.ndim == 3:  # (N, H, W)
             inputs = inputs[:, None]
         elif inputs.shape[-1] == 3:  # (N, H, W, C)
             inputs = inputs.permute(0, 3, 1, 2)
-        labels = torch.as_tensor(source.labels if self.kind == "SVHN" else source.targets)
-        names = _DIGITS if self.kind in ("MNIST", "SVHN") else source.classes
+        labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
+        names = _DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
 
     def _open(self, split: Split) -> Any:
@@ -137,7 +137,6 @@ DATASETS: dict[str, str] = {
     "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH",
 }
 
-
 _TORCHVISION = {
     "mnist": "MNIST",
     "fashion-mnist": "FashionMNIST",
@@ -145,7 +144,6 @@ _TORCHVISION = {
     "cifar100": "CIFAR100",
     "svhn": "SVHN",
 }
-
 
 _FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
     "parquet": ParquetDataset,
@@ -163,7 +161,7 @@ def open_dataset(text: str) -> Dataset:
         DataError: there is nothing at PATH.
     """
     dataset = _open(text.strip())
-    dataset.source = text.strip()
+    dataset.written = text.strip()
     return dataset
 
 

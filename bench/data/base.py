@@ -1,9 +1,4 @@
-"""What every data set offers.
-
-A fixed part of a set of examples: seeded, class-balanced, and nested in every larger part.
-
-The epsilons that are customary for a family of data sets, and the one that ranks defenses.
-"""
+"""What every data set offers, a fixed part of its examples, and its customary epsilons."""
 
 from __future__ import annotations
 
@@ -21,7 +16,6 @@ if TYPE_CHECKING:
 
 Split = Literal["train", "test"]
 
-
 #: The shapes (C, H, W) by which a data set read from files joins a family.
 FAMILY_OF_SHAPE = {(1, 8, 8): "digits", (1, 28, 28): "mnist", (3, 32, 32): "cifar10"}
 
@@ -31,8 +25,8 @@ class Dataset(ABC):
 
     name: str
     """As in tables; it holds no path of this machine."""
-    source: str = ""
-    """As written on the command line, for messages; empty where nobody wrote it."""
+    written: str = ""
+    """As on the command line, for messages; empty where nobody wrote it."""
 
     @property
     @abstractmethod
@@ -97,17 +91,9 @@ def subset(examples: Examples, n: int | None, seed: int = 0) -> Examples:
     return examples.take([index for index in turns if index is not None][:n])
 
 
-DEFAULT_NORM = Norm.LINF
-
-
 _MNIST = ("0.05 0.1 0.2 0.3", "0.3")
-
-
 _CIFAR_LINF = ("1/255 2/255 4/255 8/255", "8/255")
-
-
 _CIFAR_L2 = ("0.25 0.5 1", "0.5")
-
 
 #: Family and norm to the epsilons, ascending, and the headline.
 _DEFAULTS = {

@@ -1,7 +1,4 @@
-"""Encoded images into examples: decoded one by one, checked, and named when they are at fault.
-
-Images in folders: one folder per class, its name the name of the class.
-"""
+"""Encoded images into examples, decoded one by one and checked; and folders of images."""
 
 from __future__ import annotations
 
@@ -21,9 +18,13 @@ if TYPE_CHECKING:
 #: Pillow's modes that hold one channel of 8 bits or fewer (and perhaps transparency).
 _GRAYSCALE = {"1", "L", "LA"}
 
-
 #: Pillow's modes of more than 8 bits a channel, which it would clip rather than scale.
 _DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+#: By which files of a folder are images.
+_SUFFIXES = frozenset(
+    {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 @dataclass(frozen=True)
@@ -107,14 +108,15 @@ def collect(
     return Examples.of(torch.from_numpy(inputs), torch.from_numpy(labels), class_names, name)
 
 
+def family_of(images: Iterator[EncodedImage]) -> str | None:
+    """The family of a data set, by the shape of its first image; None where there is none."""
+    first = next(images, None)
+    return None if first is None else FAMILY_OF_SHAPE.get(decode(first).shape)
+
+
 def _size(shape: Sequence[int]) -> str:
     """(C, H, W) as people write it: channels × height × width."""
     return "x".join(map(str, shape))
-
-
-_SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
 
 
 class FolderDataset(Dataset):
@@ -137,10 +139,7 @@ class FolderDataset(Dataset):
     @functools.cached_property
     def family(self) -> str | None:
         """By the shape of the first image."""
-        for split in self._roots:
-            for image in self._images(split):
-                return FAMILY_OF_SHAPE.get(decode(image).shape)
-        return None
+        return family_of(self._images(next(iter(self._roots))))
 
     def load(self, split: Split) -> Examples:
         """All examples of a split, sorted by class and file name."""

@@ -16,8 +16,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split
-from bench.data.images import EncodedImage, collect, decode
+from bench.data.base import Dataset, Split
+from bench.data.images import EncodedImage, collect, family_of
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -63,13 +63,8 @@ class ParquetDataset(Dataset):
     def family(self) -> str | None:
         """By the shape of the first image."""
         with contextlib.suppress(_NoSuchSplitError):
-            return self._family_of("test")
-        return self._family_of("train")
-
-    def _family_of(self, split: Split) -> str | None:
-        for image in self._images(split):
-            return FAMILY_OF_SHAPE.get(decode(image).shape)
-        return None
+            return family_of(self._images("test"))
+        return family_of(self._images("train"))
 
     def load(self, split: Split) -> Examples:
         """All examples of a split: its files in the order of their names, rows as stored."""

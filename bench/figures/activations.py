@@ -1,11 +1,8 @@
-"""`activations`: what competing activations leave of one vector.
+"""Activations by themselves, in two figures of k-WTA's authors (arXiv 1905.10510).
 
-The comparison of k-WTA's authors (arXiv 1905.10510): ReLU, max-pooling, LWTA and k-WTA.
-
-`fit`: a function of one variable, learnt from a few points with different activations.
-
-What k-WTA's authors show first (arXiv 1905.10510): with ReLU the fit is continuous, with k-WTA it
-jumps wherever the set of winners changes.
+`activations`: what ReLU, max-pooling, LWTA and k-WTA leave of one vector. `fit`: a function of one
+variable, learnt from a few points; with ReLU the fit is continuous, with k-WTA it jumps wherever
+the set of winners changes.
 """
 
 from __future__ import annotations
@@ -18,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bench.errors import ModelError, UsageError
+from bench.errors import ModelError
 from bench.figures.canvas import activations_of, canvas, colour, torch_credit
 from bench.models.counted import isolated_generators
 
@@ -29,6 +26,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Function = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+#: The vector that activations are shown on.
+VALUES = (0.3, -0.8, 1.2, 0.7, -0.2, 1.6, -1.1, -0.5, 2.0, 0.6, 0.1, 0.9)
+
+#: How the function of one variable is learnt, and on how many points it is drawn.
+POINTS, HIDDEN, STEPS, LEARNING_RATE = 20, 100, 1000, 0.01
+GRID = 4000
+
+#: How often the largest difference within a step of the grid is looked at ten times closer.
+REFINEMENTS = 6
+
+#: The least jump, as a part of the fit's range: far above what any slope leaves of a step.
+SMALLEST_JUMP = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,34 +70,15 @@ class Activations:
         }
 
 
-def parse_values(text: str) -> list[float]:
-    """Numbers separated by commas.
-
-    Raises:
-        UsageError: one is not a finite number, or there is none.
-    """
-    try:
-        values = [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        values = []
-    if not values or not all(map(math.isfinite, values)):
-        raise UsageError(f"--values wants finite numbers separated by commas (got {text!r})")
-    return values
-
-
-def apply(names: Sequence[str], values: Sequence[float]) -> Activations:
-    """Apply each defense's activation to one vector, in float64.
-
-    Args:
-        names: of the defenses, as written.
-        values: F finite numbers.
+def apply(names: Sequence[str]) -> Activations:
+    """Apply the activation of each defense, given as written, to `VALUES`, in float64.
 
     Raises:
         UsageError: a defense without an activation, or an activation that does not take so many
             units.
         ModelError: an activation that changes the number of units.
     """
-    vector = torch.tensor([list(values)], dtype=torch.float64)
+    vector = torch.tensor([VALUES], dtype=torch.float64)
     outputs = {}
     for name, factory in activations_of(names).items():
         with torch.no_grad():
@@ -122,17 +113,6 @@ def draw(data: Activations) -> Figure:
     return figure
 
 
-LEARNING_RATE = 0.01
-
-
-#: How often the largest difference within a step of the grid is looked at ten times closer.
-REFINEMENTS = 6
-
-
-#: The least jump, as a part of the fit's range: far above what any slope leaves of a step.
-SMALLEST_JUMP = 1e-6
-
-
 @dataclass(frozen=True, eq=False)
 class Fits:
     """A function, the points it was learnt from, and what each activation made of them."""
@@ -147,8 +127,6 @@ class Fits:
     """(A, G)."""
     jumps: NDArray[np.bool_]
     """(A, G - 1): whether the fit is discontinuous within a step of the grid."""
-    hidden: int
-    steps: int
     seed: int
 
     @property
@@ -158,8 +136,8 @@ class Fits:
             f"{name} {count}" for name, count in zip(self.names, self.jumps.sum(1), strict=True)
         )
         return (
-            f"sin(6x) + x learnt from {len(self.points)} points by networks 1-{self.hidden}-"
-            f"{self.hidden}-1 (full-batch Adam, rate {LEARNING_RATE}, {self.steps} steps, float64, "
+            f"sin(6x) + x learnt from {len(self.points)} points by networks 1-{HIDDEN}-"
+            f"{HIDDEN}-1 (full-batch Adam, rate {LEARNING_RATE}, {STEPS} steps, float64, "
             f"seed {self.seed}, {torch_credit()}), on a grid of {len(self.grid)}. Grid steps with "
             f"a discontinuity, marked below the curves: {counts}."
         )
@@ -188,61 +166,41 @@ def target(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_with(
-    names: Sequence[str],
-    *,
-    points: int = 20,
-    grid: int = 4000,
-    hidden: int = 100,
-    steps: int = 1000,
-    seed: int = 0,
-    on_progress: Callable[[str], None] = lambda _: None,
+    names: Sequence[str], *, seed: int = 0, on_progress: Callable[[str], None] = lambda _: None
 ) -> Fits:
     """Train a network with each activation, from weights drawn with the same seed.
 
     Args:
         names: of the defenses whose activations are taken, as written.
-        points: at even distances from -1 to 1, at least 2.
-        grid: points on which the fit is computed, at least 2.
-        hidden: units in each of the two hidden layers.
-        steps: of training.
         seed: of the weights.
         on_progress: told what begins.
 
     Raises:
         UsageError: a defense without an activation, or one that does not take so many units.
     """
-    known, dense = np.linspace(-1, 1, points), np.linspace(-1, 1, grid)
+    known, dense = np.linspace(-1, 1, POINTS), np.linspace(-1, 1, GRID)
     fits, found = [], []
     factories = activations_of(names)
     for name, factory in factories.items():
         on_progress(f"training with {name}")
-        learnt = train(factory, known, hidden=hidden, steps=steps, seed=seed)
+        learnt = train(factory, known, seed)
         fits.append(learnt(dense))
         found.append(jumps(learnt, dense))
-    return Fits(
-        tuple(factories), known, dense, np.stack(fits), np.stack(found), hidden, steps, seed
-    )
+    return Fits(tuple(factories), known, dense, np.stack(fits), np.stack(found), seed)
 
 
-def train(
-    factory: Callable[[], nn.Module],
-    points: NDArray[np.float64],
-    *,
-    hidden: int,
-    steps: int,
-    seed: int,
-) -> Function:
+def train(factory: Callable[[], nn.Module], points: NDArray[np.float64], seed: int) -> Function:
     """The function that a network with this activation learns of `target` at the points."""
     with isolated_generators(seed):
         network = nn.Sequential(
-            nn.Linear(1, hidden), factory(),
-            nn.Linear(hidden, hidden), factory(),
-            nn.Linear(hidden, 1),
+            nn.Linear(1, HIDDEN), factory(),
+            nn.Linear(HIDDEN, HIDDEN), factory(),
+            nn.Linear(HIDDEN, 1),
         ).double()  # fmt: skip
         inputs = torch.from_numpy(points)[:, None]
         values = torch.from_numpy(target(points))[:, None]
         optimizer = torch.optim.Adam(network.parameters(), LEARNING_RATE)
-        for _ in range(steps):
+        for _ in range(STEPS):
             optimizer.zero_grad()
             loss = nn.functional.mse_loss(network(inputs), values)
             loss.backward()  # type: ignore[no-untyped-call]

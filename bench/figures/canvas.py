@@ -1,6 +1,6 @@
-"""Figures with a caption, as PNG, SVG and CSV: the same numbers give the same bytes.
+"""What figures share: what they are drawn of, the paper with its caption, and the files.
 
-What figures are drawn of: activations by the name of their defense, and models with weights.
+A figure is written as PNG, SVG and CSV; the same numbers give the same bytes.
 """
 
 from __future__ import annotations
@@ -12,10 +12,13 @@ import textwrap
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import torch
+from torch.nn.functional import cross_entropy
+
 from bench import registry
 from bench.data import default_epsilons
 from bench.errors import UsageError
-from bench.models.contenders import resolve
+from bench.models.contenders import Lineup
 from bench.models.counted import CountedModel
 from bench.record.files import write_bytes
 from bench.record.schema import version_of
@@ -26,22 +29,22 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from matplotlib.figure import Figure
-    from torch import nn
+    from torch import Tensor, nn
 
     from bench.api import Examples
 
 ENDINGS = (".png", ".svg")
 
-
 #: Told apart by people with colour-blindness too (Okabe and Ito 2008).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 
-
 _CAPTION_SIZE = 7.0
-
 
 #: Characters of a caption in an inch of a figure's width.
 _CHARACTERS = 18
+
+#: Largest forward pass; what is drawn does not depend on it.
+BATCH = 256
 
 
 class Drawn(Protocol):
@@ -56,7 +59,7 @@ class Drawn(Protocol):
 
 
 @dataclass(frozen=True)
-class Place:
+class Destination:
     """Where a figure goes."""
 
     pictures: tuple[Path, ...]
@@ -65,7 +68,7 @@ class Place:
     """The numbers, as CSV."""
 
     @classmethod
-    def of(cls, out: Path) -> Place:
+    def of(cls, out: Path) -> Destination:
         """A path ending in .png or .svg is that picture; without an ending it becomes both.
 
         Raises:
@@ -140,10 +143,6 @@ def colour(index: int) -> str:
     return COLOURS[index % len(COLOURS)]
 
 
-#: Largest forward pass; what is drawn does not depend on it.
-BATCH = 256
-
-
 @dataclass(frozen=True, eq=False)
 class Subject:
     """A defense with its weights."""
@@ -162,7 +161,7 @@ class Subject:
 
 def load_subjects(
     names: Sequence[str],
-    source: str,
+    dataset: str,
     examples: Examples,
     checkpoints: Mapping[str, Path],
     device: str,
@@ -171,7 +170,7 @@ def load_subjects(
 
     Args:
         names: as written.
-        source: the data set as written; its training data identify the weights.
+        dataset: as written; its training data identify the weights.
         examples: what the models are to be shown.
         checkpoints: `--checkpoint`, by name as written.
         device: where the models run.
@@ -184,11 +183,11 @@ def load_subjects(
         raise UsageError("no defense given; name one, such as --defense kwta")
     return [
         Subject(
-            contender.target.name,
+            contender.name,
             contender.record.weights_digest,
-            CountedModel(contender.loader(), examples.classes, BATCH, device),
+            CountedModel(contender.load(), examples.classes, BATCH, device),
         )
-        for contender in resolve(names, source, examples, checkpoints)
+        for contender in Lineup(dataset, examples, checkpoints).asked(names)
     ]
 
 
@@ -203,13 +202,13 @@ def activations_of(names: Sequence[str]) -> dict[str, Callable[[], nn.Module]]:
     found = {}
     for written in names:
         defense = registry.defenses.create(written)
-        factory = defense.activation()
-        if factory is None:
+        activation = getattr(defense, "activation", None)
+        if activation is None:
             raise UsageError(
                 f"{defense.name} has no activation of its own to show; choose a defense that lies "
                 "in its activation, such as relu or kwta (python -m bench list)"
             )
-        found[defense.name] = factory
+        found[defense.name] = activation()
     return found
 
 
@@ -230,9 +229,35 @@ def choose_epsilon(text: str, family: str | None, *, largest: bool = False) -> E
     return epsilon
 
 
-def setting_credit(dataset: str, n: int, seed: int) -> str:
-    """The end of a caption: data, count, seed, version."""
-    return f"{dataset}, n = {n}, seed {seed}, {torch_credit()}"
+@dataclass(frozen=True)
+class Walk:
+    """The way from an example, along its gradient's sign or at random."""
+
+    epsilon: Epsilon
+    """Its length, in Linf."""
+    steps: int
+    """In how many equal ones, at least 1."""
+    seed: int = 0
+    """Of the random direction."""
+
+    def random_signs(self, shape: Sequence[int]) -> Tensor:
+        """±1, drawn on the CPU, so that every device sees the same direction."""
+        coins = torch.randint(0, 2, shape, generator=torch.Generator().manual_seed(self.seed))
+        return coins * 2.0 - 1.0
+
+    def credits(self, subjects: Sequence[Subject], examples: Examples, n: int) -> str:
+        """The end of a caption: models, data, count, seed, version."""
+        models = ", ".join(subject.credit for subject in subjects)
+        return f"{models}; {examples.name}, n = {n}, seed {self.seed}, {torch_credit()}"
+
+
+def gradient_sign(subject: Subject, examples: Examples) -> Tensor:
+    """The sign of the gradient of each example's cross-entropy, of the shape of the inputs."""
+    device = subject.model.device
+    inputs = examples.inputs.to(device).clone().requires_grad_()
+    loss = cross_entropy(subject.model(inputs), examples.labels.to(device), reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, inputs)
+    return gradient.sign().cpu()
 
 
 def torch_credit() -> str:

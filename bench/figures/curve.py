@@ -5,23 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import StoreError, UnknownNameError, UsageError
+from bench.errors import UnknownNameError, UsageError
 from bench.figures.canvas import canvas, colour
-from bench.record.files import read_json
-from bench.record.schema import SCHEMA_VERSION
 from bench.record.statistics import wilson
 from bench.report.markdown import interval
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from matplotlib.figure import Figure
 
     from bench.report.markdown import Summary
 
 WORST_CASE = "worst case"
+
 #: What has to agree for curves to share their axes.
 SHARED = ("dataset", "data_digest", "norm", "judging")
 
@@ -75,33 +73,11 @@ class Curves:
         }
 
 
-def read_summary(folder: Path) -> Summary:
-    """The summary of a stored run.
-
-    Raises:
-        StoreError: there is none, or not one of this schema.
-    """
-    path = folder / "summary.json"
-    if not path.is_file():
-        raise StoreError(
-            f"no summary.json in {folder}; name the folder of a finished run, such as "
-            "results/runs/0123456789abcdef"
-        )
-    summary = read_json(path)
-    if not isinstance(summary, dict) or "defenses" not in summary:
-        raise StoreError(f"{path} is not the summary of a run")
-    if summary.get("schema") != SCHEMA_VERSION:
-        raise StoreError(
-            f"{path} has schema version {summary.get('schema')}; this Winnow reads {SCHEMA_VERSION}"
-        )
-    return summary
-
-
 def trace(summaries: Sequence[Summary], attacks: Sequence[str] = ()) -> Curves:
     """The curves of all defenses of some runs.
 
     Args:
-        summaries: as `read_summary` gives them, at least one.
+        summaries: as `bench.record.runs.read_summary` gives them, at least one.
         attacks: rows to draw beside the worst case, by canonical name.
 
     Raises:

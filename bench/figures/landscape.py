@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from bench.figures.canvas import canvas, setting_credit
+from bench.figures.canvas import canvas, gradient_sign
 from bench.models.counted import full_precision, isolated_generators
 
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bench.api import Examples
-    from bench.figures.canvas import Subject
-    from bench.threat import Epsilon
+    from bench.figures.canvas import Subject, Walk
 
 _COLUMNS = 4
 _COLOURS = "viridis"
@@ -77,10 +76,8 @@ def survey(
     subjects: Sequence[Subject],
     examples: Examples,
     example: int,
-    epsilon: Epsilon,
+    walk: Walk,
     *,
-    steps: int = 20,
-    seed: int = 0,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Landscapes:
     """The loss of each model on a square grid around an example.
@@ -89,45 +86,33 @@ def survey(
         subjects: the models, M of them.
         examples: where the example is.
         example: its index.
-        epsilon: how far the plane reaches each way, in Linf.
-        steps: from the middle to each side, at least 1: S = 2 · steps + 1.
-        seed: of the random direction.
+        walk: from the middle to each side: S = 2 · steps + 1.
         on_progress: told what begins.
 
     Raises:
         ModelError: a model does not return finite logits.
     """
-    offsets = np.arange(-steps, steps + 1) / steps * float(epsilon)
-    # Drawn on the CPU, so that every device sees the same direction.
-    coins = torch.randint(0, 2, examples.shape, generator=torch.Generator().manual_seed(seed))
+    steps = walk.steps
+    offsets = np.arange(-steps, steps + 1) / steps * float(walk.epsilon)
+    random = walk.random_signs(examples.shape)
     losses, wrong = [], []
     for subject in subjects:
         on_progress(f"surveying {subject.name}")
-        with isolated_generators(seed), full_precision():
-            loss, missed = _plane(subject, examples.take([example]), coins * 2.0 - 1.0, offsets)
+        with isolated_generators(walk.seed), full_precision():
+            loss, missed = _plane(subject, examples.take([example]), random, offsets)
         losses.append(loss)
         wrong.append(missed)
     label = int(examples.labels[example])
-    models = ", ".join(subject.credit for subject in subjects)
     return Landscapes(
         names=tuple(subject.name for subject in subjects),
         offsets=offsets,
         losses=np.stack(losses),
         wrong=np.stack(wrong),
-        epsilon=epsilon.text,
+        epsilon=walk.epsilon.text,
         example=example,
         label=examples.class_names[label],
-        credits=f"{models}; {setting_credit(examples.name, 1, seed)}",
+        credits=walk.credits(subjects, examples, 1),
     )
-
-
-def gradient_sign(subject: Subject, examples: Examples) -> torch.Tensor:
-    """The sign of the gradient of each example's cross-entropy, of the shape of the inputs."""
-    device = subject.model.device
-    inputs = examples.inputs.to(device).clone().requires_grad_()
-    loss = cross_entropy(subject.model(inputs), examples.labels.to(device), reduction="sum")
-    (gradient,) = torch.autograd.grad(loss, inputs)
-    return gradient.sign().cpu()
 
 
 def _plane(

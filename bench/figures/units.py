@@ -15,8 +15,7 @@ import numpy as np
 import torch
 
 from bench.errors import ModelError
-from bench.figures.canvas import BATCH, activations_of, canvas, colour, setting_credit
-from bench.figures.landscape import gradient_sign
+from bench.figures.canvas import BATCH, activations_of, canvas, colour, gradient_sign
 from bench.models.counted import full_precision, isolated_generators
 
 if TYPE_CHECKING:
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api import Examples
-    from bench.figures.canvas import Subject
-    from bench.threat import Epsilon
+    from bench.figures.canvas import Subject, Walk
 
 DIRECTIONS = ("gradient", "random")
 SINCE = ("previous step", "start")
@@ -99,10 +97,8 @@ class Changes:
 def follow(
     subjects: Sequence[Subject],
     examples: Examples,
-    epsilon: Epsilon,
+    walk: Walk,
     *,
-    steps: int = 100,
-    seed: int = 0,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> Changes:
     """Count the changes of state along each direction, for every model and example.
@@ -110,9 +106,7 @@ def follow(
     Args:
         subjects: the models, M of them; what their defenses name as activation is counted.
         examples: where the lines start, N of them.
-        epsilon: the Linf length of the lines.
-        steps: T, at least 1.
-        seed: of the random directions, one for each example.
+        walk: along each line, in T steps; every example has a random direction of its own.
         on_progress: told what begins.
 
     Raises:
@@ -120,29 +114,25 @@ def follow(
         ModelError: a model that does not use it, or does not return finite logits.
     """
     factories = activations_of([subject.name for subject in subjects])
-    # Drawn on the CPU, so that every device sees the same directions.
-    coins = torch.randint(
-        0, 2, examples.inputs.shape, generator=torch.Generator().manual_seed(seed)
-    )
-    shares = np.empty((len(subjects), len(DIRECTIONS), len(SINCE), len(examples), steps))
+    random = walk.random_signs(examples.inputs.shape)
+    shares = np.empty((len(subjects), len(DIRECTIONS), len(SINCE), len(examples), walk.steps))
     on = np.zeros((len(subjects), len(examples)))
     for place, subject in enumerate(subjects):
         on_progress(f"following {subject.name}")
         kind = type(factories[subject.name]())
-        with isolated_generators(seed), full_precision():
-            for way, signs in enumerate([gradient_sign(subject, examples), coins * 2.0 - 1.0]):
-                moved = (examples.inputs + float(epsilon) * signs).clamp(0, 1)
+        with isolated_generators(walk.seed), full_precision():
+            for way, signs in enumerate([gradient_sign(subject, examples), random]):
+                moved = (examples.inputs + float(walk.epsilon) * signs).clamp(0, 1)
                 for index, (start, end) in enumerate(zip(examples.inputs, moved, strict=True)):
-                    states = _states(subject, kind, start, end, steps)
+                    states = _states(subject, kind, start, end, walk.steps)
                     shares[place, way, :, index] = _changed(states)
                     on[place, index] = states[0].mean()
-    models = ", ".join(subject.credit for subject in subjects)
     return Changes(
         names=tuple(subject.name for subject in subjects),
         shares=shares,
         on=on.mean(axis=1),
-        epsilon=epsilon.text,
-        credits=f"{models}; {setting_credit(examples.name, len(examples), seed)}",
+        epsilon=walk.epsilon.text,
+        credits=walk.credits(subjects, examples, len(examples)),
     )
 
 

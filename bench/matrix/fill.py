@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
 from bench.matrix import schedule
-from bench.matrix.plan import CLEAN, Cell
+from bench.matrix.plan import WhyNot
 from bench.matrix.schedule import Budget
 from bench.matrix.tasks import Clean, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
-from bench.record.schema import CellRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,11 +18,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from bench.matrix.execute import InProcess, Workers
-    from bench.matrix.plan import Setting
+    from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
     from bench.record.outcomes import Found
-    from bench.record.schema import RunRecord, Sweep
+    from bench.record.schema import CellRecord, RunRecord, Sweep
     from bench.record.store import RunStore
     from bench.threat import Epsilon
 
@@ -83,32 +82,35 @@ class Filler:
         self._critical: dict[str, np.ndarray] = {}
         self._defense_keys: dict[str, str] = {}
 
-    def fill(self, cells: Sequence[Cell], sweep: Sweep = "each") -> list[CellRecord]:
+    def fill(self, planned: Sequence[Planned], sweep: Sweep = "each") -> list[CellRecord]:
         """Fill these cells and say what became of each.
 
         Args:
-            cells: planned.
+            planned: the cells.
             sweep: how to go over their epsilons.
 
         Raises:
             ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
             StoreError: a shard cannot be written or read.
         """
-        self._defense_keys |= {cell.target.name: cell.target.key for cell in cells}
-        records = [_record(cell, "skipped", cell.skipped) for cell in cells if cell.skipped]
-        runnable = [cell for cell in cells if not cell.skipped]
-        clean = self._clean_phase([cell for cell in runnable if cell.attack is None])
+        self._defense_keys |= {each.contender.name: each.contender.key for each in planned}
+        records = [each.record("skipped", each.why_not) for each in planned if each.why_not]
+        runnable = [each for each in planned if each.why_not is None]
+        clean = self._clean_phase([each for each in runnable if each.attack is None])
         records += clean
-        reasons = {r.defense: r.reason for r in clean}
-        for cell in [c for c in runnable if c.attack and c.target.name not in self._clean]:
-            runnable.remove(cell)
-            reason = f"no clean predictions: {reasons.get(cell.target.name, 'they failed')}"
-            records.append(_record(cell, "failed", reason))
-        attacking = [c for c in runnable if c.attack is not None]
-        everywhere = [c for c in attacking if c.scope != "remaining"]
+        reasons = {record.defense: record.reason for record in clean}
+        attacking = []
+        for each in [each for each in runnable if each.attack is not None]:
+            if each.cell.defense in self._clean:
+                attacking.append(each)
+            else:
+                why = reasons.get(each.cell.defense, "they failed")
+                no_clean = WhyNot("no-clean", f"no clean predictions: {why}")
+                records.append(each.record("failed", no_clean))
+        everywhere = [each for each in attacking if each.cell.scope != "remaining"]
         for group in schedule.rows(everywhere, self.headline, sweep):
             records += self._attack_phase(group, sweep)
-        remaining = [c for c in attacking if c.scope == "remaining"]
+        remaining = [each for each in attacking if each.cell.scope == "remaining"]
         for group in schedule.leftovers(remaining, sweep):
             records += self._attack_phase(group, sweep)
         return records
@@ -125,8 +127,8 @@ class Filler:
             for name in record.defenses
         }
 
-    def _clean_phase(self, cells: list[Cell]) -> list[CellRecord]:
-        records = self._phase(cells, {})
+    def _clean_phase(self, planned: list[Planned]) -> list[CellRecord]:
+        records = self._phase(planned)
         for record in records:
             if record.status != "ok":
                 continue
@@ -134,54 +136,48 @@ class Filler:
             (result,) = self.results[name]
             frame = result.frame
             self._clean[name] = Clean(
-                frame["clean_prediction"].tolist(),
-                frame["broken"].tolist(),
+                tuple(frame["clean_prediction"].tolist()),
+                tuple(frame["broken"].tolist()),
                 int(frame["draws"].max()),
-                frame["wrong_draws"].tolist(),
+                tuple(frame["wrong_draws"].tolist()),
             )
             self._critical[name] = critical_distances([result], self.setting.norm)
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
 
-    def _attack_phase(self, cells: list[Cell], sweep: Sweep) -> list[CellRecord]:
+    def _attack_phase(self, planned: list[Planned], sweep: Sweep) -> list[CellRecord]:
         """Cells that do not wait for one another, each with the examples that it attacks."""
-        ready, active = [], {}
-        for cell in cells:
-            name = cell.target.name
-            chosen = schedule.choose(
-                cell,
-                self._clean[name],
-                self.results[name],
-                self.setting,
-                sweep=sweep,
-                headline=self.headline,
-                stored=self._stored,
-            )
-            ready.append(chosen.cell)
-            active[chosen.cell.key] = chosen.examples
-        return self._phase(ready, active)
+        chooser = schedule.Chooser(self.setting, sweep, self.headline, self._stored)
+        return self._phase(
+            [
+                chooser.choose(
+                    each, self._clean[each.cell.defense], self.results[each.cell.defense]
+                )
+                for each in planned
+            ]
+        )
 
-    def _phase(self, cells: list[Cell], active: dict[str, list[int]]) -> list[CellRecord]:
-        tasks = tasks_for(cells, self.setting, clean=self._clean, active=active)
+    def _phase(self, planned: list[Planned]) -> list[CellRecord]:
+        tasks = tasks_for(planned, self.setting, clean=self._clean)
         self.observer.begin(self._missing(tasks))
-        errors: dict[str, str] = {}
+        errors: dict[str, WhyNot] = {}
         while admitted := self.budget.admit(tasks):
             taken = set(map(id, admitted))
             tasks = [task for task in tasks if id(task) not in taken]
             for result in self._results(admitted):
                 for key, _ in result.task.cells:
                     if result.error:
-                        errors.setdefault(key, result.error)
+                        errors.setdefault(key, WhyNot(result.cause, result.error))
         unfinished = {key for task in tasks for key, _ in task.cells}
         records = []
-        for cell in cells:
-            if cell.key in errors:
-                records.append(_record(cell, "failed", errors[cell.key]))
-            elif cell.key in unfinished:
-                records.append(_record(cell, "incomplete", self.budget.reason))
+        for each in planned:
+            if each.key in errors:
+                records.append(each.record("failed", errors[each.key]))
+            elif each.key in unfinished:
+                records.append(each.record("incomplete", self.budget.why))
             else:
-                records.append(_record(cell, "ok"))
-                self.results[cell.target.name].append(self._read(records[-1]))
+                records.append(each.record("ok"))
+                self.results[each.cell.defense].append(self._read(records[-1]))
         return records
 
     def _stored(self, key: str, attacked: Sequence[int]) -> bool:
@@ -199,13 +195,13 @@ class Filler:
         if self.budget.limit is not None:
             for task in tasks:
                 for key, _ in task.cells:
-                    if self.store.has(key, task.shard):
-                        self.budget.charge(self.store.get(key, task.shard).totals)
+                    if self.store.has(key, task.shard.number):
+                        self.budget.charge(self.store.get(key, task.shard.number).totals)
         for result in self.executor.run(self._missing(tasks), self.observer.busy):
             if result.fatal:
-                raise ModelError(f"{result.task.target}: {result.error}")
+                raise ModelError(f"{result.task.cell.defense}: {result.error}")
             self._keep(result)
-            self.observer.done(result, self._robust(result.task.target))
+            self.observer.done(result, self._robust(result.task.cell.defense))
             for outcomes in result.outcomes:
                 self.budget.charge(outcomes.totals)
             yield result
@@ -213,18 +209,19 @@ class Filler:
     def _keep(self, result: TaskResult) -> None:
         """Store a result: adversarial examples first, so that no outcome is without its proof."""
         task = result.task
+        name, number, start, stop = task.cell.defense, *task.shard
         if result.error:
-            text = f"{task.label}, examples {task.start} to {task.stop - 1}, seed {task.seed}\n"
+            text = f"{task.label}, examples {start} to {stop - 1}, seed {task.seed}\n"
             self.store.write_text(
-                f"errors/{task.cells[0][0]}-{task.shard:04d}.txt",
+                f"errors/{task.cells[0][0]}-{number:04d}.txt",
                 f"{text}{result.error}\n{result.detail}",
             )
             return
-        if task.attack != CLEAN:
-            self.store.smallest(self._defense_keys[task.target]).add(result.found)
+        if not task.is_clean:
+            self.store.smallest(self._defense_keys[name]).add(result.found)
         for (key, _), outcomes in zip(task.cells, result.outcomes, strict=True):
-            self.store.put(key, task.shard, outcomes)
-        self._learn(task.target, result.found)
+            self.store.put(key, number, outcomes)
+        self._learn(name, result.found)
 
     def _learn(self, name: str, found: Iterable[Found]) -> None:
         """Lower what is known of a defense's critical distances."""
@@ -241,19 +238,3 @@ class Filler:
 
     def _read(self, record: CellRecord) -> CellResult:
         return CellResult.read(self.store, record, self.setting.n)
-
-
-def _record(cell: Cell, status: str, reason: str = "") -> CellRecord:
-    return CellRecord.model_validate(
-        {
-            "defense": cell.target.name,
-            "attack": cell.attack_name,
-            "epsilon": cell.epsilon.text,
-            "key": cell.key,
-            "scope": cell.scope,
-            "source": cell.source,
-            "round": cell.round,
-            "status": status,
-            "reason": reason,
-        }
-    )

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from bench.api import Proposal
     from bench.matrix.judge import Judgement, Prediction
-    from bench.matrix.tasks import Task
+    from bench.matrix.tasks import Clean, Task
 
 
 def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFrame:
@@ -46,8 +46,9 @@ def attack_frame(
     """
     import numpy as np
 
-    wrong = np.isin(np.arange(task.start, task.stop), task.clean_errors)
-    columns = _columns(task, labels, np.array(task.clean_predictions), wrong)
+    assert task.clean is not None
+    wrong = np.array(task.clean.wrong)
+    columns = _columns(task, labels, np.array(task.clean.predictions), wrong)
     columns["prediction"] = np.where(wrong, columns["clean_prediction"], -1)
     rows = _rows(task)
     if judgement is not None:
@@ -80,10 +81,10 @@ def found_in(
     if judgement is None:
         return []
     distances = frame[f"distance_{task.norm.value.lower()}"]
-    origin = f"{task.attack} @ {task.cells[position][1]}"
+    origin = f"{task.cell.label} @ {task.cells[position][1]}"  # what people read
     judged = _array(judgement.judged)
     return [
-        Found(task.start + place, float(distances[place]), origin, judged[line])
+        Found(task.shard.start + place, float(distances[place]), origin, judged[line])
         for line, place in enumerate(_rows(task))
         if bool(judgement.broken[line])
     ]
@@ -91,7 +92,7 @@ def found_in(
 
 def _rows(task: Task) -> list[int]:
     """The places in the shard that are attacked."""
-    return [index - task.start for index in task.active]
+    return [index - task.shard.start for index in task.active]
 
 
 def _columns(
@@ -100,9 +101,10 @@ def _columns(
     """What is known before any attack."""
     import numpy as np
 
-    n = task.stop - task.start
+    _, start, stop = task.shard
+    n, clean = stop - start, task.clean
     return {
-        "index": np.arange(task.start, task.stop),
+        "index": np.arange(start, stop),
         "label": _array(labels),
         "clean_prediction": clean_predictions,
         "prediction": np.full(n, -1),
@@ -112,17 +114,17 @@ def _columns(
         **{f"distance_{norm.value.lower()}": np.where(wrong, 0.0, np.nan) for norm in Norm},
         "margin": np.full(n, np.nan),
         "fault": np.full(n, "", dtype=object),
-        "draws": np.full(n, max(task.clean_draws, 1)),
-        "wrong_draws": _clean_draws(task.clean_wrong_draws, wrong),
-        "choice_wrong_draws": _clean_draws(task.clean_wrong_draws, wrong),
+        "draws": np.full(n, clean.draws if clean else 1),
+        "wrong_draws": _clean_draws(clean, wrong),
+        "choice_wrong_draws": _clean_draws(clean, wrong),
     }
 
 
-def _clean_draws(counts: tuple[int, ...], wrong: np.ndarray) -> np.ndarray:
+def _clean_draws(clean: Clean | None, wrong: np.ndarray) -> np.ndarray:
     """The wrong draws of examples that are not attacked: those of the clean ones that are wrong."""
     import numpy as np
 
-    return np.where(wrong, np.array(counts), 0) if counts else wrong.astype(np.int64)
+    return np.where(wrong, np.array(clean.wrong_draws), 0) if clean else wrong.astype(np.int64)
 
 
 def _draw_columns(prediction: Prediction) -> dict[str, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The plan of a run: its cells, and a reason beside each that cannot run.
+"""The plan of a run: its cells, and why not beside each that cannot run.
 
 A cell's key is a digest of all that could change an outcome, so that a stored shard is reused
 exactly when it would come out the same.
@@ -9,23 +9,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.matrix.judge import JUDGING_VERSION
 from bench.record.files import digest_of
-from bench.record.schema import version_of
+from bench.record.schema import CLEAN, Cell, CellRecord, version_of
+from bench.registry.grammar import Written
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from bench.api import Attack
-    from bench.models.contenders import Target
-    from bench.record.schema import Scope, Source
+    from bench.models.contenders import Contender
+    from bench.record.schema import Cause, Status
     from bench.threat import Norm
 
-#: The name under which the predictions on unperturbed inputs are stored, at epsilon 0.
-CLEAN = "clean"
+#: That of the clean predictions.
 ZERO = Epsilon("0", Fraction(0))
 
 
@@ -71,138 +71,143 @@ class Setting:
         return {"version": JUDGING_VERSION, "precision": "fp32", "device": self.device_type}
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One defense × one attack × one threat model."""
+class WhyNot(NamedTuple):
+    """Why there is no figure: for code, and for people."""
 
-    target: Target
+    cause: Cause
+    reason: str
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A cell with all that it takes to fill it."""
+
+    cell: Cell
+    contender: Contender
     attack: Attack | None
     """None for the clean predictions."""
-    epsilon: Epsilon
     key: str = ""
-    scope: Scope = "all"
-    source: Source = "attacked"
-    """`inferred`: examples are left out whose outcome follows from another epsilon."""
-    chosen: tuple[int, ...] = ()
-    """The examples that it attacks, but for clean errors; where empty, what its scope says."""
-    skipped: str = ""
-    """Why it cannot run."""
-    round: int = 0
-    """Of the escalation that asked for it."""
-    repeat: int = 0
-    """Another number is another seed: whether a finding recurs."""
+    """Empty where it cannot run, or follows from what others leave."""
+    chosen: tuple[int, ...] | None = None
+    """The examples to attack, clean errors among them or not; None for what the scope says."""
+    inferred: bool = False
+    """Whether examples are left out whose outcome follows from another epsilon."""
+    why_not: WhyNot | None = None
+    """None where it can run."""
 
     @property
-    def attack_name(self) -> str:
-        """The attack's canonical name, with `#1` for its first repetition; or `clean`."""
-        if self.attack is None:
-            return CLEAN
-        return f"{self.attack.name}#{self.repeat}" if self.repeat else self.attack.name
+    def epsilon(self) -> Epsilon:
+        """The radius; `ZERO` of the clean predictions."""
+        return ZERO if self.attack is None else Epsilon.parse(self.cell.epsilon)
+
+    def keyed(self, setting: Setting, attacked: Sequence[int] | None = None) -> Planned:
+        """With its key: all right examples are attacked, or just these."""
+        return replace(self, key=self._digest(setting, attacked))
+
+    def record(self, status: Status, why: WhyNot | None = None) -> CellRecord:
+        """What became of it."""
+        return CellRecord(
+            **self.cell.model_dump(),
+            key=self.key,
+            inferred=self.inferred,
+            status=status,
+            cause=why.cause if why else "",
+            reason=why.reason if why else "",
+        )
+
+    def _digest(self, setting: Setting, attacked: Sequence[int] | None) -> str:
+        """Of all that could change its outcomes."""
+        attack, contender = self.attack, self.contender
+        content: dict[str, Any] = {
+            "defense": {"name": contender.name, **contender.identity},
+            "norm": setting.norm.value,
+            "epsilon": str(self.epsilon.exact),
+            "data": setting.data_digest,
+            "seed": setting.seed,
+            "shard_size": setting.shard_size,
+            "judging": setting.judging,
+            "versions": {"torch": version_of("torch")},
+        }
+        if attack is not None:
+            content["attack"] = {
+                "name": attack.name,
+                "parameters": attack.parameters,
+                "version": attack.version,
+            }
+            content["versions"] |= {library: version_of(library) for library in attack.libraries}
+            if attack.needs == "source":
+                content["source"] = contender.starts[start_of(attack)]
+        if attacked is not None:
+            content["remaining"] = list(attacked)
+        if self.cell.repeat:
+            content["repeat"] = self.cell.repeat
+        return digest_of(content)[:32]
 
 
-def plan_cells(
-    targets: Sequence[Target], attacks: Sequence[Attack], setting: Setting
-) -> list[Cell]:
-    """All cells of a run, the clean predictions first; some get their key later."""
-    cells = [Cell(target, None, ZERO, cell_key(target, None, ZERO, setting)) for target in targets]
-    for target in targets:
+def plan(
+    contenders: Sequence[Contender], attacks: Sequence[Attack], setting: Setting
+) -> list[Planned]:
+    """All cells that a user asked for, the clean predictions first; some get their key later."""
+    planned = [
+        Planned(Cell(defense=c.name, attack=CLEAN, epsilon=ZERO.text), c, None).keyed(setting)
+        for c in contenders
+    ]
+    for contender in contenders:
         for attack in attacks:
-            cells += [_plan_first(target, attack, epsilon, setting) for epsilon in setting.epsilons]
-    return cells
-
-
-def _plan_first(target: Target, attack: Attack, epsilon: Epsilon, setting: Setting) -> Cell:
-    """A cell as the user asked for it: of a file that holds only some examples, it is no row."""
-    covered = setting.candidates.get(attack.name, range(setting.n))
-    if len(covered) < setting.n:
-        return plan_cell(target, attack, epsilon, setting, scope="remaining", chosen=covered)
-    return plan_cell(target, attack, epsilon, setting)
+            covered = setting.candidates.get(attack.name, range(setting.n))
+            # Of a file that holds only some examples there is no row.
+            some = tuple(covered) if len(covered) < setting.n else None
+            for epsilon in setting.epsilons:
+                cell = Cell(
+                    attack=attack.name,
+                    epsilon=epsilon.text,
+                    scope=attack.scope if some is None else "remaining",
+                )
+                planned.append(plan_cell(cell, contender, attack, setting, some))
+    return planned
 
 
 def plan_cell(
-    target: Target,
+    cell: Cell,
+    contender: Contender,
     attack: Attack,
-    epsilon: Epsilon,
     setting: Setting,
-    *,
-    scope: Scope | None = None,
-    round: int = 0,  # noqa: A002 - the word for it
-    repeat: int = 0,
-    chosen: Sequence[int] = (),
-) -> Cell:
-    """One cell; with its key, but for scope `remaining`, whose key follows from what is left."""
-    cell = Cell(
-        target,
-        attack,
-        epsilon,
-        scope=scope or attack.scope,
-        skipped=why_not(target, attack, setting) or "",
-        round=round,
-        repeat=repeat,
-        chosen=tuple(chosen),
-    )
-    if cell.skipped or cell.scope == "remaining":
-        return cell
-    return keyed(cell, setting, chosen or None)
+    chosen: tuple[int, ...] | None = None,
+) -> Planned:
+    """One cell of a contender; with its key, but for scope `remaining`, where what is left decides.
+
+    Args:
+        cell: of any defense, or of none yet.
+        contender: whom it is for.
+        attack: of the cell's name.
+        setting: the run's.
+        chosen: the examples to attack; None for what the scope says.
+    """
+    own = cell.model_copy(update={"defense": contender.name})
+    why = why_not(contender, attack, setting)
+    planned = Planned(own, contender, attack, chosen=chosen, why_not=why)
+    if why or cell.scope == "remaining":
+        return planned
+    return planned.keyed(setting, chosen)
 
 
-def keyed(cell: Cell, setting: Setting, remaining: Iterable[int] | None = None) -> Cell:
-    """The cell with its key: all right examples are attacked, or those `remaining`."""
-    key = cell_key(
-        cell.target, cell.attack, cell.epsilon, setting, remaining=remaining, repeat=cell.repeat
-    )
-    return replace(cell, key=key)
-
-
-def why_not(target: Target, attack: Attack, setting: Setting) -> str | None:
+def why_not(contender: Contender, attack: Attack, setting: Setting) -> WhyNot | None:
     """Why an attack cannot run on a defense here, or None."""
-    if attack.needs == "surrogates" and not target.surrogates:
-        return "the defense declares no surrogates"
+    if attack.needs == "surrogates" and contender.load_surrogates is None:
+        return WhyNot("inapplicable", "the defense declares no surrogates")
+    if attack.needs == "source" and start_of(attack) not in contender.starts:
+        name = start_of(attack)
+        nothing = "the defense has nothing to transfer from"
+        if name == Written.parse(contender.name).name:
+            return WhyNot("inapplicable", f"{nothing}: it is the source itself")
+        return WhyNot("inapplicable", f"{nothing}: no weights of its {name}")
     if attack.needs == "candidates" and attack.name not in setting.candidates:
-        return "its file is not here: python -m bench import-adversarial adds one"
-    if attack.needs == "source" and source_of(attack) not in target.sources:
-        name = source_of(attack)
-        if name == target.name.partition("[")[0]:
-            return "the defense has nothing to transfer from: it is the source itself"
-        return f"the defense has nothing to transfer from: no weights of its {name}"
-    return attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
+        why: str | None = "its file is not here: python -m bench import-adversarial adds one"
+    else:
+        why = attack.why_not(norm=setting.norm, shape=setting.shape, classes=setting.classes)
+    return WhyNot("not-here", why) if why else None
 
 
-def source_of(attack: Attack) -> str:
+def start_of(attack: Attack) -> str:
     """What a transfer attack starts from, as its parameter says it."""
     return str(attack.parameters.get("source", "twin"))
-
-
-def cell_key(
-    target: Target,
-    attack: Attack | None,
-    epsilon: Epsilon,
-    setting: Setting,
-    remaining: Iterable[int] | None = None,
-    repeat: int = 0,
-) -> str:
-    """Digest of all that could change the outcomes of a cell."""
-    content: dict[str, Any] = {
-        "defense": {"name": target.name, **target.identity},
-        "norm": setting.norm.value,
-        "epsilon": str(epsilon.exact),
-        "data": setting.data_digest,
-        "seed": setting.seed,
-        "shard_size": setting.shard_size,
-        "judging": setting.judging,
-        "versions": {"torch": version_of("torch")},
-    }
-    if attack is not None:
-        content["attack"] = {
-            "name": attack.name,
-            "parameters": attack.parameters,
-            "version": attack.version,
-        }
-        content["versions"] |= {library: version_of(library) for library in attack.libraries}
-        if attack.needs == "source":
-            content["source"] = target.sources[source_of(attack)]
-    if remaining is not None:
-        content["remaining"] = list(remaining)
-    if repeat:
-        content["repeat"] = repeat
-    return digest_of(content)[:32]

@@ -17,10 +17,10 @@ A `Budget` stops at a number of passes, at the same place whatever the workers a
 
 from __future__ import annotations
 
-import dataclasses
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from bench.matrix.plan import Cell, keyed
+from bench.matrix.plan import WhyNot
 from bench.record.results import broken_within, critical_distances
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from bench.matrix.plan import Setting
+    from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Clean, Task
     from bench.record.outcomes import Totals
     from bench.record.results import CellResult
@@ -36,84 +36,81 @@ if TYPE_CHECKING:
     from bench.threat import Epsilon
 
 
-class Chosen(NamedTuple):
-    """A cell with its key, and the examples that it attacks."""
-
-    cell: Cell
-    examples: list[int]
-
-
-def rows(cells: Sequence[Cell], headline: Epsilon, sweep: Sweep) -> list[list[Cell]]:
+def rows(planned: Sequence[Planned], headline: Epsilon, sweep: Sweep) -> list[list[Planned]]:
     """Cells that attack all examples, in groups that wait for one another."""
-    later = [cell for cell in cells if _skips(cell, sweep, headline)]
-    first = [cell for cell in cells if not _skips(cell, sweep, headline)]
-    upwards = sorted({cell.epsilon for cell in later}, key=float)
-    groups = [first, *([c for c in later if c.epsilon == epsilon] for epsilon in upwards)]
+    later = [each for each in planned if _skips(each, sweep, headline)]
+    first = [each for each in planned if not _skips(each, sweep, headline)]
+    upwards = sorted({each.epsilon for each in later}, key=float)
+    groups = [first, *([p for p in later if p.epsilon == epsilon] for epsilon in upwards)]
     return [group for group in groups if group]
 
 
-def leftovers(cells: Sequence[Cell], sweep: Sweep) -> list[list[Cell]]:
+def leftovers(planned: Sequence[Planned], sweep: Sweep) -> list[list[Planned]]:
     """Cells of scope `remaining`, in groups that wait for one another."""
     if sweep == "each":
-        return [list(cells)] if cells else []
-    downwards = sorted({cell.epsilon for cell in cells}, key=float, reverse=True)
-    return [[c for c in cells if c.epsilon == epsilon] for epsilon in downwards]
+        return [list(planned)] if planned else []
+    downwards = sorted({each.epsilon for each in planned}, key=float, reverse=True)
+    return [[p for p in planned if p.epsilon == epsilon] for epsilon in downwards]
 
 
-def choose(
-    cell: Cell,
-    clean: Clean,
-    known: list[CellResult],
-    setting: Setting,
-    *,
-    sweep: Sweep,
-    headline: Epsilon,
-    stored: Callable[[str, Sequence[int]], bool],
-) -> Chosen:
-    """The examples that a cell attacks, clean errors always left out.
+@dataclass(frozen=True)
+class Chooser:
+    """Chooses the examples that cells attack, clean errors always left out."""
 
-    Args:
-        cell: the next one.
-        clean: the defense's predictions on unperturbed examples.
-        known: what is finished of the defense, the clean predictions included.
-        setting: the run's.
-        sweep: how epsilons are gone over. A randomised defense is broken by degrees: it is
-            attacked at each epsilon.
-        headline: the epsilon that evidence is gathered at: its rows leave nothing out.
-        stored: whether every shard of a cell key is, if the cell attacks the given examples: a row
-            that was attacked whole stays whole.
-    """
-    if cell.chosen:
-        left = [i for i in cell.chosen if not clean.wrong[i]]
-        return Chosen(keyed(cell, setting, left), left)
-    if clean.draws > 1:
-        sweep = "each"
-    mine = [r for r in known if r.cell.attack == cell.attack_name and r.cell.scope == cell.scope]
-    if cell.scope == "remaining":
-        broken = broken_within(critical_distances(known, setting.norm), cell.epsilon)
-        above = _survivors(mine if sweep == "bracket" else [], cell.epsilon, setting.n)
-        left = [i for i in clean.right if not broken[i] and not above[i]]
-        inferred = any(above[i] and not broken[i] for i in clean.right)
-        return Chosen(_sourced(keyed(cell, setting, left), inferred), left)
-    if mine and _skips(cell, sweep, headline) and not stored(cell.key, clean.right):
-        broken = broken_within(critical_distances(mine, setting.norm), cell.epsilon)
-        left = [i for i in clean.right if not broken[i]]
-        if len(left) < len(clean.right):
-            return Chosen(_sourced(keyed(cell, setting, left), inferred=True), left)
-    return Chosen(cell, clean.right)
+    setting: Setting
+    sweep: Sweep
+    """How epsilons are gone over. A randomised defense is broken by degrees: it is attacked at each
+    epsilon."""
+    headline: Epsilon
+    """The epsilon that evidence is gathered at: its rows leave nothing out."""
+    stored: Callable[[str, Sequence[int]], bool]
+    """Whether every shard of a cell key is, if the cell attacks the given examples: a row that was
+    attacked whole stays whole."""
+
+    def choose(self, planned: Planned, clean: Clean, known: list[CellResult]) -> Planned:
+        """The cell with its key and the examples that it attacks.
+
+        Args:
+            planned: the next one.
+            clean: the defense's predictions on unperturbed examples.
+            known: what is finished of the defense, the clean predictions included.
+        """
+        cell, epsilon, norm = planned.cell, planned.epsilon, self.setting.norm
+        if planned.chosen is not None:
+            return self._keyed(planned, [i for i in planned.chosen if not clean.wrong[i]])
+        sweep = self.sweep if clean.draws == 1 else "each"
+        mine = [r for r in known if (r.cell.attack, r.cell.repeat) == (cell.attack, cell.repeat)]
+        mine = [r for r in mine if r.cell.scope == cell.scope]
+        if cell.scope == "remaining":
+            broken = broken_within(critical_distances(known, norm), epsilon)
+            above = _survivors(mine if sweep == "bracket" else [], epsilon, self.setting.n)
+            left = [i for i in clean.right if not broken[i] and not above[i]]
+            inferred = any(above[i] and not broken[i] for i in clean.right)
+            return self._keyed(planned, left, inferred=inferred)
+        skips = mine and _skips(planned, sweep, self.headline)
+        if skips and not self.stored(planned.key, clean.right):
+            broken = broken_within(critical_distances(mine, norm), epsilon)
+            left = [i for i in clean.right if not broken[i]]
+            if len(left) < len(clean.right):
+                return self._keyed(planned, left, inferred=True)
+        return replace(planned, chosen=tuple(clean.right))
+
+    def _keyed(self, planned: Planned, left: list[int], *, inferred: bool = False) -> Planned:
+        keyed = planned.keyed(self.setting, left)
+        return replace(keyed, chosen=tuple(left), inferred=inferred)
 
 
-def _skips(cell: Cell, sweep: Sweep, headline: Epsilon) -> bool:
+def _skips(planned: Planned, sweep: Sweep, headline: Epsilon) -> bool:
     """Whether a row may leave out what its attack broke at another epsilon.
 
     A minimum-norm attack serves all epsilons at once.
     """
     return (
         sweep == "bracket"
-        and cell.attack is not None
-        and cell.attack.kind == "fixed"
-        and cell.scope == "all"
-        and cell.epsilon != headline
+        and planned.attack is not None
+        and planned.attack.kind == "fixed"
+        and planned.cell.scope == "all"
+        and planned.epsilon != headline
     )
 
 
@@ -126,10 +123,6 @@ def _survivors(mine: Sequence[CellResult], epsilon: Epsilon, n: int) -> np.ndarr
         if float(result.epsilon) > float(epsilon):
             survived |= result.survived
     return survived
-
-
-def _sourced(cell: Cell, inferred: bool) -> Cell:
-    return dataclasses.replace(cell, source="inferred" if inferred else "attacked")
 
 
 class Budget:
@@ -163,9 +156,10 @@ class Budget:
         self.spent += totals.forwards + totals.backwards
 
     @property
-    def reason(self) -> str:
+    def why(self) -> WhyNot:
         """Why a cell is incomplete."""
-        return (
+        return WhyNot(
+            "budget",
             f"it could need more than is left of --budget {self.limit} ({self.spent:,} spent); the "
-            "same command with a larger one continues"
+            "same command with a larger one continues",
         )

@@ -12,26 +12,31 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from bench import registry
-from bench.api import Problem, Proposal
-from bench.errors import AttackError, WinnowError
+from bench.api import Flag, Problem, Proposal
+from bench.errors import (
+    AttackError,
+    MemoryEndedError,
+    NonFiniteLogitsError,
+    WinnowError,
+    is_out_of_memory,
+)
 from bench.matrix.frames import attack_frame, clean_frame, found_in
-from bench.matrix.plan import CLEAN
-from bench.models.counted import one_thread
+from bench.matrix.plan import start_of
 from bench.record.outcomes import Outcomes, Totals
 from bench.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
     from torch import Tensor, nn
 
     from bench.api import Candidates, Examples
     from bench.matrix.judge import Judgement
     from bench.matrix.tasks import Task
-    from bench.models.contenders import Loader
+    from bench.models.contenders import Contender
     from bench.models.counted import CountedModel
     from bench.record.outcomes import Found
+    from bench.record.schema import Cause
 
 #: Sets the judge's random numbers apart from the attack's.
 JUDGE = 0x5EED5EED
@@ -48,6 +53,8 @@ class TaskResult:
     """Adversarial examples, by the run's norm."""
     error: str = ""
     """Why it failed, in one line."""
+    cause: Cause = ""
+    """Why it failed, for code."""
     detail: str = ""
     """The traceback of an error that nobody expected."""
     fatal: bool = False
@@ -59,8 +66,8 @@ class Bench:
     """What a worker needs to do any task of a run."""
 
     examples: Examples
-    loaders: dict[str, Loader]
-    surrogate_loaders: dict[str, Callable[[], dict[str, nn.Module]]]
+    contenders: Mapping[str, Contender]
+    """By name, those included that transfer attacks start from."""
     device: str
     batch_size: int | None
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
@@ -70,74 +77,76 @@ class Bench:
 
     def model(self, name: str) -> CountedModel:
         """A defense's model, built on first use."""
-        from bench.models.counted import CountedModel
-
         if name not in self._models:
-            self._models[name] = CountedModel(
-                self.loaders[name](), self.examples.classes, self.batch_size, self.device
-            )
+            self._models[name] = self._counted(self.contenders[name].load())
         return self._models[name]
 
     def surrogates(self, name: str) -> dict[str, CountedModel]:
         """The surrogates of a defense, built on first use; their passes are counted as its own."""
+        if name not in self._surrogates:
+            load = self.contenders[name].load_surrogates
+            modules = load() if load else {}
+            self._surrogates[name] = {key: self._counted(each) for key, each in modules.items()}
+        return self._surrogates[name]
+
+    def _counted(self, module: nn.Module) -> CountedModel:
         from bench.models.counted import CountedModel
 
-        if name not in self._surrogates:
-            self._surrogates[name] = {
-                key: CountedModel(module, self.examples.classes, self.batch_size, self.device)
-                for key, module in self.surrogate_loaders[name]().items()
-            }
-        return self._surrogates[name]
+        return CountedModel(module, self.examples.classes, self.batch_size, self.device)
 
     def run(self, task: Task) -> TaskResult:
         """Do a task. Whatever a plugin raises becomes part of the result."""
+        from bench.models.counted import one_thread
+
         try:
             with one_thread(self.device):
                 return self._run(task)
-        except WinnowError as error:
-            return TaskResult(task, error=_one_line(error), fatal=task.attack == CLEAN)
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything: law 6
-            return TaskResult(task, error=_one_line(error), detail=traceback.format_exc())
+            expected = isinstance(error, WinnowError)
+            return TaskResult(
+                task,
+                error=_one_line(error),
+                cause=_cause_of(error),
+                detail="" if expected else traceback.format_exc(),
+                fatal=expected and task.is_clean,
+            )
 
     def _run(self, task: Task) -> TaskResult:
         from bench.models.counted import full_precision, isolated_generators
 
+        name = task.cell.defense
         while True:
-            model = self.model(task.target)
+            model = self.model(name)
             weights = _versions(model)
             try:
                 # Attacks as well: rounding to 10 bits hides what finite differences and gradients
                 # of a rough model tell, and a weaker attack is a higher figure.
                 with isolated_generators(task.seed), full_precision():
-                    result = (
-                        self._clean(task, model)
-                        if task.attack == CLEAN
-                        else self._attack(task, model)
-                    )
+                    result = (self._clean if task.is_clean else self._attack)(task, model)
             except Exception as error:
-                self._restore_after(task, model, weights)
-                if not _is_out_of_memory(error):
+                self._restore_after(name, model, weights)
+                if not is_out_of_memory(error):
                     raise
-                for surrogate in self._surrogates.get(task.target, {}).values():
+                for surrogate in self._surrogates.get(name, {}).values():
                     surrogate.halve()
                 if not model.halve():
-                    raise AttackError("out of memory, one example at a time") from error
+                    raise MemoryEndedError("out of memory, one example at a time") from error
                 continue  # the same shard from the same seed, in smaller forward passes
-            if self._restore_after(task, model, weights):
+            if self._restore_after(name, model, weights):
                 raise AttackError("the attack changed the model's weights")
             return result
 
-    def _restore_after(self, task: Task, model: CountedModel, before: list[int]) -> bool:
+    def _restore_after(self, name: str, model: CountedModel, before: list[int]) -> bool:
         """Drop a model that an attack tampered with; the next task loads it afresh."""
         changed = _versions(model) != before or model.training
         if changed:
-            del self._models[task.target]
+            del self._models[name]
         return changed
 
     def _clean(self, task: Task, model: CountedModel) -> TaskResult:
         from bench.matrix.judge import DRAWS, is_randomised, predict
 
-        inputs, labels = self._examples(range(task.start, task.stop))
+        inputs, labels = self._examples(range(task.shard.start, task.shard.stop))
         model.reset_counts()
         started = time.perf_counter()
         draws = DRAWS if is_randomised(model, inputs) else 1
@@ -146,11 +155,12 @@ class Bench:
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
-        attack = registry.attacks.create(task.attack.partition("#")[0])
-        held = self.candidates.get(task.attack)
-        surrogates = self.surrogates(task.target) if task.surrogates else {}
-        source = self.model(task.source) if task.source else None
-        helpers = [*surrogates.values(), *([source] if source else [])]
+        name = task.cell.defense
+        attack = registry.attacks.create(task.cell.attack)
+        surrogates = self.surrogates(name) if attack.needs == "surrogates" else {}
+        starts = self.contenders[name].starts
+        start = self.model(starts[start_of(attack)][0]) if attack.needs == "source" else None
+        helpers = [*surrogates.values(), *([start] if start else [])]
         for helper in helpers:
             helper.reset_counts()
         inputs, labels = self._examples(task.active)
@@ -167,9 +177,9 @@ class Bench:
                 classes=self.examples.classes,
                 seed=task.seed,
                 surrogates=dict(surrogates),
-                source=source,
-                randomised=task.clean_draws > 1,
-                candidates=self._on_device(held.of(task.active)) if held else None,
+                source=start,
+                randomised=_draws(task) > 1,
+                candidates=self._held(task),
             )
             proposal = attack.run(problem)
             if not isinstance(proposal, Proposal):
@@ -180,12 +190,12 @@ class Bench:
         for helper in helpers:
             model.charge(helper)
         spent = model.forwards
+        flags = tuple(map(Flag.of, proposal.flags)) if proposal else ()
         for position, (_, epsilon) in enumerate(task.cells):
             threat = ThreatModel(task.norm, epsilon)
             judgement = self._judge(task, model, inputs, labels, proposal, threat)
-            shard = self.examples.labels[task.start : task.stop]
+            shard = self.examples.labels[task.shard.start : task.shard.stop]
             frame = attack_frame(task, shard, inputs, judgement, proposal)
-            flags = proposal.flags if proposal else ()
             result.outcomes.append(Outcomes(frame, flags=flags))
             result.found += found_in(task, judgement, frame, position)
         # A computation that serves several epsilons is charged to the first.
@@ -209,12 +219,14 @@ class Bench:
         # Draws that no attack has seen: whatever it did with the generators is undone here, and
         # whatever it did with the precision.
         with full_precision(), isolated_generators(task.seed ^ JUDGE):
-            return judge(model, inputs, labels, proposal.candidates, threat, draws=task.clean_draws)
+            return judge(model, inputs, labels, proposal.candidates, threat, draws=_draws(task))
 
-    def _on_device(self, array: np.ndarray) -> Tensor:
+    def _held(self, task: Task) -> Tensor | None:
+        """What a file holds for the examples of a task."""
         import torch
 
-        return torch.from_numpy(array).to(self.device)
+        held = self.candidates.get(task.cell.attack)
+        return torch.from_numpy(held.of(task.active)).to(self.device) if held else None
 
     def _examples(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs and labels, on the device."""
@@ -236,12 +248,16 @@ def _versions(model: nn.Module) -> list[int]:
     return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    import torch
+def _draws(task: Task) -> int:
+    """How often the judge asks."""
+    return task.clean.draws if task.clean else 1
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
+
+def _cause_of(error: BaseException) -> Cause:
+    """Why a cell has no figure whose task raised this."""
+    if isinstance(error, NonFiniteLogitsError):
+        return "not-finite"
+    return "out-of-memory" if isinstance(error, MemoryEndedError) else "raised"
 
 
 def _one_line(error: BaseException) -> str:

@@ -242,14 +242,14 @@ def missing_checkpoint_error(
 
 
 def weights_for(
-    defense: Defense, network: str, source: str, examples: Examples, path: Path | None
+    defense: Defense, network: str, dataset: str, examples: Examples, path: Path | None
 ) -> Weights:
     """The file that the user named, or what the defense brings, or a checkpoint of Winnow's.
 
     Args:
         defense: the plugin.
         network: its architecture.
-        source: the data set as written; its training data identify checkpoints.
+        dataset: the data set as written; its training data identify checkpoints.
         examples: what is evaluated.
         path: `--checkpoint`.
 
@@ -261,11 +261,11 @@ def weights_for(
         own = defense.weights(network=network, shape=examples.shape, classes=examples.classes)
         if own is not None:
             return own
-        path = _checkpoint_of(defense, network, source)
+        path = _checkpoint_of(defense, network, dataset)
     return Weights(path.name, (path,))
 
 
-def _checkpoint_of(defense: Defense, network: str, source: str) -> Path:
+def _checkpoint_of(defense: Defense, network: str, dataset: str) -> Path:
     """The checkpoint of a defense: its own, or that of the defense whose weights it takes.
 
     Warns where what is evaluated is not what was trained.
@@ -274,14 +274,14 @@ def _checkpoint_of(defense: Defense, network: str, source: str) -> Path:
         CheckpointError: there is neither.
     """
     command = f"python -m bench train --defense {shlex.quote(defense.name)}"
-    digest = open_dataset(source).digest("train")
+    digest = open_dataset(dataset).digest("train")
     path = checkpoints.find_checkpoint(defense.name, network, digest)
     if path is not None:
         record = checkpoints.read_record(path)
         if record is not None and record.version not in (None, defense.version):
             warnings.warn(
                 f"{defense.name} has changed since its weights were trained ({path.name}); "
-                f"to train them again: {command} --dataset {shlex.quote(source)} --fresh",
+                f"to train them again: {command} --dataset {shlex.quote(dataset)} --fresh",
                 PluginWarning,
                 stacklevel=2,
             )
@@ -290,10 +290,10 @@ def _checkpoint_of(defense: Defense, network: str, source: str) -> Path:
         other = registry.defenses.create(defense.weights_of).name
         path = checkpoints.find_checkpoint(other, network, digest)
     if path is None:
-        raise checkpoints.missing_checkpoint_error(defense.name, network, source)
+        raise checkpoints.missing_checkpoint_error(defense.name, network, dataset)
     warnings.warn(
         f"{defense.name} has no weights of its own and is evaluated with those of {other} "
-        f"({path.name}); to train it: {command} --dataset {shlex.quote(source)}",
+        f"({path.name}); to train it: {command} --dataset {shlex.quote(dataset)}",
         PluginWarning,
         stacklevel=2,
     )

@@ -1,12 +1,11 @@
-"""From the names of defenses to models: networks, weights, digests."""
+"""A defense with its weights, its twin and its starts, ready to be asked."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.data import open_dataset
@@ -14,6 +13,7 @@ from bench.errors import CheckpointError, ModelError, UsageError
 from bench.models import checkpoints
 from bench.models.checkpoints import weights_for
 from bench.record.files import digest_of
+from bench.record.schema import DefenseRecord
 from bench.registry.grammar import Written, parameters_of
 from bench.threat import Norm
 
@@ -24,215 +24,190 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.api import Defense, Examples
-    from bench.record.schema import DefenseRecord
+
+#: Makes the module of a defense, weights loaded.
+Loader = Callable[[], "nn.Module"]
+#: Makes the surrogates that a defense declares, weights loaded.
+SurrogateLoader = Callable[[], "dict[str, nn.Module]"]
+Role = Literal["asked", "control", "start"]
 
 
 @dataclass(frozen=True)
-class Target:
-    """A defense with its weights, as far as a plan has to know it."""
+class Contender:
+    """A defense with its weights, its twin and its starts, ready to be asked."""
 
     name: str
     """Canonical."""
     identity: dict[str, Any]
     """Network, weights digest, plugin version: what its outcomes depend on."""
-    surrogates: bool = False
-    """Whether the defense declares surrogates."""
-    sources: dict[str, tuple[str, str]] = field(default_factory=dict)
+    record: DefenseRecord
+    load: Loader
+    load_surrogates: SurrogateLoader | None = None
+    """None where the defense declares none."""
+    role: Role = "asked"
+    """`control`: here as somebody's twin, without being asked for. `start`: transfer attacks start
+    from it, and nothing attacks it."""
+    starts: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     """The models a transfer attack may start from: what its parameter `source` says, to the name
     of a defense and the digest of its weights. `twin` is among them where the twin has weights."""
 
     @property
     def key(self) -> str:
         """A file name for it."""
-        return digest_of({"name": self.name, **self.identity})[:16]
+        return self.record.key
 
 
-#: Makes the module of a defense, weights loaded; called once in each worker.
-Loader = Callable[[], "nn.Module"]
+def key_of(name: str, identity: Mapping[str, Any]) -> str:
+    """The file name of a defense with these weights."""
+    return digest_of({"name": name, **identity})[:16]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A defense ready to be evaluated."""
+class Lineup:
+    """Finds networks and weights of the defenses that are to be evaluated on some examples."""
 
-    target: Target
-    loader: Loader
-    record: DefenseRecord
-    surrogates: Callable[[], dict[str, nn.Module]] | None = None
-    """Makes the surrogates that the defense declares, weights loaded."""
-    control: bool = False
-    """Here as somebody's twin, without being asked for."""
+    dataset: str
+    """As written; its training data identify committed weights."""
+    examples: Examples
+    """What is evaluated."""
+    given: Mapping[str, Path] = field(default_factory=dict)
+    """`--checkpoint`, by name as written."""
+    norm: Norm = Norm.LINF
+    """Of the threat model, which a name may leave to the run."""
 
+    def asked(self, names: Sequence[str]) -> list[Contender]:
+        """These defenses, each once.
 
-def resolve(
-    names: Sequence[str],
-    source: str,
-    examples: Examples,
-    given: Mapping[str, Path],
-    norm: Norm = Norm.LINF,
-) -> list[Contender]:
-    """Find network and weights of each defense.
+        Raises:
+            UsageError: an unknown name, a defense that is not made for these examples, or a
+                `--checkpoint` for one that is not evaluated.
+            CheckpointError: no weights, or weights of another architecture.
+        """
+        wanted = {self._settled(name): None for name in names}
+        paths = {self._settled(name): path for name, path in self.given.items()}
+        unused = sorted(paths.keys() - wanted.keys())
+        if unused:
+            raise UsageError(
+                f"--checkpoint names {', '.join(unused)}, which is not among the defenses of this "
+                f"run ({', '.join(wanted)})"
+            )
+        return [self._contender(name, paths.get(name)) for name in wanted]
 
-    Args:
-        names: as written; each is made canonical.
-        source: the data set as written; its training data identify committed weights.
-        examples: what is evaluated.
-        given: `--checkpoint`, by name as written.
-        norm: of the threat model, which a name may leave to the run.
+    def with_controls(
+        self, contenders: Sequence[Contender], starts: Iterable[str] = (), *, twins: bool = True
+    ) -> list[Contender]:
+        """Add the twins, and what else transfer attacks start from, where there are weights.
 
-    Raises:
-        UsageError: an unknown name, a defense that is not made for these examples, or a
-            `--checkpoint` for one that is not evaluated.
-        CheckpointError: no weights, or weights of another architecture.
-    """
-    run = functools.partial(_settled, source=source, examples=examples, norm=norm)
-    wanted = {run(name): None for name in names}
-    paths = {run(name): path for name, path in given.items()}
-    unused = sorted(paths.keys() - wanted.keys())
-    if unused:
-        raise UsageError(
-            f"--checkpoint names {', '.join(unused)}, which is not among the defenses of this run "
-            f"({', '.join(wanted)})"
+        Args:
+            contenders: the defenses that were asked for.
+            starts: defenses that transfer attacks name; see `start_name`.
+            twins: whether twins are evaluated.
+
+        Returns:
+            The defenses that were asked for, the controls, and then the further starts.
+
+        Raises:
+            CheckpointError: a `--checkpoint` of a twin or a start cannot be used.
+            UnknownNameError: a twin or a start is no defense.
+        """
+        wanted = list(starts)
+        known = {contender.name: contender for contender in contenders}
+        for twin in [c.record.twin for c in contenders if c.record.twin and twins]:
+            if twin not in known and (control := self._further(twin, "control")):
+                known[twin] = control
+        fighting = list(known)
+        names = [start_name(start, name) for name in fighting for start in wanted]
+        for name in dict.fromkeys(names):
+            if name not in known and (further := self._further(name, "start")):
+                known[name] = further
+        return [_with_starts(c, known, wanted) if n in fighting else c for n, c in known.items()]
+
+    def _settled(self, name: str) -> str:
+        """The canonical name of a defense in this run."""
+        return registry.defenses.create(name).settled(
+            family=open_dataset(self.dataset).family,
+            shape=self.examples.shape,
+            classes=self.examples.classes,
+            norm=self.norm,
         )
-    return [_contender(name, source, examples, paths.get(name), norm) for name in wanted]
 
-
-def _settled(name: str, *, source: str, examples: Examples, norm: Norm) -> str:
-    """The canonical name of a defense in this run."""
-    return registry.defenses.create(name).settled(
-        family=open_dataset(source).family,
-        shape=examples.shape,
-        classes=examples.classes,
-        norm=norm,
-    )
-
-
-def _contender(
-    name: str, source: str, examples: Examples, path: Path | None, norm: Norm
-) -> Contender:
-    from bench.record.schema import DefenseRecord
-
-    defense = registry.defenses.create(name)
-    network = defense.network(shape=examples.shape)
-    weights = weights_for(defense, network, source, examples, path)
-    place = (name, network, examples.shape, examples.classes, weights.files)
-    digest = checkpoints.weights_digest(load(*place))
-    further = dict(defense.dependencies())
-    identity = {
-        "network": network,
-        "weights": digest,
-        "version": defense.version,
-        "parameters": defense.parameters,
-        **({"dependencies": further} if further else {}),
-    }
-    declared = defense.surrogates(network=network, shape=examples.shape, classes=examples.classes)
-    target = Target(name, identity, surrogates=bool(declared))
-    published = defense.published(family=open_dataset(source).family, norm=norm)
-    record = DefenseRecord(
-        key=target.key,
-        network=network,
-        weights_digest=digest,
-        checkpoint=weights.source,
-        twin=defense.twin,
-        published=dataclasses.asdict(published) if published else None,
-    )
-    # Whoever loads it later, in whatever process, has to get these very weights.
-    loader = functools.partial(load, *place, digest)
-    surrogates = functools.partial(load_surrogates, *place) if declared else None
-    return Contender(target, loader, record, surrogates)
-
-
-class Entrants(NamedTuple):
-    """Who takes part in a run."""
-
-    contenders: list[Contender]
-    """The defenses that were asked for, each knowing its sources, and then the controls."""
-    sources: list[Contender]
-    """What transfer attacks start from besides: nothing attacks it."""
-
-
-def with_controls(
-    contenders: list[Contender],
-    source: str,
-    examples: Examples,
-    given: Mapping[str, Path],
-    wanted: Iterable[str] = (),
-    *,
-    norm: Norm = Norm.LINF,
-    twins: bool = True,
-) -> Entrants:
-    """Add the twins, and what else transfer attacks start from, where there are weights.
-
-    Args:
-        contenders: the defenses that were asked for.
-        source: the data set as written.
-        examples: what is evaluated.
-        given: `--checkpoint`, by name as written.
-        wanted: defenses that transfer attacks name; see `source_name`.
-        norm: as in `resolve`.
-        twins: whether twins are evaluated.
-
-    Raises:
-        CheckpointError: a `--checkpoint` of a twin or a source cannot be used.
-        UnknownNameError: a twin or a source is no defense.
-    """
-
-    def found(name: str) -> Contender | None:
+    def _further(self, name: str, role: Role) -> Contender | None:
+        """A defense that nobody asked for, where there are weights of it."""
         registry.defenses.create(name)
         try:
-            settled = _settled(name, source=source, examples=examples, norm=norm)
-            own = _contender(settled, source, examples, given.get(name), norm)
-            return replace(own, control=True)
+            own = self._contender(self._settled(name), self.given.get(name))
+            return replace(own, role=role)
         except UsageError:
-            if name in given:
+            if name in self.given:
                 raise
             return None  # without weights: comparison and transfer say that there are none
 
-    known = {contender.target.name: contender for contender in contenders}
-    for twin in [c.record.twin for c in contenders if c.record.twin and twins]:
-        if twin not in known and (control := found(twin)):
-            known[twin] = control
-    fighting = list(known)
-    names = [source_name(name, target) for target in fighting for name in wanted]
-    for name in dict.fromkeys(names):
-        if name not in known and (further := found(name)):
-            known[name] = further
-    return Entrants(
-        [_with_sources(known[name], known, wanted) for name in fighting],
-        [contender for name, contender in known.items() if name not in fighting],
-    )
+    def _contender(self, name: str, path: Path | None) -> Contender:
+        examples = self.examples
+        defense = registry.defenses.create(name)
+        network = defense.network(shape=examples.shape)
+        weights = weights_for(defense, network, self.dataset, examples, path)
+        place = (name, network, examples.shape, examples.classes, weights.files)
+        digest = checkpoints.weights_digest(load(*place))
+        further = dict(defense.dependencies())
+        identity = {
+            "network": network,
+            "weights": digest,
+            "version": defense.version,
+            "parameters": defense.parameters,
+            **({"dependencies": further} if further else {}),
+        }
+        declared = defense.surrogates(
+            network=network, shape=examples.shape, classes=examples.classes
+        )
+        published = defense.published(family=open_dataset(self.dataset).family, norm=self.norm)
+        return Contender(
+            name,
+            identity,
+            DefenseRecord(
+                key=key_of(name, identity),
+                network=network,
+                weights_digest=digest,
+                checkpoint=weights.origin,
+                twin=defense.twin,
+                published=published.to_json() if published else None,
+            ),
+            # Whoever loads it later, in whatever process, has to get these very weights.
+            functools.partial(load, *place, digest),
+            functools.partial(load_surrogates, *place) if declared else None,
+        )
 
 
-def source_name(name: str, target: str) -> str:
-    """The canonical name of a source for a target: on the network that the target names.
+def start_name(start: str, name: str) -> str:
+    """The canonical name of what a transfer starts from, on the network that the target names.
 
-    For `kwta[network=resnet34]` the source `relu-at` is `relu-at[network=resnet34]`.
+    For `kwta[network=resnet34]` the start `relu-at` is `relu-at[network=resnet34]`.
 
     Args:
-        name: as the transfer attack has it.
-        target: canonical.
+        start: as the transfer attack has it.
+        name: of the target, canonical.
 
     Raises:
         UnknownNameError: there is no such defense.
     """
-    network = Written.parse(target).options.get("network")
-    if network and "network" in parameters_of(registry.defenses.get(name)):
-        name = f"{name}[network={network}]"
-    return registry.defenses.create(name).name
+    network = Written.parse(name).options.get("network")
+    if network and "network" in parameters_of(registry.defenses.get(start)):
+        start = f"{start}[network={network}]"
+    return registry.defenses.create(start).name
 
 
-def _with_sources(
+def _with_starts(
     contender: Contender, known: Mapping[str, Contender], wanted: Iterable[str]
 ) -> Contender:
-    names = {name: source_name(name, contender.target.name) for name in wanted}
+    names = {written: start_name(written, contender.name) for written in wanted}
     if contender.record.twin:
         names["twin"] = contender.record.twin
-    sources = {
-        written: (known[name].target.name, known[name].record.weights_digest)
+    starts = {
+        written: (name, known[name].record.weights_digest)
         for written, name in names.items()
-        if name in known and known[name].target.name != contender.target.name
+        if name in known and name != contender.name
     }
-    return replace(contender, target=replace(contender.target, sources=sources))
+    return replace(contender, starts=starts)
 
 
 def load_surrogates(

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
 from typing import TYPE_CHECKING, Any
+
+from filelock import lock_descriptor
 
 from bench.errors import StoreError
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TEMPORARY = ".partial"
+
+#: In a folder that a process works on, or was killed in.
+LOCK = ".lock"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -95,9 +99,9 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the system lets go of it however the process ends.
 
     Raises:
-        StoreError: another process holds it, or it cannot be written.
+        StoreError: another process holds it, or it cannot be written or locked.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = path.open("a+")
@@ -105,15 +109,28 @@ def locked(folder: Path) -> Iterator[None]:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+            free = lock_descriptor(file.fileno(), blocking=False)
+        except OSError as error:
+            raise StoreError(f"cannot lock {folder}: {error.strerror or error}") from error
+        if not free:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise StoreError(
                 f"{folder} is in use by {holder}; wait for it, or stop it and run again"
-            ) from None
+            )
         file.seek(0)
         file.truncate()
         file.write(f"process {os.getpid()}")
         file.flush()
         yield
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process holds a folder by `locked`."""
+    try:
+        with (folder / LOCK).open() as file:
+            return not lock_descriptor(file.fileno(), blocking=False)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True

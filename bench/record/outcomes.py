@@ -1,8 +1,7 @@
 """Outcomes: what is known of each example in one cell, and the table they are stored as.
 
-The smallest adversarial example found for each example, by the run's norm.
-
-Found at norm d it breaks its example at every epsilon >= d, so these tensors alone prove every
+Beside them, the smallest adversarial example found for each example, by the run's norm. Found at
+norm d it breaks its example at every epsilon >= d, so these tensors alone prove every
 worst-case figure of the run. They lie in blocks of a fixed number of examples, whatever the shard
 size, and the choice among equals does not depend on the order in which shards end.
 """
@@ -14,6 +13,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from bench.api import Flag
 from bench.errors import StoreError
 from bench.record.files import write_bytes
 
@@ -43,6 +43,15 @@ COLUMNS: dict[str, str] = {
     "fault": "str",  # why a candidate was refused; empty where it was judged
 }
 
+#: What older files said in words alone: a part of the sentence, and the identifier.
+OLDER_FLAGS = {
+    "seems to be randomised": "autoattack-randomised",
+    "looks like probabilities": "autoattack-probabilities",
+    "gradient is zero": "autoattack-zero-gradient",
+    "Square lowers the accuracy": "autoattack-square",
+    "gradients inside its forward": "autoattack-dynamic",
+}
+
 
 @dataclass
 class Totals:
@@ -69,7 +78,7 @@ class Outcomes:
     frame: pd.DataFrame
     """One row per example, with `COLUMNS` and any per-example extras the attack gave."""
     totals: Totals = field(default_factory=Totals)
-    flags: tuple[str, ...] = ()
+    flags: tuple[Flag, ...] = ()
     """What the attack wants a reader to know."""
 
     def save(self, path: Path) -> None:
@@ -82,11 +91,14 @@ class Outcomes:
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        note = json.dumps({"totals": vars(self.totals), "flags": list(self.flags)})
+        note = json.dumps({"totals": vars(self.totals), "flags": self._written_flags()})
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"winnow": note})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
         write_bytes(path, buffer.getvalue())
+
+    def _written_flags(self) -> list[str | list[str]]:
+        return [list(flag) if flag.id else flag.sentence for flag in self.flags]
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -102,7 +114,8 @@ class Outcomes:
             table = pq.read_table(path)
             note = json.loads((table.schema.metadata or {})[b"winnow"])
             frame = table.to_pandas()
-            totals, flags = Totals(**note["totals"]), tuple(note["flags"])
+            totals = Totals(**note["totals"])
+            flags = tuple(_flag(written) for written in note["flags"])
         except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
             raise StoreError(
                 f"{path} is damaged or was not written by Winnow ({type(error).__name__}: {error});"
@@ -112,6 +125,14 @@ class Outcomes:
         if lacking:
             raise StoreError(f"{path} lacks the column(s) {', '.join(lacking)}")
         return cls(frame, totals, flags)
+
+
+def _flag(written: str | list[str]) -> Flag:
+    """A flag as it was stored."""
+    if not isinstance(written, str):
+        return Flag(*written)
+    known = (found for part, found in OLDER_FLAGS.items() if part in written)
+    return Flag(next(known, "") if written.startswith("AutoAttack") else "", written)
 
 
 BLOCK = 50

@@ -1,17 +1,17 @@
 """Finished cells, read back: what their outcomes say of each example.
 
-What follows from another epsilon: of rows, broken examples; of sweeps, survivors.
-
-The first is certain (DESIGN.md, law 2), the second an inference that a run checks.
+Something follows from another epsilon, too: of rows, broken examples, which is certain (DESIGN.md,
+law 2); of sweeps, survivors, which is an inference that a run checks.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.api import Flag
 from bench.errors import StoreError
 from bench.record.outcomes import Totals
+from bench.record.schema import CLEAN
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
@@ -21,17 +21,14 @@ if TYPE_CHECKING:
     from bench.record.schema import CellRecord, RunRecord
     from bench.record.store import RunStore
 
-CLEAN = "clean"
 
-
-@dataclass
-class CellResult:
+class CellResult(NamedTuple):
     """One cell, read back."""
 
     cell: CellRecord
     frame: pd.DataFrame
     totals: Totals
-    flags: list[str]
+    flags: tuple[Flag, ...] = ()
 
     @property
     def epsilon(self) -> Epsilon:
@@ -65,13 +62,14 @@ class CellResult:
                 f"the outcomes of all {n} examples"
             )
         totals = sum((shard.totals for shard in shards), start=Totals())
-        flags = sorted({flag for shard in shards for flag in shard.flags})
-        return cls(cell, frame, totals, flags + _fault_flags(frame))
+        flags = sorted({flag for shard in shards for flag in shard.flags}, key=lambda f: f.sentence)
+        return cls(cell, frame, totals, (*flags, *_fault_flags(frame)))
 
 
-def _fault_flags(frame: pd.DataFrame) -> list[str]:
+def _fault_flags(frame: pd.DataFrame) -> list[Flag]:
     counts = frame["fault"].value_counts()
-    return [f"{counts[fault]} candidate(s) {fault}" for fault in sorted(counts.index) if fault]
+    refused = [fault for fault in sorted(counts.index) if fault]
+    return [Flag("", f"{counts[fault]} candidate(s) {fault}") for fault in refused]
 
 
 def read_cells(store: RunStore, record: RunRecord) -> dict[str, list[CellResult]]:
@@ -138,7 +136,12 @@ def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
     import pandas as pd
 
     frames = [
-        result.frame.assign(defense=name, attack=result.cell.attack, epsilon=result.cell.epsilon)
+        result.frame.assign(
+            defense=name,
+            attack=result.cell.attack,
+            epsilon=result.cell.epsilon,
+            repeat=result.cell.repeat,
+        )
         for name, group in results.items()
         for result in group
         if result.cell.attack != CLEAN
@@ -146,7 +149,7 @@ def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
     if not frames:
         return pd.DataFrame()
     joined = pd.concat(frames, ignore_index=True)
-    front = ["defense", "attack", "epsilon"]
+    front = ["defense", "attack", "epsilon", "repeat"]
     return joined[front + [column for column in joined if column not in front]]
 
 
@@ -162,10 +165,10 @@ def row_broken(result: CellResult, results: list[CellResult], norm: str) -> np.n
         norm: of the run.
     """
     broken: np.ndarray = result.frame["broken"].to_numpy(copy=True)
-    if result.cell.source == "attacked":
+    if not result.cell.inferred:
         return broken
-    same = (result.cell.attack, result.cell.scope)
-    own = [r for r in results if (r.cell.attack, r.cell.scope) == same]
+    same = (result.cell.label, result.cell.scope)
+    own = [r for r in results if (r.cell.label, r.cell.scope) == same]
     broken |= broken_within(critical_distances(own, norm), result.epsilon)
     return broken
 
@@ -193,7 +196,7 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
         attacked = [
             r.frame["attacked"].to_numpy()
             for r in [result, *checks(results)]
-            if (checked(r), r.cell.epsilon) == place
+            if (r.cell.attack, r.cell.epsilon) == place
         ]
         pending = np.any([np.zeros(len(critical), dtype=bool), *above], axis=0)
         pending &= ~np.any(attacked, axis=0) & ~broken_within(critical, result.epsilon)
@@ -205,11 +208,6 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
 def checks(results: list[CellResult]) -> list[CellResult]:
     """The cells that attack after all what a sweep inferred."""
     return [r for r in results if r.cell.scope == "check"]
-
-
-def checked(result: CellResult) -> str:
-    """The attack whose inference a cell checks; another cell's own attack."""
-    return result.cell.attack.partition("#")[0]
 
 
 def sweep_report(results: list[CellResult], norm: str) -> dict[str, Any] | None:

@@ -1,36 +1,31 @@
 """The folder of runs: which are there, which one a name means, and what can go.
 
-Making room: what of the stored runs can go, and its removal.
-
 Only what Winnow wrote as a run is ever removed: a folder that holds `run.json`, or nothing but the
 lock of a process that was killed. What is published holds neither.
 """
 
 from __future__ import annotations
 
-import difflib
-import fcntl
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.errors import StoreError, UsageError
-from bench.record.files import TEMPORARY, locked, read_json
+from bench.errors import StoreError, UnknownNameError, UsageError
+from bench.record.files import LOCK, TEMPORARY, is_held, locked, read_json
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import RunStore
+from bench.record.summary import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from bench.record.schema import RunRecord
 
-LOCK = ".lock"
-
-
 #: Names the run that was written last.
 LATEST = "latest"
 
+PUBLISHED = "published"
 
 State = Literal["complete", "interrupted", "failed", "running", "damaged"]
 
@@ -94,18 +89,6 @@ def size_of(folder: Path) -> int:
     )
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process is working in a run's folder."""
-    try:
-        with (folder / LOCK).open() as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
-
-
 def find_run(text: str, out: Path) -> Path:
     """The run that a path, an id, the beginning of one, or `latest` means.
 
@@ -114,7 +97,8 @@ def find_run(text: str, out: Path) -> Path:
         out: the folder in which ids are looked for.
 
     Raises:
-        UsageError: there is none, or several begin so.
+        UnknownNameError: there is none.
+        UsageError: several begin so, or a folder holds none.
     """
     path = Path(text)
     if path.is_dir() and any((path / name).is_file() for name in ("run.json", "summary.json")):
@@ -136,12 +120,7 @@ def find_run(text: str, out: Path) -> Path:
         )
     if path.is_dir():
         raise UsageError(f"no run in {path}: it has neither run.json nor summary.json")
-    close = difflib.get_close_matches(text, ids, n=3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "say where runs are with --out"
-    raise UsageError(
-        f"no run in {text}: there is no such folder, and of the {len(ids)} runs in {out} none "
-        f"begins so; {hint}"
-    )
+    raise UnknownNameError(f"run in {out}", text, ids)
 
 
 def stored_summary(folder: Path) -> dict[str, Any]:
@@ -154,7 +133,21 @@ def stored_summary(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{folder} does not hold what its manifest says: {faults[0]}; run its command again"
         )
+    return read_summary(folder)
+
+
+def read_summary(folder: Path) -> dict[str, Any]:
+    """The `summary.json` of a run, finished or not.
+
+    Raises:
+        StoreError: it is missing, damaged or of another schema.
+    """
     path = folder / "summary.json"
+    if not path.is_file():
+        raise StoreError(
+            f"no summary.json in {folder}; name the folder of a finished run, such as "
+            "results/runs/0123456789abcdef"
+        )
     summary = read_json(path)
     if not isinstance(summary, dict) or not isinstance(summary.get("defenses"), dict):
         raise StoreError(f"{path} is not the summary of a run")
@@ -162,15 +155,12 @@ def stored_summary(folder: Path) -> dict[str, Any]:
         raise StoreError(
             f"{path} has schema version {summary.get('schema')}; this Winnow reads {SCHEMA_VERSION}"
         )
-    return summary
+    return upgraded(summary)
 
 
 def partial_files(folder: Path) -> list[Path]:
     """What killed processes left half written in a folder."""
     return sorted(path for path in folder.rglob(f".*{TEMPORARY}") if path.is_file())
-
-
-PUBLISHED = "published"
 
 
 @dataclass(frozen=True)

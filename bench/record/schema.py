@@ -1,8 +1,7 @@
-"""`run.json`: what a run was asked, what it ran on, and where its cells are.
+"""`run.json`: what a run was asked, what it ran on, where its cells are, what its attacks are.
 
-Readers ignore keys that they do not know, so that a newer writer does not break an older reader.
-
-Where a number comes from: versions, commit, device, command.
+Readers ignore keys that they do not know, so that a newer writer does not break an older reader;
+what older writers wrote is read by the validators here.
 """
 
 from __future__ import annotations
@@ -13,30 +12,40 @@ import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bench.api.attacks import Approach, Loss, Strength  # noqa: TC001 - pydantic reads them
 from bench.errors import StoreError
 
-SCHEMA_VERSION = 1
+if TYPE_CHECKING:
+    from bench.api import Attack
 
+SCHEMA_VERSION = 1
+#: The attack that is none: the predictions on unperturbed inputs, stored at epsilon 0.
+CLEAN = "clean"
+#: The scheme of attacks that stand for files of adversarial examples from elsewhere.
+EXTERNAL = "external:"
 
 Status = Literal["ok", "failed", "skipped", "incomplete"]
-
-
 Scope = Literal["all", "remaining", "evidence", "check"]
-
-
-#: `check`: what a sweep inferred of a cell of scope `remaining`, attacked after all.
-Source = Literal["attacked", "inferred"]
-
-
+"""`check`: what a sweep inferred of a cell of scope `remaining`, attacked after all."""
 Sweep = Literal["each", "bracket"]
-
-
-#: What the names of attacks begin with that are files of adversarial examples from elsewhere.
-EXTERNAL = "external:"
+Cause = Literal[
+    "",
+    "inapplicable",
+    "not-here",
+    "no-clean",
+    "not-finite",
+    "out-of-memory",
+    "raised",
+    "budget",
+    "escalation-budget",
+]
+"""Why a cell has no figure: the defense lacks what the attack needs; the attack cannot run in this
+setting or on this machine; there are no clean predictions; the model answered NaN or infinity;
+memory ended; something raised; `--budget`; `--escalation-budget`. Empty where there is a figure."""
 
 
 class Record(BaseModel):
@@ -45,23 +54,123 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class CellRecord(Record):
-    """One cell: where its outcomes are, or why there are none."""
+class Place(NamedTuple):
+    """Where a cell stands among those of its run."""
 
     defense: str
     attack: str
     epsilon: str
+    repeat: int
+
+
+class Cell(Record):
+    """One defense × one attack × one threat model: what plan, store, examination and tables mean.
+
+    Its attack is known by its canonical name and its epsilon as written.
+    """
+
+    defense: str = ""
+    """Canonical; empty where whoever asks for the cell fills it in."""
+    attack: str
+    """Canonical; `CLEAN` for the unperturbed inputs."""
+    epsilon: str
     """As written; `0` for the clean predictions."""
-    key: str
-    """Its folder under `cells/`; empty where it was skipped."""
     scope: Scope = "all"
-    source: Source = "attacked"
-    """`inferred`: examples were left out whose outcome follows from another epsilon."""
+    repeat: int = 0
+    """Another number is another seed, with everything else alike."""
     round: int = 0
     """Of the escalation that asked for it; 0 where the user or the examination did."""
+
+    @property
+    def place(self) -> Place:
+        """What no two cells of a run share."""
+        return Place(self.defense, self.attack, self.epsilon, self.repeat)
+
+    @property
+    def label(self) -> str:
+        """The attack with its repeat, as progress, seeds and the origin of examples name it."""
+        return f"{self.attack}#{self.repeat}" if self.repeat else self.attack
+
+
+class CellRecord(Cell):
+    """A cell and what became of it: where its outcomes are, or why there are none."""
+
+    key: str
+    """Its folder under `cells/`; empty where it was skipped."""
+    inferred: bool = False
+    """Whether examples were left out whose outcome follows from another epsilon."""
     status: Status = "incomplete"
+    cause: Cause = ""
+    """Why it has no figure, for code."""
     reason: str = ""
-    """Why it failed or was skipped."""
+    """Why it has no figure, for people; nothing is decided by it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_older(cls, content: Any) -> Any:
+        """Read what wrote a repeat into the name, `source` for `inferred`, and no cause."""
+        if not isinstance(content, dict) or "cause" in content:
+            return content
+        attack, _, repeat = str(content.get("attack", "")).partition("#")
+        return {
+            **content,
+            "attack": attack,
+            "repeat": int(repeat) if repeat.isdecimal() else content.get("repeat", 0),
+            "inferred": content.get("source") == "inferred" or content.get("inferred", False),
+            "cause": older_cause(str(content.get("status", "")), str(content.get("reason", ""))),
+        }
+
+
+def older_cause(status: str, reason: str) -> Cause:
+    """The cause that files without one told in words alone."""
+    if status == "skipped":
+        if reason.startswith("escalation would need"):
+            return "escalation-budget"
+        return "inapplicable" if reason.startswith("the defense ") else "not-here"
+    if status == "failed":
+        if "nan or infinity" in reason.lower():
+            return "not-finite"
+        return "no-clean" if reason.startswith("no clean predictions") else "raised"
+    return "budget" if status == "incomplete" and reason else ""
+
+
+#: Which suite and which attack gave AutoAttack's figure, where files do not say.
+OLDER_FIGURES = {"standard": "autoattack", "autoattack": "autoattack"}
+
+
+class AttackRecord(Record):
+    """What an attack declared when the run was made: the examination reads this, not the plugin."""
+
+    name: str = ""
+    """The plugin's, without options."""
+    approach: Approach = "mixed"
+    lowers: Loss = "other"
+    strength: Strength = "ordinary"
+    over_draws: bool = False
+    traces: tuple[str, ...] = ()
+    challenge: str = ""
+    spoken: str = ""
+    """As a sentence calls it; its canonical name where empty."""
+    examined: bool = False
+    """Whether it declares what of it an examination runs."""
+    parameters: dict[str, bool | int | float | str] = {}
+    """All of them, defaults included."""
+
+    @classmethod
+    def of(cls, attack: Attack) -> Self:
+        """What a plugin declares."""
+        return cls(
+            name=attack.name.partition("[")[0],
+            approach=attack.goes_by(),
+            lowers=attack.lowers,
+            strength=attack.strength,
+            over_draws=attack.over_draws,
+            traces=attack.traces,
+            challenge=attack.challenge,
+            spoken=attack.spoken,
+            examined=bool(attack.examination),
+            parameters=attack.parameters,
+        )
 
 
 class DefenseRecord(Record):
@@ -85,8 +194,10 @@ class DatasetRecord(Record):
 
     name: str
     """As in tables."""
-    source: str
-    """As written on the command line; empty where a program passed the examples itself."""
+    written: str = Field(
+        validation_alias=AliasChoices("source", "written"), serialization_alias="source"
+    )
+    """The data set as written; empty where a program passed the examples itself."""
     family: str | None
     digest: str
     n: int
@@ -111,11 +222,15 @@ class RunRecord(Record):
     """What decides whether a candidate counts: version, precision, kind of device."""
     defenses: dict[str, DefenseRecord]
     cells: list[CellRecord]
+    attacks: dict[str, AttackRecord] = Field(default_factory=dict)
+    """What its attacks declared, and those that the examination could have asked for."""
     provenance: dict[str, Any]
     examined: bool = False
     """Whether the defenses were examined as well as attacked."""
     suites: dict[str, list[str]] = {}
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
+    figures: dict[str, str] = {}
+    """Of suites and attacks in the run, the published evaluation whose figure they give."""
     sweep: Sweep = "each"
     """How its commands went over their epsilons: `bracket` where any of them did."""
     limit: int | None = None

@@ -123,7 +123,7 @@ class RunStore:
 
     def write_record(self, record: RunRecord) -> None:
         """Write `run.json`."""
-        write_json(self.folder / "run.json", record.model_dump(mode="json"))
+        write_json(self.folder / "run.json", record.model_dump(mode="json", by_alias=True))
 
     def put_back_record(self, record: RunRecord | None) -> None:
         """Leave `run.json` as it was before a run that could not start."""

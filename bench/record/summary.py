@@ -6,15 +6,14 @@ its consequences: found at norm d, it breaks its example at every epsilon >= d (
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 from bench.record.outcomes import Totals
 from bench.record.results import (
-    CLEAN,
     CellResult,
     broken_within,
-    checked,
     checks,
     correct_within,
     critical_distances,
@@ -23,7 +22,7 @@ from bench.record.results import (
     row_broken,
     sweep_report,
 )
-from bench.record.schema import SCHEMA_VERSION
+from bench.record.schema import CLEAN, OLDER_FIGURES, SCHEMA_VERSION, older_cause
 from bench.record.statistics import wilson
 from bench.threat import Epsilon
 
@@ -63,11 +62,31 @@ def build(
         "sweep": record.sweep,
         "limit": record.limit,
         "budget": record.budget,
+        "figures": record.figures,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
         # Twins that were not asked for themselves: attacked at the headline epsilon alone.
         "controls": {n: part for n, part in parts.items() if record.defenses[n].control},
         "provenance": record.provenance,
     }
+
+
+def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
+    """A summary as this version reads it: what older ones told in words alone is filled in."""
+    if "figures" in summary:
+        return summary
+    found = copy.deepcopy(summary)
+    found["figures"] = OLDER_FIGURES
+    for part in (*found["defenses"].values(), *found.get("controls", {}).values()):
+        for status in ("failed", "skipped"):
+            for item in part.get(status, []):
+                item.setdefault("cause", older_cause(status, item["reason"]))
+        for cells in part["attacks"].values():
+            for cell in cells.values():
+                cell.setdefault("cause", older_cause(cell["status"], cell.get("reason", "")))
+        for suite in part.get("suites", {}).values():
+            for together in suite.values():  # AutoAttack's standard version has four attacks
+                together.setdefault("whole", len(together["attacks"]) == 4)
+    return found
 
 
 def _defense(
@@ -78,7 +97,7 @@ def _defense(
     entry = record.defenses[name]
     n = record.dataset.n
     cells = [cell for cell in record.cells if cell.defense == name]
-    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results}
+    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results if not r.cell.repeat}
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:
@@ -117,14 +136,14 @@ def _defense(
         else [float(d) if np.isfinite(d) else None for d in critical],
         **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
-            {"attack": c.attack, "epsilon": c.epsilon, "reason": c.reason}
+            {"attack": c.label, "epsilon": c.epsilon, "cause": c.cause, "reason": c.reason}
             for c in cells
             if c.status in ("failed", "incomplete")
         ],
         "skipped": [
-            {"attack": attack, "reason": reason}
-            for attack, reason in sorted(
-                {(c.attack, c.reason) for c in cells if c.status == "skipped"}
+            {"attack": attack, "cause": cause, "reason": reason}
+            for attack, cause, reason in sorted(
+                {(c.label, c.cause, c.reason) for c in cells if c.status == "skipped"}
             )
         ],
     }
@@ -173,7 +192,11 @@ def _together(
         ]
         if broken and len(broken) == len(runnable):
             robust = float((~np.any(broken, axis=0)).sum())
-            found[epsilon] = {**proportion(robust, record.dataset.n), "attacks": runnable}
+            found[epsilon] = {
+                **proportion(robust, record.dataset.n),
+                "attacks": runnable,
+                "whole": len(runnable) == len(members),
+            }
     return found
 
 
@@ -234,9 +257,10 @@ def _attack(
     n = record.dataset.n
     entry: dict[str, Any] = {
         "status": cell.status,
+        "cause": cell.cause,
         "reason": cell.reason,
         "scope": cell.scope,
-        "source": cell.source,
+        "source": "inferred" if cell.inferred else "attacked",
         "escalated": cell.round > 0,
         "robust_accuracy": None,
         "low": None,
@@ -252,17 +276,17 @@ def _attack(
     own = [result]
     if cell.scope == "remaining":
         place = cell.attack, cell.epsilon
-        own += [r for r in checks(results) if (checked(r), r.cell.epsilon) == place]
+        own += [r for r in checks(results) if (r.cell.attack, r.cell.epsilon) == place]
     entry |= {
         "attacked": sum(int(r.frame["attacked"].sum()) for r in own),
         "broken": sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in own),
-        "flags": sorted({flag for r in own for flag in r.flags}),
+        "flags": sorted({flag.sentence for r in own for flag in r.flags}),
         **_cost(sum((r.totals for r in own), start=Totals())),
     }
     if cell.scope == "all":
         frame = result.frame
         wrong = float((frame["wrong_draws"] / frame["draws"]).sum())
-        if cell.source == "inferred":  # of a deterministic defense only
+        if cell.inferred:  # of a deterministic defense only
             wrong = float(row_broken(result, results, record.norm).sum())
         entry |= proportion(n - wrong, n)
     return entry

@@ -42,13 +42,19 @@ class Suite:
     members: SuiteFunction
     epsilons: Mapping[tuple[str, Norm], str] = field(default_factory=dict)
     """Its own, separated by spaces, by family of data sets and norm: see `suite_epsilons`."""
+    figure: str = ""
+    """The published evaluation whose figure its attacks give together, `autoattack`."""
 
 
 suites: dict[str, Suite] = {}
 
 
 def register_suite(
-    name: str, summary: str, *, epsilons: Mapping[tuple[str, Norm], str] | None = None
+    name: str,
+    summary: str,
+    *,
+    epsilons: Mapping[tuple[str, Norm], str] | None = None,
+    figure: str = "",
 ) -> Callable[[SuiteFunction], SuiteFunction]:
     """Function decorator that registers a suite: from a norm to attack names.
 
@@ -56,6 +62,7 @@ def register_suite(
         name: as on the command line.
         summary: one line for `python -m bench list`.
         epsilons: see `Suite`.
+        figure: see `Suite`.
 
     Raises:
         PluginError: the name is taken.
@@ -64,7 +71,7 @@ def register_suite(
     def decorate(function: SuiteFunction) -> SuiteFunction:
         if name in suites:
             raise PluginError(f"suite {name!r}: the name is taken")
-        suites[name] = Suite(name, summary, function, epsilons or {})
+        suites[name] = Suite(name, summary, function, epsilons or {}, figure)
         return function
 
     return decorate

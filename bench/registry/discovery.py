@@ -87,17 +87,17 @@ class Module:
             return f"{where}{type(error).__name__}: {text}"
         return ""
 
-    def plugin_names(self, kind: str) -> set[str]:
+    def plugin_names(self, noun: str) -> set[str]:
         """The names that its file registers, as far as its text says, and the file's own.
 
         Args:
-            kind: `defense` or `attack`.
+            noun: `defense` or `attack`.
         """
         try:
             text = self.path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             text = ""
-        written = re.findall(rf"register_{kind}\(\s*[\"']([^\"']+)[\"']", text)
+        written = re.findall(rf"register_{noun}\(\s*[\"']([^\"']+)[\"']", text)
         return {self.path.stem.replace("_", "-"), *written}
 
 

@@ -86,7 +86,7 @@ class Parameter:
     """One keyword of a plugin: its type, and its default."""
 
     key: str
-    kind: type[bool] | type[int] | type[float] | type[str]
+    value_type: type[bool] | type[int] | type[float] | type[str]
     choices: tuple[str, ...]
     default: Value
 
@@ -96,15 +96,15 @@ class Parameter:
         Raises:
             UsageError: not of this parameter's type.
         """
-        allowed = f"one of {', '.join(self.choices)}" if self.choices else self.kind.__name__
+        allowed = f"one of {', '.join(self.choices)}" if self.choices else self.value_type.__name__
         try:
-            if self.kind is bool:
+            if self.value_type is bool:
                 return {"true": True, "false": False}[text.lower()]
             if self.choices and text not in self.choices:
                 raise ValueError
-            value = self.kind(text)
+            value = self.value_type(text)
         except (KeyError, ValueError):
-            allowed = "true or false" if self.kind is bool else allowed
+            allowed = "true or false" if self.value_type is bool else allowed
             raise UsageError(f"{owner}: {self.key} has to be {allowed} (got {text!r})") from None
         if isinstance(value, float) and value not in (float("inf"),) and not abs(value) < 1e300:
             raise UsageError(f"{owner}: {self.key} has to be a finite number (got {text!r})")
@@ -135,9 +135,11 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
             raise PluginError(f"{where} has to be keyword-only and to have a default")
         hint: Any = hints.get(key)
         choices = tuple(get_args(hint)) if get_origin(hint) is Literal else ()
-        kind = str if choices else hint
-        if kind not in (bool, int, float, str) or not all(isinstance(c, str) for c in choices):
+        value_type = str if choices else hint
+        if value_type not in (bool, int, float, str) or not all(
+            isinstance(c, str) for c in choices
+        ):
             raise PluginError(f"{where} has to be annotated bool, int, float, str or Literal[str]")
-        default = float(argument.default) if kind is float else argument.default
-        found[key] = Parameter(key, kind, choices, default)
+        default = float(argument.default) if value_type is float else argument.default
+        found[key] = Parameter(key, value_type, choices, default)
     return found

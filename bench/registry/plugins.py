@@ -24,7 +24,6 @@ from bench.errors import PluginError, PluginWarning, UnknownNameError, UsageErro
 from bench.registry.discovery import edition, plugin_modules, shown
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
 from bench.registry.grammar import Value, Written, parameters_of
-from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,8 +41,8 @@ NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 class Registry(Generic[P]):
     """Names to plugin classes of one kind, found when they are first asked for."""
 
-    def __init__(self, kind: str, base: Any, package: str) -> None:
-        self.kind = kind
+    def __init__(self, noun: str, base: Any, package: str) -> None:
+        self.noun = noun
         self.base: type[P] = base
         self.package = package
         self.group = f"winnow.{package.rpartition('.')[2]}"
@@ -70,7 +69,7 @@ class Registry(Generic[P]):
     def _check(self, name: str, cls: type) -> None:
         def refuse(fault: str) -> typing.NoReturn:
             raise PluginError(
-                f"{self.kind} {name!r} ({cls.__module__}.{cls.__qualname__}): {fault}"
+                f"{self.noun} {name!r} ({cls.__module__}.{cls.__qualname__}): {fault}"
             )
 
         if not (isinstance(cls, type) and issubclass(cls, self.base)):
@@ -106,8 +105,8 @@ class Registry(Generic[P]):
         if name in self._classes:
             return self._classes[name]
         if name in self._left_out:
-            raise PluginError(f"{self.kind} {name!r} is not there: {self._left_out[name]}")
-        raise UnknownNameError(self.kind, name, self._classes)
+            raise PluginError(f"{self.noun} {name!r} is not there: {self._left_out[name]}")
+        raise UnknownNameError(self.noun, name, self._classes)
 
     def knows(self, name: str) -> bool:
         """Whether a bare name is registered, or is that of a plugin that was left out."""
@@ -131,14 +130,14 @@ class Registry(Generic[P]):
             )
         if ":" in written.name and not cls.argument:
             raise UsageError(
-                f"{self.kind} {written.scheme!r} takes nothing behind a colon ({text})"
+                f"{self.noun} {written.scheme!r} takes nothing behind a colon ({text})"
             )
         bare = f"{written.scheme}:{written.argument}" if cls.argument else written.name
         known = parameters_of(cls)
         values: dict[str, Value] = {}
         for key, value in written.options.items():
             if key not in known:
-                raise UnknownNameError(f"option of {self.kind} {bare!r}", key, known)
+                raise UnknownNameError(f"option of {self.noun} {bare!r}", key, known)
             values[key] = known[key].read(value, bare)
         positional = [written.argument] if cls.argument else []
         try:
@@ -164,7 +163,7 @@ class Registry(Generic[P]):
             before = dict(self._classes)
             if fault := module.import_it():
                 self._classes = before  # not half of a file
-                names = module.plugin_names(self.kind)
+                names = module.plugin_names(self.noun)
                 self._leave_out(names, f"{shown(module.path)} is left out: {fault}")
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
@@ -235,13 +234,56 @@ def _signature_fault(cls: type, base: type) -> str | None:
 def _attribute_fault(cls: type, base: type) -> str | None:
     """Where a class attribute is not one of the values that the base class declares."""
     for attribute, hint in typing.get_type_hints(base).items():
-        allowed = get_args(get_args(hint)[0]) if get_origin(hint) is ClassVar else ()
-        is_choice = get_origin(get_args(hint)[0]) is Literal if allowed else False
-        if is_choice and getattr(cls, attribute) not in allowed:
-            return f"`{attribute}` has to be one of {allowed} (got {getattr(cls, attribute)!r})"
-    norms: object = getattr(cls, "norms", frozenset())
-    if not isinstance(norms, frozenset) or not all(isinstance(norm, Norm) for norm in norms):
-        return f"`norms` has to be a frozenset of bench.threat.Norm (got {norms!r})"
+        if get_origin(hint) is not ClassVar or not hasattr(cls, attribute):
+            continue
+        (wanted,), value = get_args(hint), getattr(cls, attribute)
+        if not _fits(value, wanted):
+            if get_origin(wanted) is Literal:
+                return f"`{attribute}` has to be one of {get_args(wanted)} (got {value!r})"
+            return f"`{attribute}` has to be {_written(wanted)} (got {value!r})"
+    return _options_fault(cls)
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Whether a value is of a type as class attributes are annotated."""
+    origin, parts = get_origin(hint), get_args(hint)
+    if origin is Literal:
+        return value in parts
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, part) for part in parts)
+    if origin in (tuple, frozenset):
+        return isinstance(value, origin) and all(_fits(item, parts[0]) for item in value)
+    return isinstance(value, origin or hint)
+
+
+def _written(hint: Any) -> str:
+    """A type as an error message calls it."""
+    if get_origin(hint) is frozenset:
+        (part,) = get_args(hint)
+        return f"a frozenset of {part.__module__}.{part.__name__}"
+    return f"a {hint.__name__}" if isinstance(hint, type) else str(hint)
+
+
+def _options_fault(cls: type) -> str | None:
+    """Where it names options of itself, for an examination, that it does not take."""
+    rounds = getattr(cls, "escalation", ())
+    named = [*getattr(cls, "examination", ()), *(name for names in rounds for name in names)]
+    for options in [*named, getattr(cls, "stand_in", "")]:
+        try:
+            asked = Written.parse(f"{cls.__name__}[{options}]").options
+        except UsageError as error:
+            return str(error)
+        known = parameters_of(cls)
+        for key, value in asked.items():
+            if key not in known:
+                return f"an examination of it names {options!r}, and it takes no {key!r}"
+            try:
+                known[key].read(value, cls.__name__)
+            except UsageError as error:
+                return f"an examination of it names {options!r}: {error}"
+    challenge = getattr(cls, "challenge", "")
+    if challenge and not NAME.fullmatch(challenge):
+        return f"`challenge` has to be lower-case words joined by hyphens (got {challenge!r})"
     return None
 
 

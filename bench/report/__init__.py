@@ -18,7 +18,7 @@ from bench.errors import StoreError
 from bench.record.files import digest_of, read_json, write_bytes
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
-from bench.record.summary import proportion
+from bench.record.summary import proportion, upgraded
 from bench.report.markdown import (
     Summary,
     caveats,
@@ -52,10 +52,6 @@ HEADER = [
 ]
 
 
-#: How the reason begins for which an attack was skipped that another defense may have had.
-INAPPLICABLE = "the defense "
-
-
 TEXT = frozenset({"verdict", "defense", "architecture", "lowest row", "checkpoint", "run"})
 
 
@@ -84,8 +80,7 @@ class Entry(NamedTuple):
             if headline in cells
             and not cells[headline]["escalated"]
             and (
-                cells[headline]["status"] != "skipped"
-                or cells[headline]["reason"].startswith(INAPPLICABLE)
+                cells[headline]["status"] != "skipped" or cells[headline]["cause"] == "inapplicable"
             )
         )
 
@@ -208,7 +203,7 @@ def read_summaries(folder: Path) -> list[Summary]:
         if not isinstance(summary, dict) or "defenses" not in summary:
             raise StoreError(f"{path} is not the summary of a run")
         if summary.get("schema") == SCHEMA_VERSION:
-            summaries.append(summary)
+            summaries.append(upgraded(summary))
     return summaries
 
 

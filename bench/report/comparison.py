@@ -2,8 +2,6 @@
 
 Pairs are examples: what is compared is whether each of them is robust in one run and in the
 other, so that the sampling of the examples, which both share, does not blur the difference.
-
-The paired comparison of two runs as Markdown.
 """
 
 from __future__ import annotations
@@ -12,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import UnknownNameError, UsageError
 from bench.record.statistics import mcnemar, paired_interval
-from bench.report import Entry
-from bench.report.markdown import escape, percent, table
+from bench.report.markdown import escape, percent, points, table
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
@@ -23,9 +20,11 @@ if TYPE_CHECKING:
 
 CLEAN = "clean"
 
-
 #: Of `provenance`, what a reader has to know when it differs.
 ORIGIN = ("commit", "python", "platform", "device", "device_name")
+
+#: Below this p the headline's figures are called different.
+SIGNIFICANT = 0.05
 
 
 def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) -> dict[str, Any]:
@@ -53,7 +52,7 @@ def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) 
         "data_digest": first["data_digest"],
         "norm": first["norm"],
         "n": first["n"],
-        "differences": _run_differences(first, second),
+        "differences": _unlike(_circumstances(first), _circumstances(second)),
         "pairs": [_pair(first, second, *names) for names in named],
     }
 
@@ -129,7 +128,7 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
         ]
         found = _difference(ours["critical"], theirs["critical"], limit)
         epsilons[epsilon] = {**found, "complete": whole}
-    differing = _defense_differences(Entry(first, one), Entry(second, other), ours, theirs)
+    differing = _defense_differences(ours, theirs)
     return {
         "defenses": [one, other],
         "headline": first["headline"] if first["headline"] in epsilons else shared[-1],
@@ -160,17 +159,17 @@ def _difference(
     }
 
 
-def _run_differences(first: Summary, second: Summary) -> list[dict[str, Any]]:
-    """What two runs were not done alike."""
-    sides = [_circumstances(summary) for summary in (first, second)]
+def _unlike(first: dict[str, Any], second: dict[str, Any]) -> list[dict[str, Any]]:
+    """Where two sides have other values."""
     return [
-        {"what": what, "first": sides[0].get(what), "second": sides[1].get(what)}
-        for what in dict.fromkeys([*sides[0], *sides[1]])
-        if sides[0].get(what) != sides[1].get(what)
+        {"what": what, "first": first.get(what), "second": second.get(what)}
+        for what in dict.fromkeys([*first, *second])
+        if first.get(what) != second.get(what)
     ]
 
 
 def _circumstances(summary: Summary) -> dict[str, Any]:
+    """How a run was done."""
     origin = summary.get("provenance", {})
     return {
         "seed": summary["seed"],
@@ -185,15 +184,14 @@ def _circumstances(summary: Summary) -> dict[str, Any]:
     }
 
 
-def _defense_differences(
-    one: Entry, other: Entry, ours: dict[str, Any], theirs: dict[str, Any]
-) -> list[dict[str, Any]]:
+def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[dict[str, Any]]:
     """Where two defenses are not the same, or were not attacked alike."""
-    found = [
-        {"what": what, "first": ours.get(key), "second": theirs.get(key)}
-        for what, key in (("weights", "weights_digest"), ("network", "network"), ("twin", "twin"))
-        if ours.get(key) != theirs.get(key)
-    ]
+    keys = {"weights": "weights_digest", "network": "network", "twin": "twin"}
+    facts, rulings = [], []
+    for part in (ours, theirs):
+        facts.append({what: part.get(key) for what, key in keys.items()})
+        rulings.append({"verdict": (part.get("verdict") or {}).get("level")})
+    found = _unlike(*facts)
     sides = [
         {
             attack
@@ -205,10 +203,7 @@ def _defense_differences(
     if sides[0] != sides[1]:
         only = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
         found.append({"what": "attacks", "first": only[0], "second": only[1]})
-    rulings = [(part.get("verdict") or {}).get("level") for part in (ours, theirs)]
-    if rulings[0] != rulings[1]:
-        found.append({"what": "verdict", "first": rulings[0], "second": rulings[1]})
-    return found
+    return found + _unlike(*rulings)
 
 
 def _notes(
@@ -239,10 +234,6 @@ def _notes(
     return notes
 
 
-#: Below this p the headline's figures are called different.
-SIGNIFICANT = 0.05
-
-
 def render_comparison(comparison: dict[str, Any]) -> str:
     """The comparison as Markdown."""
     runs = [escape(run[:8]) for run in comparison["runs"]]
@@ -267,19 +258,19 @@ def _render_pair(pair: dict[str, Any]) -> list[str]:
     rows = []
     for epsilon, found in pair["epsilons"].items():
         mark = "" if all(found.get("complete", [True])) else " †"
-        low, high = 100 * found["low"], 100 * found["high"]
+        low, high = points(found["low"]), points(found["high"])
         rows.append(
             [
                 escape(epsilon),
                 percent(found["first"]),
                 percent(found["second"]),
-                f"{100 * found['difference']:+.1f} ({low:+.1f} to {high:+.1f}){mark}",
+                f"{points(found['difference'])} ({low} to {high}){mark}",
                 str(found["only_first"]),
                 str(found["only_second"]),
                 f"{found['p']:.2g}",
             ]
         )
-    lines = [f"## {title}", "", f"{_claim(pair)}", "", table(header, rows), ""]
+    lines = [f"## {title}", "", _claim(pair), "", table(header, rows), ""]
     lines.append(
         "`only first` counts examples on which the first is robust and the second is not. p: exact "
         "two-sided McNemar test; the interval is Bonett and Price's (2012). Neither is corrected "
@@ -303,7 +294,7 @@ def _claim(pair: dict[str, Any]) -> str:
         word = "is higher than" if found["difference"] > 0 else "is lower than"
     return (
         f"At ε = {epsilon} the worst case of {one} (first) {word} that of {other} (second): "
-        f"{100 * found['difference']:+.1f} points, p = {found['p']:.2g}."
+        f"{points(found['difference'])} points, p = {found['p']:.2g}."
     )
 
 

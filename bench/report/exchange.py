@@ -1,9 +1,8 @@
-"""A defense in the forms that others read: RobustBench's `model_info`, a model card's metadata.
+"""A stored run in the forms that others read, written only where there is none yet.
 
-Only what the run knows is filled in. What it does not know, such as authors and venue, is empty
-as the form has it, unless the caller says it.
-
-Exporting a stored run: its files in other forms, written only where there is none yet.
+Of a defense: RobustBench's `model_info`, and a model card's metadata. Only what the run knows is
+filled in. What it does not know, such as authors and venue, is empty as the form has it, unless the
+caller says it.
 """
 
 from __future__ import annotations
@@ -15,27 +14,24 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.record.files import canonical_json, write_bytes
+from bench.record.results import outcomes_frame, read_cells
 from bench.record.runs import stored_summary
+from bench.record.store import open_run
 from bench.report.markdown import interval, strongest
-from bench.run import load_results
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
     from bench.report.markdown import Summary
 
-#: The attacks of AutoAttack's standard version, by the names they have as rows.
-STANDARD = ("apgd-ce", "apgd-t", "fab-t", "square")
+#: What suites and attacks give (`figures` of a summary) that RobustBench has a field for.
+AUTOATTACK = "autoattack"
 
-
-#: What RobustBench's loader knows: other data and norms are written, and not read by it.
+#: What RobustBench's own loader knows: other data and norms are written, and not read by it.
 ROBUSTBENCH_DATA = ("cifar10", "cifar100", "imagenet")
-
-
 ROBUSTBENCH_NORMS = ("Linf", "L2")
-
 
 #: What only the authors know, and what it is where nobody says it.
 INFO: dict[str, Any] = {
@@ -48,11 +44,79 @@ INFO: dict[str, Any] = {
     "reported": None,
 }
 
+#: How what is not any text is written, in a pattern and in words, and what reads it.
+_WRITTEN: dict[str, tuple[str, str, Callable[[str], Any]]] = {
+    "additional_data": ("true|false", "true or false", lambda text: text == "true"),
+    "number_forward_passes": (r"\d+", "a whole number", int),
+    "reported": (r"\d{1,3}(\.\d+)?", "a percentage such as 52.4", str),
+}
 
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
+Form = Literal["robustbench", "hf", "csv", "json"]
 
 
-def choose_epsilon(summary: Summary, written: str) -> str:
+def export_run(
+    folder: Path,
+    target: Path,
+    forms: Collection[Form],
+    *,
+    epsilon: str = "",
+    info: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
+    """Write a run in other forms; nothing is written unless everything can be.
+
+    - `robustbench`: `model_info/DATASET/NORM/DEFENSE.json` for each defense.
+    - `hf`: `huggingface/DEFENSE.md`, a model card's metadata, for each defense.
+    - `csv`: `outcomes.csv`, a row for each defense, attack, epsilon and example.
+    - `json`: `summary.json`.
+
+    Args:
+        folder: of a run, or of a published summary, which has no outcomes.
+        target: the folder to write into.
+        forms: at least one.
+        epsilon: that `robustbench` is about; the headline where empty.
+        info: what only the authors know, for `robustbench`.
+        overwrite: whether files that are there are replaced.
+
+    Returns:
+        The paths of what was written.
+
+    Raises:
+        UsageError: no form, a file that is there already, or a figure that is not.
+        StoreError: the run was changed since it was written, or has no outcomes.
+    """
+    if not forms:
+        raise UsageError("say in which form: --robustbench, --hf, --csv or --json")
+    summary = stored_summary(folder)
+    stems = file_stems(summary["defenses"])
+    files: dict[Path, bytes] = {}
+    if "robustbench" in forms:
+        chosen = find_epsilon(summary, epsilon)
+        (dataset,) = file_stems([summary["dataset"]]).values()
+        for name, stem in stems.items():
+            place = target / "model_info" / dataset / summary["norm"] / f"{stem}.json"
+            files[place] = canonical_json(robustbench_info(summary, name, chosen, info))
+    if "hf" in forms:
+        for name, stem in stems.items():
+            files[target / "huggingface" / f"{stem}.md"] = model_card(summary, name).encode()
+    if "csv" in forms:
+        if not (folder / "run.json").is_file():
+            raise StoreError(f"{folder} is a published summary: it holds no outcomes for --csv")
+        outcomes = outcomes_frame(read_cells(*open_run(folder)))
+        files[target / "outcomes.csv"] = outcomes.to_csv(index=False).encode()
+    if "json" in forms:
+        files[target / "summary.json"] = canonical_json(summary)
+    there = [path for path in files if path.exists() or path.is_symlink()]
+    if there and not overwrite:
+        raise UsageError(
+            f"{there[0]} is there already; give --overwrite to replace it, or another --to"
+        )
+    for path, data in files.items():
+        write_bytes(path, data)
+    return list(files)
+
+
+def find_epsilon(summary: Summary, written: str) -> str:
     """The epsilon of a run that a text means, as the run writes it; the headline for an empty one.
 
     Raises:
@@ -83,18 +147,10 @@ def parse_info(texts: Iterable[str]) -> dict[str, Any]:
             raise UsageError(f"--info wants KEY=VALUE (got {text!r})")
         if key not in INFO:
             raise UnknownNameError("key of --info", key, INFO)
-        if key == "additional_data":
-            if value not in ("true", "false"):
-                raise UsageError(f"--info additional_data has to be true or false (got {value!r})")
-            found[key] = value == "true"
-        elif key == "number_forward_passes":
-            if not value.isdecimal():
-                raise UsageError(f"--info {key} has to be a whole number (got {value!r})")
-            found[key] = int(value)
-        elif key == "reported" and not re.fullmatch(r"\d{1,3}(\.\d+)?", value):
-            raise UsageError(f"--info reported has to be a percentage such as 52.4 (got {value!r})")
-        else:
-            found[key] = value
+        pattern, wanted, read = _WRITTEN.get(key, (None, "", str))
+        if pattern and not re.fullmatch(pattern, value):
+            raise UsageError(f"--info {key} has to be {wanted} (got {value!r})")
+        found[key] = read(value)
     return found
 
 
@@ -158,13 +214,16 @@ def autoattack_accuracy(summary: Summary, name: str, epsilon: str) -> float | No
     part = summary["defenses"][name]
     if "majority_accuracy" in part["worst_case"][epsilon]:
         return None
-    together = part.get("suites", {}).get("standard", {}).get(epsilon)
-    if together and sorted(together["attacks"]) == sorted(STANDARD):
-        return float(together["robust_accuracy"])
-    cascade = part["attacks"].get("autoattack", {}).get(epsilon)
+    names = [name for name, figure in summary["figures"].items() if figure == AUTOATTACK]
+    for name in names:
+        together = part.get("suites", {}).get(name, {}).get(epsilon)
+        if together and together["whole"]:
+            return float(together["robust_accuracy"])
     right = part["clean_correct"]
-    if cascade and cascade["status"] == "ok" and cascade["attacked"] == right:
-        return float((right - cascade["broken"]) / summary["n"])
+    for name in names:
+        cascade = part["attacks"].get(name, {}).get(epsilon)
+        if cascade and cascade["status"] == "ok" and cascade["attacked"] == right:
+            return float((right - cascade["broken"]) / summary["n"])
     return None
 
 
@@ -189,7 +248,11 @@ def _footnote(summary: Summary, name: str, epsilon: str) -> str:
     verdict = part.get("verdict")
     if verdict and epsilon == summary["headline"]:
         sentences += [f"Verdict: {verdict['level']}.", *verdict["reasons"]]
-        failed = [item["id"] for item in part.get("evidence", []) if _counts(item)]
+        failed = [
+            item["id"]
+            for item in part.get("evidence", [])
+            if item.get("status") == "fail" and item.get("kind") != "context"
+        ]
         if failed:
             sentences.append(f"Failed tests: {', '.join(failed)}.")
     elif worst.get("verdict"):
@@ -199,14 +262,15 @@ def _footnote(summary: Summary, name: str, epsilon: str) -> str:
     return " ".join(sentences)
 
 
-def _counts(item: dict[str, Any]) -> bool:
-    return item.get("status") == "fail" and item.get("kind") != "context"
+def _in_percent(fraction: float) -> str:
+    return f"{100 * fraction:.2f}"
 
 
 def model_card(summary: Summary, name: str) -> str:
-    """The metadata block of a Hugging Face model card: its `model-index`, as YAML between `---`.
+    """The metadata block of a Hugging Face model card: its `model-index` between lines of `---`.
 
-    Accuracies are fractions of 1; each robust one says in `args` what it rests on.
+    It is JSON, which YAML reads. Accuracies are fractions of 1; each robust one says in `args` what
+    it rests on.
     """
     part = summary["defenses"][name]
     n = summary["n"]
@@ -214,7 +278,7 @@ def model_card(summary: Summary, name: str) -> str:
         {
             "type": "accuracy",
             "name": "Clean accuracy",
-            "value": part["clean_accuracy"],
+            "value": _rounded(part["clean_accuracy"]),
             "args": {"examples": n},
         }
     ]
@@ -224,8 +288,8 @@ def model_card(summary: Summary, name: str) -> str:
             "norm": summary["norm"],
             "epsilon": epsilon,
             "examples": n,
-            "low": worst["low"],
-            "high": worst["high"],
+            "low": _rounded(worst["low"]),
+            "high": _rounded(worst["high"]),
             "complete": worst["complete"],
             "verdict": worst.get("verdict"),
             "run": summary["run"],
@@ -236,7 +300,7 @@ def model_card(summary: Summary, name: str) -> str:
             {
                 "type": "robust_accuracy",
                 "name": f"Robust accuracy, worst case, {summary['norm']} {epsilon}",
-                "value": worst["robust_accuracy"],
+                "value": _rounded(worst["robust_accuracy"]),
                 "args": {key: value for key, value in origin.items() if value is not None},
             }
         )
@@ -253,40 +317,15 @@ def model_card(summary: Summary, name: str) -> str:
         "metrics": ["accuracy"],
         "model-index": [{"name": name, "results": [result]}],
     }
-    return "---\n" + "\n".join(_yaml(content)) + "\n---\n"
+    text = json.dumps(content, indent=2, ensure_ascii=False)
+    # Characters that YAML takes only when they are escaped.
+    text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    return f"---\n{text}\n---\n"
 
 
-def _yaml(value: Any, indent: str = "") -> list[str]:
-    """Block YAML of dictionaries with plain keys, of lists, and of scalars."""
-    lines = []
-    items = value.items() if isinstance(value, dict) else ((None, item) for item in value)
-    for key, item in items:
-        head = f"{indent}- " if key is None else f"{indent}{key}:"
-        if not isinstance(item, (dict, list)):
-            lines.append(f"{head}{_scalar(item)}" if key is None else f"{head} {_scalar(item)}")
-        elif key is None:
-            inner = _yaml(item, indent + "  ")
-            lines += [head + inner[0].removeprefix(indent + "  "), *inner[1:]]
-        else:
-            lines += [head, *_yaml(item, indent + ("  " if isinstance(item, dict) else ""))]
-    return lines
-
-
-def _scalar(value: bool | float | str) -> str:
-    """A YAML scalar: text always quoted, numbers without an exponent."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, int):
-        return str(value)
-    if isinstance(value, float):
-        digits = f"{value:.10f}".rstrip("0")
-        return digits + "0" if digits.endswith(".") else digits
-    quoted = json.dumps(value, ensure_ascii=False)  # in YAML as in JSON, but for what follows
-    return _UNPRINTABLE.sub(lambda match: f"\\u{ord(match[0]):04x}", quoted)
-
-
-def _in_percent(fraction: float) -> str:
-    return f"{100 * fraction:.2f}"
+def _rounded(fraction: float | None) -> float | None:
+    """To four digits: JSON writes smaller numbers with an exponent, which YAML takes for text."""
+    return None if fraction is None else round(fraction, 4)
 
 
 def file_stems(names: Iterable[str]) -> dict[str, str]:
@@ -305,68 +344,3 @@ def file_stems(names: Iterable[str]) -> dict[str, str]:
             free = f"{stem}-{number}"
         stems[name] = free
     return stems
-
-
-Form = Literal["robustbench", "hf", "csv", "json"]
-
-
-def export_run(
-    folder: Path,
-    target: Path,
-    forms: Collection[Form],
-    *,
-    epsilon: str = "",
-    info: Mapping[str, Any] | None = None,
-    overwrite: bool = False,
-) -> list[Path]:
-    """Write a run in other forms; nothing is written unless everything can be.
-
-    - `robustbench`: `model_info/DATASET/NORM/DEFENSE.json` for each defense.
-    - `hf`: `huggingface/DEFENSE.md`, a model card's metadata, for each defense.
-    - `csv`: `outcomes.csv`, a row for each defense, attack, epsilon and example.
-    - `json`: `summary.json`.
-
-    Args:
-        folder: of a run, or of a published summary, which has no outcomes.
-        target: the folder to write into.
-        forms: at least one.
-        epsilon: that `robustbench` is about; the headline where empty.
-        info: what only the authors know, for `robustbench`.
-        overwrite: whether files that are there are replaced.
-
-    Returns:
-        The paths of what was written.
-
-    Raises:
-        UsageError: no form, a file that is there already, or a figure that is not.
-        StoreError: the run was changed since it was written, or has no outcomes.
-    """
-    if not forms:
-        raise UsageError("say in which form: --robustbench, --hf, --csv or --json")
-    summary = stored_summary(folder)
-    stems = file_stems(summary["defenses"])
-    files: dict[Path, bytes] = {}
-    if "robustbench" in forms:
-        chosen = choose_epsilon(summary, epsilon)
-        (dataset,) = file_stems([summary["dataset"]]).values()
-        place = target / "model_info" / dataset / summary["norm"]
-        for name, stem in stems.items():
-            content = robustbench_info(summary, name, chosen, info)
-            files[place / f"{stem}.json"] = canonical_json(content)
-    if "hf" in forms:
-        for name, stem in stems.items():
-            files[target / "huggingface" / f"{stem}.md"] = model_card(summary, name).encode()
-    if "csv" in forms:
-        if not (folder / "run.json").is_file():
-            raise StoreError(f"{folder} is a published summary: it holds no outcomes for --csv")
-        files[target / "outcomes.csv"] = load_results(folder).outcomes.to_csv(index=False).encode()
-    if "json" in forms:
-        files[target / "summary.json"] = canonical_json(summary)
-    there = [path for path in files if path.exists() or path.is_symlink()]
-    if there and not overwrite:
-        raise UsageError(
-            f"{there[0]} is there already; give --overwrite to replace it, or another --to"
-        )
-    for path, content_bytes in files.items():
-        write_bytes(path, content_bytes)
-    return list(files)

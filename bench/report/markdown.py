@@ -6,8 +6,6 @@ import html
 from typing import Any
 
 Summary = dict[str, Any]
-#: How the reason begins for which a stronger attack was left out of an escalation.
-LEFT_OUT = "escalation would need"
 #: Marks a figure in which some outcomes follow from another epsilon.
 INFERRED = " ‡"
 
@@ -29,6 +27,11 @@ def table(header: list[str], rows: list[list[str]], *, text: frozenset[str] = fr
 def percent(fraction: float | None) -> str:
     """A fraction as a percentage with one decimal; a dash for nothing."""
     return "–" if fraction is None else f"{100 * fraction:.1f}"
+
+
+def points(difference: float) -> str:
+    """A difference of fractions in percentage points, with its sign."""
+    return f"{100 * difference:+.1f}"
 
 
 def interval(entry: dict[str, Any]) -> str:
@@ -253,7 +256,7 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [i["attack"] for i in defense["skipped"] if i["reason"].startswith(LEFT_OUT)]
+    beyond = [i["attack"] for i in defense["skipped"] if i["cause"] == "escalation-budget"]
     if beyond:
         lines += [
             "",
@@ -273,7 +276,7 @@ def _notes(defense: dict[str, Any]) -> list[str]:
     notes += [
         f"- {escape(item['attack'])} not run: {escape(item['reason'])}"
         for item in defense["skipped"]
-        if not item["reason"].startswith(LEFT_OUT)
+        if item["cause"] != "escalation-budget"
     ]
     flags: dict[tuple[str, str], list[str]] = {}
     for attack, cells in defense["attacks"].items():

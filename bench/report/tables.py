@@ -1,7 +1,4 @@
-"""The stored runs as tables: all of them, and one of them.
-
-One table over several training seeds: mean and range, and the gain over the twin.
-"""
+"""Stored runs as tables: all of them, one of them, and one command over several training seeds."""
 
 from __future__ import annotations
 
@@ -9,8 +6,10 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from rich.filesize import decimal
+
 from bench.record.statistics import t_interval
-from bench.report.markdown import escape, interval, percent, table
+from bench.report.markdown import escape, interval, percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,15 +58,10 @@ def render_runs(runs: list[StoredRun]) -> str:
                 str(found.get("n", "–")),
                 escape(defenses or "–"),
                 escape(found["status"]),
-                megabytes(found["bytes"]),
+                decimal(found["bytes"]),
             ]
         )
     return table(HEADER, rows, text=frozenset(HEADER) - {"n", "size"})
-
-
-def megabytes(size: int) -> str:
-    """Bytes as people read them."""
-    return f"{size / 1e6:,.1f} MB" if size >= 50_000 else f"{size / 1e3:,.1f} kB"
 
 
 def status_of(run: StoredRun) -> dict[str, Any]:
@@ -107,7 +101,7 @@ def render_run(run: StoredRun, summary: Summary | None) -> str:
         "",
         f"{escape(found['dataset'])}, {escape(found['norm'])}, n = {found['n']}, seed "
         f"{found['seed']}, ε = {escape(', '.join(found['epsilons']))}; {escape(found['date'])}, "
-        f"{megabytes(found['bytes'])}. Cells: {cells}.",
+        f"{decimal(found['bytes'])}. Cells: {cells}.",
         "",
         f"Command: `{_code(found['command'])}`",
     ]
@@ -138,7 +132,7 @@ def _figures(summary: Summary) -> str:
             escape(name),
             percent(part["clean_accuracy"]),
             interval(part["worst_case"][headline]),
-            escape((part.get("verdict") or {}).get("level", "–")),
+            escape(_level(part)),
             str(len(part["attacks"])),
         ]
         for name, part in summary["defenses"].items()
@@ -218,14 +212,15 @@ def gain(name: str, entries: Sequence[dict[str, Any]]) -> list[str]:
         return []
     twin = next(c["twin"] for c in comparisons if c is not None)
     mean, low, high = t_interval(differences)
-    points = f"{100 * mean:+.1f} points"
-    each = ", ".join(f"{100 * value:+.1f}" for value in differences)
-    said = f"{escape(name)} against its twin {escape(twin)}: {points} (by seed {each})."
+    each = ", ".join(map(points, differences))
+    said = (
+        f"{escape(name)} against its twin {escape(twin)}: {points(mean)} points (by seed {each})."
+    )
     if math.isfinite(low):
         zero = "excludes" if low > 0 or high < 0 else "includes"
         said += (
-            f" 95 % t-interval over {len(differences)} training seeds: {100 * low:+.1f} to "
-            f"{100 * high:+.1f}, which {zero} no difference at all."
+            f" 95 % t-interval over {len(differences)} training seeds: {points(low)} to "
+            f"{points(high)}, which {zero} no difference at all."
         )
     return [said]
 
@@ -236,5 +231,6 @@ def _mean_and_range(values: Sequence[float]) -> str:
 
 
 def _level(entry: dict[str, Any]) -> str:
+    """Of the verdict; a dash where there is none."""
     level: str = (entry.get("verdict") or {}).get("level", "–")
     return level

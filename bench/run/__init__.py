@@ -10,7 +10,6 @@ from bench.errors import UsageError
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
 from bench.record.results import outcomes_frame, read_cells
-from bench.record.schema import CellRecord, RunRecord
 from bench.record.store import RunStore, open_run
 from bench.record.summary import build
 from bench.report import render_leaderboard, write_leaderboard
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bench.matrix.fill import Observer
+    from bench.record.schema import RunRecord
     from bench.run.prepare import Prepared
     from bench.run.recording import RunStatus
 
@@ -70,18 +70,9 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
     prepared = prepared.continuing(previous)
     cells = prepared.cells
     store.clear_errors()
-    if not prepared.dataset.source:
+    if not prepared.dataset.written:
         store.write_examples(prepared.examples)
-    planned = [
-        CellRecord(
-            defense=cell.target.name,
-            attack=cell.attack_name,
-            epsilon=cell.epsilon.text,
-            key=cell.key,
-            scope=cell.scope,
-        )
-        for cell in cells
-    ]
+    planned = [each.record("incomplete") for each in cells]
     store.write_record(record_of(prepared, previous, planned, "running"))
     executor = prepared.executor()
     try:

@@ -7,13 +7,21 @@ import functools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.api import Examples
+from bench.data import headline
 from bench.errors import ModelError, UsageError
+from bench.record.schema import DefenseRecord
 from bench.run import Result, run
-from bench.run.prepare import RunConfig, assemble, resolve_device
+from bench.run.prepare import (
+    Prepared,
+    RunConfig,
+    dataset_record,
+    resolve_device,
+    setting_of,
+)
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
@@ -23,6 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import Tensor, nn
 
+    from bench.models.contenders import Contender
     from bench.record.schema import Sweep
 
 
@@ -117,13 +126,13 @@ def evaluate(
             sweep=sweep,
             command="bench.evaluate()",
         )
-        prepared = assemble(
-            config,
-            examples,
-            source="",
-            family=None,
-            epsilons=radii,
-            contenders=[_contender(name, module)],
+        prepared = Prepared(
+            config=config,
+            examples=examples,
+            dataset=dataset_record(examples, "", None),
+            setting=setting_of(config, examples, radii, place),
+            headline=headline(None, threat_norm, radii),
+            contenders=[contender_of(name, module)],
             attacks=chosen,
             device=place,
         )
@@ -142,23 +151,18 @@ def _count_classes(module: nn.Module, inputs: Tensor, device: str) -> int:
     return int(output.shape[1])
 
 
-def _contender(name: str, module: nn.Module) -> Any:
+def contender_of(name: str, module: nn.Module) -> Contender:
+    """A module that a program has made, ready to be asked."""
     from bench.models.checkpoints import weights_digest
-    from bench.models.contenders import Contender, Target
+    from bench.models.contenders import Contender, key_of
     from bench.record.files import digest_of
-    from bench.record.schema import DefenseRecord
 
-    digest = weights_digest(module)
-    identity = {
-        "network": type(module).__name__,
-        "weights": digest,
-        "structure": digest_of(repr(module)),
-    }
-    target = Target(name, identity)
+    network, digest = type(module).__name__, weights_digest(module)
+    identity = {"network": network, "weights": digest, "structure": digest_of(repr(module))}
     record = DefenseRecord(
-        key=target.key,
-        network=type(module).__name__,
+        key=key_of(name, identity),
+        network=network,
         weights_digest=digest,
         checkpoint="passed by the program",
     )
-    return Contender(target, functools.partial(copy.deepcopy, module), record)
+    return Contender(name, identity, record, functools.partial(copy.deepcopy, module))

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING
 
 from bench.api import Cost
 from bench.run import run
-from bench.run.prepare import Prepared, assemble
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.matrix.fill import Observer
+    from bench.run.prepare import Prepared
 
 #: Examples of a pilot: one in so many of the run's, at least the second number.
 ONE_IN, FEWEST = 10, 10
@@ -32,7 +32,7 @@ REPEATS = 5
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Forecast:
     """What a run will take, as far as a pilot tells."""
 
     cost: Cost
@@ -43,7 +43,7 @@ class Prediction:
     """Examples that the pilot attacked."""
 
 
-def predict(prepared: Prepared, observer: Observer | None = None) -> Prediction:
+def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     """Run the first examples in a folder of its own, which is removed, and scale.
 
     Passes grow with the examples. Time grows with the number of shards, and within a shard as one
@@ -69,7 +69,7 @@ def predict(prepared: Prepared, observer: Observer | None = None) -> Prediction:
     growth = _growth(prepared, min(count, size), size) * n / size
     around = max(0.0, elapsed - busy / prepared.workers)
     seconds = busy * max(1.0, growth) / prepared.workers + around
-    return Prediction(Cost(forwards, backwards) * (n / count), seconds, count)
+    return Forecast(Cost(forwards, backwards) * (n / count), seconds, count)
 
 
 def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
@@ -78,17 +78,7 @@ def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
     config = dataclasses.replace(
         prepared.config, out=folder, budget=None, escalation_budget=escalation
     )
-    return assemble(
-        config,
-        prepared.examples.take(range(count)),
-        source=prepared.dataset.source,
-        family=prepared.dataset.family,
-        epsilons=list(prepared.setting.epsilons),
-        contenders=prepared.contenders,
-        attacks=prepared.attacks,
-        device=prepared.device,
-        sources=prepared.sources,
-    )
+    return dataclasses.replace(prepared.on(prepared.examples.take(range(count))), config=config)
 
 
 def _growth(prepared: Prepared, few: int, many: int) -> float:
@@ -97,7 +87,7 @@ def _growth(prepared: Prepared, few: int, many: int) -> float:
 
     ratios = []
     for contender in prepared.contenders:
-        model = contender.loader().to(prepared.device).eval()
+        model = contender.load().to(prepared.device).eval()
         inputs = prepared.examples.inputs[:many].to(prepared.device)
         with one_thread(prepared.device):
             ratios.append(_seconds(model, inputs) / _seconds(model, inputs[:few]))

@@ -87,7 +87,7 @@ def import_adversarial(config: RunConfig, path: Path, name: str) -> Imported:
     assert result.folder is not None
     store, record = open_run(result.folder)
     results = read_cells(store, record)
-    asked = [c.target.name for c in prepared.contenders]
+    asked = [c.name for c in prepared.contenders]
     found = [item for who in asked for item in _judged(record, who, results[who], EXTERNAL + name)]
     return Imported(result, EXTERNAL + name, found)
 

@@ -4,45 +4,37 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
-from bench.matrix.plan import Cell, plan_cell
+from bench.matrix.plan import WhyNot, plan_cell
 from bench.matrix.tasks import estimate
 from bench.record.files import digest_of
 from bench.record.results import checks, inferred_survivors
-from bench.record.schema import CellRecord
-from bench.run.recording import cases, record_of
-from bench.threat import Epsilon
-from bench.trust import (
-    Case,
-    Request,
-    escalate,
-    evidence_of,
-    pending,
-    requests,
-)
-from bench.trust.case import CLEAN
+from bench.record.schema import Cell, CellRecord
+from bench.run.recording import record_of
+from bench.trust import Case, cases, escalate, evidence_of, pending, requests
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from bench.matrix.fill import Filler
+    from bench.matrix.plan import Planned
+    from bench.record.schema import Place
     from bench.run.prepare import Prepared
     from bench.trust import Evidence
-
-#: Rounds of escalation, at most.
-ROUNDS = 3
-
 
 #: Of the examples that a sweep inferred to survive, the share that is attacked after all, each at
 #: one epsilon, where gradients are faithful.
 SAMPLE = 0.1
 
 
-#: Attack, epsilon as written, and example.
-Pair = tuple[str, str, int]
+class Inferred(NamedTuple):
+    """An example that a sweep inferred to survive an attack."""
+
+    attack: str
+    epsilon: str
+    example: int
 
 
 def faithful(evidence: Sequence[Evidence]) -> bool:
@@ -51,10 +43,10 @@ def faithful(evidence: Sequence[Evidence]) -> bool:
     return passed >= {"gradient-fidelity", "unavailable-gradients", "zero-margin-gradient"}
 
 
-def sample(pairs: Sequence[Pair], seed: int) -> list[Pair]:
-    """As many pairs as a tenth of their examples, at least one; chosen by the seed alone."""
-    count = math.ceil(SAMPLE * len({example for *_, example in pairs}))
-    return sorted(pairs, key=lambda pair: digest_of([seed, *pair]))[:count]
+def sample(inferred: Sequence[Inferred], seed: int) -> list[Inferred]:
+    """As many as a tenth of their examples, at least one; chosen by the seed alone."""
+    count = math.ceil(SAMPLE * len({each.example for each in inferred}))
+    return sorted(inferred, key=lambda each: digest_of([seed, *each]))[:count]
 
 
 class Inquiry:
@@ -67,6 +59,7 @@ class Inquiry:
     def __init__(self, prepared: Prepared, filler: Filler) -> None:
         self.prepared = prepared
         self.filler = filler
+        self.contenders = {contender.name: contender for contender in prepared.contenders}
         self.records: list[CellRecord] = []
 
     def conduct(self, filled: list[CellRecord]) -> list[CellRecord]:
@@ -78,7 +71,8 @@ class Inquiry:
             The records of all cells, those of the inquiry included.
         """
         self.records = list(filled)
-        self._ask({name: requests(case) for name, case in self._cases().items()})
+        menu = self.prepared.menu
+        self._ask(c for case in self._cases() for c in _of(case, requests(case, menu)))
         self._recheck()
         self._check_sweep()
         if self.prepared.config.escalate:
@@ -90,132 +84,118 @@ class Inquiry:
 
         Elsewhere, and where the sample differs from what was inferred, everything.
         """
-        distrusted = {n for n, case in self._cases().items() if not faithful(evidence_of(case))}
+        distrusted = {case.name for case in self._cases() if not faithful(evidence_of(case))}
         for repeat in (1, 2):
-            cells = []
-            for name in self._cases():
-                pairs = self._inferred(name)
+            planned = []
+            for name in [case.name for case in self._cases()]:
+                inferred = self._inferred(name)
                 if name not in distrusted:
-                    pairs = sample(pairs, self.prepared.setting.seed) if repeat == 1 else []
-                cells += self._checks(name, pairs, repeat)
-            if not cells:
+                    inferred = sample(inferred, self.prepared.setting.seed) if repeat == 1 else []
+                planned += self._checks(name, inferred, repeat)
+            if not planned:
                 return
-            self.records += self.filler.fill(cells)
+            self.records += self.filler.fill(planned)
             distrusted |= {
                 name
                 for name, results in self.filler.results.items()
                 if any((r.frame["attacked"] & r.frame["broken"]).any() for r in checks(results))
             }
 
-    def _inferred(self, name: str) -> list[Pair]:
+    def _inferred(self, name: str) -> list[Inferred]:
         found = inferred_survivors(self.filler.results[name], self.prepared.setting.norm.value)
-        return [(*place, example) for place, some in sorted(found.items()) for example in some]
-
-    def _checks(self, name: str, pairs: list[Pair], repeat: int) -> list[Cell]:
-        (target,) = [c.target for c in self.prepared.contenders if c.target.name == name]
-        chosen: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for attack, epsilon, example in pairs:
-            chosen[attack, epsilon].append(example)
         return [
-            plan_cell(
-                target,
-                registry.attacks.create(attack),
-                Epsilon.parse(epsilon),
-                self.prepared.setting,
-                scope="check",
-                repeat=repeat,
-                chosen=sorted(examples),
+            Inferred(*place, number) for place, some in sorted(found.items()) for number in some
+        ]
+
+    def _checks(self, name: str, inferred: list[Inferred], repeat: int) -> list[Planned]:
+        chosen: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for each in inferred:
+            chosen[each.attack, each.epsilon].append(each.example)
+        return [
+            self._planned(
+                Cell(defense=name, attack=attack, epsilon=epsilon, scope="check", repeat=repeat),
+                tuple(sorted(examples)),
             )
             for (attack, epsilon), examples in sorted(chosen.items())
         ]
 
     def _recheck(self) -> None:
         """Repeat with a fresh seed what a failure was found by."""
-        self._ask({name: pending(evidence_of(case)) for name, case in self._cases().items()})
+        self._ask(c for case in self._cases() for c in _of(case, pending(evidence_of(case))))
 
     def _escalate(self) -> None:
-        spent: dict[str, float] = {}
-        for number in range(1, ROUNDS + 1):
-            wanted = {}
-            for name, case in self._cases().items():
-                stronger = escalate(evidence_of(case), case, number)
-                affordable = []
-                for request in stronger:
-                    cost = self._cost(request, case)
-                    if spent.get(name, 0.0) + cost <= self.prepared.escalation_budget:
-                        spent[name] = spent.get(name, 0.0) + cost
-                        affordable.append(request)
+        menu, budget = self.prepared.menu, self.prepared.escalation_budget
+        spent: dict[str, float] = defaultdict(float)
+        for number in range(1, len(menu.escalation) + 1):
+            affordable = []
+            for case in self._cases():
+                for cell in _of(case, escalate(evidence_of(case), case, menu, number)):
+                    cost = self._cost(cell, case)
+                    if spent[case.name] + cost <= budget:
+                        spent[case.name] += cost
+                        affordable.append(cell)
                     else:
-                        self._leave_out(name, request, number, cost)
-                if affordable:
-                    wanted[name] = affordable
-            if not wanted:
+                        self._leave_out(cell, cost)
+            if not affordable:
                 return
-            self._ask(wanted, number)
+            self._ask(affordable)
             self._recheck()
 
-    def _leave_out(self, name: str, request: Request, number: int, cost: float) -> None:
+    def _leave_out(self, cell: Cell, cost: float) -> None:
         """Record a stronger attack that the budget does not allow."""
+        why = WhyNot(
+            "escalation-budget",
+            f"escalation would need {cost:,.0f} passes beyond its budget of "
+            f"{self.prepared.escalation_budget:,} (--escalation-budget)",
+        )
         self.records.append(
             CellRecord(
-                defense=name,
-                attack=request.attack,
-                epsilon=request.epsilon,
-                key="",
-                scope=request.scope,
-                round=number,
-                status="skipped",
-                reason=f"escalation would need {cost:,.0f} passes beyond its budget of "
-                f"{self.prepared.escalation_budget:,} (--escalation-budget)",
+                **cell.model_dump(), key="", status="skipped", cause=why.cause, reason=why.reason
             )
         )
 
-    def _cases(self) -> dict[str, Case]:
+    def _cases(self) -> list[Case]:
         """The cases of the defenses that were asked for."""
         record = record_of(self.prepared, None, self.records, "running")
         record = record.model_copy(update={"headline": self.prepared.headline.text})
         found = cases(record, self.filler.read(record))
-        return {
-            name: case
+        return [
+            case
             for name, case in found.items()
-            if not record.defenses[name].control and CLEAN in case.cells
-        }
+            if not record.defenses[name].control and case.clean is not None
+        ]
 
-    def _cost(self, request: Request, case: Case) -> float:
-        attack = registry.attacks.create(request.attack)
+    def _cost(self, cell: Cell, case: Case) -> float:
+        attack = registry.attacks.create(cell.attack)
         return estimate(attack, self.prepared.setting).total * case.robust
 
-    def _ask(self, wanted: dict[str, list[Request]], number: int = 0) -> None:
-        """Fill the cells of some trust, for each defense and its twin."""
-        known = {c.target.name: c for c in self.prepared.contenders}
-        together: dict[tuple[str, str, str, int], Cell] = {}
-        for name, asked in wanted.items():
-            twin = known[name].record.twin
-            for contender in [known[name], *([known[twin]] if twin in known else [])]:
-                for request in asked:
-                    cell = self._cell(contender.target, request, number)
-                    place = (contender.target.name, request.attack, request.epsilon, request.repeat)
-                    together.setdefault(place, cell)
-        have = {(r.defense, r.attack, r.epsilon): r for r in self.records}
-        cells = []
-        for cell in together.values():
-            known_as = have.get((cell.target.name, cell.attack_name, cell.epsilon.text))
-            if known_as is None:
-                cells.append(cell)
-            elif known_as.source == "inferred" and known_as.scope == "all":
+    def _ask(self, asked: Iterable[Cell]) -> None:
+        """Fill these cells, for each defense and its twin."""
+        together: dict[Place, Cell] = {}
+        for cell in asked:
+            twin = self.contenders[cell.defense].record.twin
+            for name in [cell.defense, *([twin] if twin in self.contenders else [])]:
+                own = cell.model_copy(update={"defense": name})
+                together.setdefault(own.place, own)
+        have = {record.place: record for record in self.records}
+        planned = []
+        for place, cell in together.items():
+            known = have.get(place)
+            if known is None:
+                planned.append(self._planned(cell))
+            elif known.inferred and known.scope == "all":
                 # A row that the sweep left examples out of: evidence needs it whole.
-                self.records.remove(known_as)
-                cells.append(replace(cell, scope="all"))
-        if cells:
-            self.records += self.filler.fill(cells)
+                self.records.remove(known)
+                planned.append(self._planned(cell.model_copy(update={"scope": "all"})))
+        if planned:
+            self.records += self.filler.fill(planned)
 
-    def _cell(self, target: Any, request: Request, number: int) -> Cell:
-        return plan_cell(
-            target,
-            registry.attacks.create(request.attack),
-            Epsilon.parse(request.epsilon),
-            self.prepared.setting,
-            scope=request.scope,
-            round=number,
-            repeat=request.repeat,
-        )
+    def _planned(self, cell: Cell, chosen: tuple[int, ...] | None = None) -> Planned:
+        attack = registry.attacks.create(cell.attack)
+        contender = self.contenders[cell.defense]
+        return plan_cell(cell, contender, attack, self.prepared.setting, chosen)
+
+
+def _of(case: Case, asked: Iterable[Cell]) -> list[Cell]:
+    """Cells that evidence asked for, as those of its defense."""
+    return [cell.model_copy(update={"defense": case.name}) for cell in asked]

@@ -15,19 +15,22 @@ from bench import registry
 from bench.data import default_epsilons, headline, open_dataset, subset
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess, Workers
-from bench.matrix.plan import Cell, Setting, plan_cells, source_of
+from bench.matrix.plan import Setting, plan, start_of
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
 from bench.record.schema import DatasetRecord, RunRecord
+from bench.run.menu import menu_of
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.api import Attack, Candidates, Cost, Examples
+    from bench.matrix.plan import Planned
     from bench.models.contenders import Contender
     from bench.record.schema import Sweep
+    from bench.trust import Menu
 
 #: How many examples a run takes where nothing is said.
 DEFAULT_N = 100
@@ -114,9 +117,10 @@ class Prepared:
     setting: Setting
     headline: Epsilon
     contenders: list[Contender]
+    """What is attacked: the defenses that were asked for, and their controls."""
     attacks: list[Attack]
     device: str
-    sources: Sequence[Contender] = ()
+    starts: Sequence[Contender] = ()
     """What transfer attacks start from besides the contenders; nothing attacks them."""
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     """What files hold, by the attack that stands for the file."""
@@ -126,9 +130,7 @@ class Prepared:
         """Digest of weights, data, norm and seed: the same command continues its run."""
         return digest_of(
             {
-                "defenses": {
-                    c.target.name: c.target.identity for c in self.contenders if not c.control
-                },
+                "defenses": {c.name: c.identity for c in self.contenders if c.role == "asked"},
                 "data": self.setting.data_digest,
                 "norm": self.setting.norm.value,
                 "seed": self.setting.seed,
@@ -141,17 +143,23 @@ class Prepared:
         return self.config.out / self.id
 
     @property
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Planned]:
         """All cells asked for, those of scope `remaining` still without their key.
 
         A control is attacked at the headline epsilon alone.
         """
-        asked = [c.target for c in self.contenders if not c.control]
-        controls = [c.target for c in self.contenders if c.control]
+        asked = [c for c in self.contenders if c.role == "asked"]
+        controls = [c for c in self.contenders if c.role == "control"]
         at_headline = dataclasses.replace(self.setting, epsilons=(self.headline,))
-        return plan_cells(asked, self.attacks, self.setting) + plan_cells(
-            controls, self.attacks, at_headline
-        )
+        return [
+            *plan(asked, self.attacks, self.setting),
+            *plan(controls, self.attacks, at_headline),
+        ]
+
+    @property
+    def menu(self) -> Menu:
+        """What its examination may ask for."""
+        return menu_of(self.setting.norm, self.setting.shape, self.setting.classes)
 
     @property
     def escalation_budget(self) -> int:
@@ -177,18 +185,24 @@ class Prepared:
 
     def executor(self) -> InProcess | Workers:
         """Worker processes on the CPU; this process on a GPU, which one process keeps busy."""
-        config = self.config
         bench = Bench(
             examples=self.examples,
-            loaders={c.target.name: c.loader for c in (*self.contenders, *self.sources)},
-            surrogate_loaders={
-                c.target.name: c.surrogates for c in self.contenders if c.surrogates
-            },
+            contenders={c.name: c for c in (*self.contenders, *self.starts)},
             device=self.device,
-            batch_size=config.batch_size,
+            batch_size=self.config.batch_size,
             candidates=self.candidates,
         )
         return InProcess(bench) if self.workers == 1 else Workers(bench, self.workers)
+
+    def on(self, examples: Examples) -> Prepared:
+        """The same run on other examples of the same data set."""
+        count, digest = len(examples), examples.digest
+        return dataclasses.replace(
+            self,
+            examples=examples,
+            dataset=self.dataset.model_copy(update={"digest": digest, "n": count}),
+            setting=dataclasses.replace(self.setting, n=count, data_digest=digest),
+        )
 
     def continuing(self, previous: RunRecord | None) -> Prepared:
         """The same run with the epsilons' spelling, and the headline, of what is stored already."""
@@ -236,7 +250,7 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     Raises:
         UsageError: whatever in the configuration cannot be.
     """
-    from bench.models.contenders import resolve, with_controls
+    from bench.models.contenders import Lineup
 
     if not config.defenses:
         raise UsageError("no defense given; name one, such as --defense kwta")
@@ -245,69 +259,55 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     for name in config.defenses:
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)
-    written = config.epsilons or registry.suite_epsilons(
-        config.attacks, dataset.family, config.norm
-    )
-    if written:
-        epsilons = Epsilon.parse_many(written)
-    else:
-        epsilons, _ = default_epsilons(dataset.family, config.norm)
-    for epsilon in epsilons:
-        ThreatModel(config.norm, epsilon)
+    epsilons = _epsilons(config, dataset.family)
     device = resolve_device(config.device)
     examples = dataset.load("test")
     examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
-    sources = [source_of(attack) for attack in attacks if attack.needs == "source"]
-    named = [source for source in sources if source != "twin"]
+    starts = [start_of(attack) for attack in attacks if attack.needs == "source"]
+    named = [start for start in starts if start != "twin"]
     controls = _controls(config, named)
     own = {name: path for name, path in config.checkpoints.items() if name not in controls}
-    entrants = with_controls(
-        resolve(config.defenses, config.dataset, examples, own, config.norm),
-        config.dataset,
-        examples,
-        config.checkpoints,
-        named,
-        norm=config.norm,
-        twins=config.twins and config.examine,
-    )
-    return assemble(
-        config,
-        examples,
-        source=config.dataset,
-        family=dataset.family,
-        epsilons=epsilons,
-        contenders=entrants.contenders,
-        sources=entrants.sources,
+    asked = Lineup(config.dataset, examples, own, config.norm).asked(config.defenses)
+    lineup = Lineup(config.dataset, examples, config.checkpoints, config.norm)
+    together = lineup.with_controls(asked, named, twins=config.twins and config.examine)
+    return Prepared(
+        config=config,
+        examples=examples,
+        dataset=dataset_record(examples, config.dataset, dataset.family),
+        setting=setting_of(config, examples, epsilons, device),
+        headline=headline(dataset.family, config.norm, epsilons),
+        contenders=[c for c in together if c.role != "start"],
         attacks=attacks,
         device=device,
+        starts=[c for c in together if c.role == "start"],
     )
 
 
-def _controls(config: RunConfig, sources: Sequence[str]) -> set[str]:
-    """The twins and sources of the defenses of a run that were not asked for themselves."""
-    from bench.models.contenders import source_name
+def _epsilons(config: RunConfig, family: str | None) -> list[Epsilon]:
+    """Those given, or else those of the suite, or else the data set's."""
+    written = config.epsilons or registry.suite_epsilons(config.attacks, family, config.norm)
+    epsilons = Epsilon.parse_many(written) if written else default_epsilons(family, config.norm)[0]
+    for epsilon in epsilons:
+        ThreatModel(config.norm, epsilon)
+    return epsilons
+
+
+def _controls(config: RunConfig, starts: Sequence[str]) -> set[str]:
+    """The twins and starts of the defenses of a run that were not asked for themselves."""
+    from bench.models.contenders import start_name
 
     asked = [registry.defenses.create(name) for name in config.defenses]
-    further = {source_name(source, defense.name) for source in sources for defense in asked}
+    further = {start_name(start, defense.name) for start in starts for defense in asked}
     return ({d.twin for d in asked if d.twin} | further) - {d.name for d in asked}
 
 
-def assemble(
-    config: RunConfig,
-    examples: Examples,
-    *,
-    source: str,
-    family: str | None,
-    epsilons: list[Epsilon],
-    contenders: list[Contender],
-    attacks: list[Attack],
-    device: str,
-    sources: Sequence[Contender] = (),
-) -> Prepared:
-    """A prepared run from its parts, continuing the epsilons' spelling of what is stored."""
+def setting_of(
+    config: RunConfig, examples: Examples, epsilons: Sequence[Epsilon], device: str
+) -> Setting:
+    """What all cells of a run share."""
     device_type = device.partition(":")[0]
     usual = SHARD_SIZE if device_type == "cpu" else GPU_SHARD_SIZE
-    setting = Setting(
+    return Setting(
         norm=config.norm,
         epsilons=tuple(epsilons),
         seed=config.seed,
@@ -318,23 +318,22 @@ def assemble(
         device_type=device_type,
         shard_size=usual if config.shard_size is None else config.shard_size,
     )
-    dataset = DatasetRecord(
+
+
+def dataset_record(examples: Examples, written: str, family: str | None) -> DatasetRecord:
+    """For `run.json`.
+
+    Args:
+        examples: of the run.
+        written: the data set as written; empty where a program passed the examples itself.
+        family: of data sets, if any.
+    """
+    return DatasetRecord(
         name=examples.name,
-        source=source,
+        written=written,
         family=family,
         digest=examples.digest,
         n=len(examples),
         shape=examples.shape,
         class_names=examples.class_names,
-    )
-    return Prepared(
-        config=config,
-        examples=examples,
-        dataset=dataset,
-        setting=setting,
-        headline=headline(family, config.norm, epsilons),
-        contenders=contenders,
-        attacks=attacks,
-        device=device,
-        sources=sources,
     )

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+import contextlib
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.data import headline
-from bench.record.schema import CellRecord, RunRecord, provenance
-from bench.threat import Epsilon, Norm
-from bench.trust import (
-    Case,
-    attack_marks,
-    compare,
-    evidence_of,
-    verdict,
-)
-from bench.trust.case import CLEAN
+from bench.errors import UsageError
+from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
+from bench.threat import Epsilon
+from bench.trust import attack_marks, cases, compare, evidence_of, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from bench.record.results import CellResult
+    from bench.record.schema import CellRecord
     from bench.run.prepare import Prepared
+    from bench.threat import Norm
 
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
@@ -41,10 +37,10 @@ def record_of(
         status: of the run.
     """
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
-    merged = {(c.defense, c.attack, c.epsilon): c for c in previous.cells} if previous else {}
-    merged |= {(c.defense, c.attack, c.epsilon): c for c in cells}
+    merged = {cell.place: cell for cell in (previous.cells if previous else [])}
+    merged |= {cell.place: cell for cell in cells}
     own = {
-        c.target.name: c.record.model_copy(update={"control": c.control})
+        c.name: c.record.model_copy(update={"control": c.role == "control"})
         for c in prepared.contenders
     }
     escalates = config.examine and config.escalate
@@ -66,11 +62,13 @@ def record_of(
         judging=setting.judging,
         defenses=(previous.defenses if previous else {}) | own,
         examined=config.examine or (previous is not None and previous.examined),
-        suites=_whole_suites({cell.attack for cell in merged.values()}, config.norm),
+        suites=_whole_suites({cell.label for cell in merged.values()}, config.norm),
+        figures=_figures(merged.values()),
         sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
         limit=extended.limit if extended else config.budget,
         budget=budget if budget is not None or previous is None else previous.budget,
-        cells=sorted(merged.values(), key=_place),
+        cells=sorted(merged.values(), key=_order),
+        attacks=_attacks(prepared, previous, merged.values()),
         provenance=_provenance(prepared, previous, imports),
     )
 
@@ -99,7 +97,7 @@ def _provenance(
     found = provenance(device=prepared.device, command=prepared.config.command)
     if previous and imports:
         found = dict(earlier)
-    sources = {c.target.name: c.record.weights_digest for c in prepared.sources}
+    sources = {c.name: c.record.weights_digest for c in prepared.starts}
     for key, own in (("sources", sources), ("imports", imports)):
         if together := earlier.get(key, {}) | own:
             found[key] = together
@@ -116,49 +114,45 @@ def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
     return {name: names for name, names in members.items() if attacks.issuperset(names)}
 
 
-def _place(cell: CellRecord) -> tuple[str, str, Fraction]:
+def _figures(cells: Iterable[CellRecord]) -> dict[str, str]:
+    """Of suites, and of attacks among these cells, the published figure that they give."""
+    found = {name: suite.figure for name, suite in registry.suites.items() if suite.figure}
+    for name in {cell.attack for cell in cells} - {CLEAN}:
+        with contextlib.suppress(UsageError):
+            if figure := registry.attacks.get(name.partition("[")[0]).figure:
+                found[name] = figure
+    return dict(sorted(found.items()))
+
+
+def _order(cell: CellRecord) -> tuple[str, str, Fraction]:
     """The order of cells in a record, whatever the order of the commands that filled them."""
-    return cell.defense, cell.attack, Fraction(cell.epsilon)
+    return cell.defense, cell.label, Fraction(cell.epsilon)
 
 
-def cases(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, Case]:
-    """What the examination has to know of each defense of a run, its twin's included."""
-    alone = {name: _case(record, name, results[name]) for name in record.defenses}
-    return {
-        name: replace(case, twin=alone.get(record.defenses[name].twin or ""))
-        for name, case in alone.items()
-    }
+def _attacks(
+    prepared: Prepared, previous: RunRecord | None, cells: Iterable[CellRecord]
+) -> dict[str, AttackRecord]:
+    """What its attacks declare, and those that its examination may ask for."""
+    given = {attack.name: attack for attack in prepared.attacks}
+    names = {cell.attack for cell in cells if cell.attack != CLEAN}
+    if prepared.config.examine:
+        names |= set(prepared.menu.names)
+    found = dict(previous.attacks) if previous else {}
+    for name in sorted(names - found.keys() - given.keys()):
+        with contextlib.suppress(UsageError):  # of an earlier command, and not installed now
+            given[name] = registry.attacks.create(name)
+    return found | {name: AttackRecord.of(attack) for name, attack in given.items()}
 
 
-def _case(record: RunRecord, name: str, results: list[CellResult]) -> Case:
-    cells, further = {}, []
-    broken: dict[int, set[int]] = defaultdict(set)
-    for result in results:
-        attack, _, repeat = result.cell.attack.partition("#")
-        if result.cell.scope == "check" or (
-            result.cell.scope == "all" and result.cell.source == "inferred"
-        ):
-            further.append(result.frame)
-        else:
-            cells[attack, result.cell.epsilon, int(repeat or 0)] = result.frame
-        if result.cell.round:
-            broken[result.cell.round] |= set(result.frame.index[result.frame["broken"]])
-    mine = [cell for cell in record.cells if cell.defense == name]
-    wrong = set(cells[CLEAN].index[cells[CLEAN]["broken"]]) if CLEAN in cells else set()
-    return Case(
-        name=name,
-        norm=Norm(record.norm),
-        n=record.dataset.n,
-        classes=len(record.dataset.class_names),
-        headline=Epsilon.parse(record.headline),
-        epsilons=tuple(map(Epsilon.parse, record.epsilons)),
-        cells=cells,
-        further=further,
-        failures=[(c.attack, c.epsilon, c.reason) for c in mine if c.status == "failed"],
-        flags={result.cell.attack: result.flags for result in results},
-        rounds=tuple(len(broken[number] - wrong) for number in sorted(broken)),
-        shape=record.dataset.shape,
-    )
+def completed(record: RunRecord) -> RunRecord:
+    """The record with what attacks declare, where an older run did not note it."""
+    if record.attacks:
+        return record
+    found = {}
+    for name in sorted({cell.attack for cell in record.cells} - {CLEAN}):
+        with contextlib.suppress(UsageError):
+            found[name] = AttackRecord.of(registry.attacks.create(name))
+    return record.model_copy(update={"attacks": found})
 
 
 def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, dict[str, Any]]:
@@ -166,8 +160,8 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
     found: dict[str, dict[str, Any]] = {}
     if not record.examined:
         return found
-    for name, case in cases(record, results).items():
-        if CLEAN not in case.cells:
+    for name, case in cases(completed(record), results).items():
+        if case.clean is None:
             continue
         evidence = evidence_of(case)
         comparison, ruling = compare(case), verdict(evidence, case)

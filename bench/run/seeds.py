@@ -19,7 +19,7 @@ from bench.models.checkpoints import USER_FOLDER, checkpoint_name
 from bench.report.tables import render_seeds
 from bench.run import run
 from bench.run.prepare import prepare, resolve_device
-from bench.train import train
+from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -123,15 +123,8 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
         if paths[name].exists():
             continue  # whatever its settings: `train --epochs` may have made it
         with watching.training(name, seed) as on_progress:
-            train(
-                defense,
-                dataset,
-                seed=seed,
-                device=resolve_device(config.device),
-                out=folder,
-                command=config.command,
-                on_progress=on_progress,
-            )
+            how = TrainConfig(seed, resolve_device(config.device), command=config.command)
+            train(defense, dataset, how, out=folder, on_progress=on_progress)
     return {name: paths[name] for name in wanted}
 
 

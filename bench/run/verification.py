@@ -15,6 +15,7 @@ from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, StoreError, UsageError, WinnowError
 from bench.record.files import read_json
 from bench.record.results import critical_distances, read_cells
+from bench.record.schema import CLEAN
 from bench.record.store import open_run
 from bench.record.summary import build
 from bench.report import render_leaderboard
@@ -108,6 +109,11 @@ def _check_summary(
     """Recompute the summary from the outcomes, and the leaderboard from the summary."""
     summary = build(record, results, examined(record, results))
     stored = read_json(store.folder / "summary.json")
+    if not record.figures:
+        findings.faults.append(
+            "run.json is an older version's: run its command again, which computes nothing anew"
+        )
+        return
     for path in _differences(summary, stored):
         findings.faults.append(f"summary.json: {path} does not follow from the outcomes")
     leaderboard = store.folder / "leaderboard.md"
@@ -140,7 +146,7 @@ def read_plain(value: object) -> object:
 
 
 def _examples(store: RunStore, record: RunRecord, dataset: str) -> Examples:
-    source = dataset or record.dataset.source
+    source = dataset or record.dataset.written
     if not source:
         return store.read_examples(record.dataset)
     try:
@@ -158,13 +164,13 @@ def _loader(
     model: str,
 ) -> Callable[[], nn.Module]:
     """What makes a defense's module, weights loaded."""
-    from bench.models.contenders import resolve
+    from bench.models.contenders import Lineup
 
     # What executes a file is named by whoever verifies, never by the record alone.
-    if not record.dataset.source or registry.defenses.create(name).executes:
+    if not record.dataset.written or registry.defenses.create(name).executes:
         return functools.partial(factory_model, model, name)
     given = {key: path for key, path in checkpoints.items() if key == name}
-    return resolve([name], dataset or record.dataset.source, examples, given)[0].loader
+    return Lineup(dataset or record.dataset.written, examples, given).asked([name])[0].load
 
 
 def factory_model(written: str, name: str) -> nn.Module:
@@ -210,7 +216,7 @@ class _Recheck:
         if not results:
             return
         model = CountedModel(module, self.examples.classes, None, self.device)
-        clean = next((r for r in results if r.cell.attack == "clean"), None)
+        clean = next((r for r in results if r.cell.attack == CLEAN), None)
         if clean is not None:
             self._clean(name, model, clean)
         try:

@@ -20,25 +20,25 @@ from bench.registry.plugins import NAME
 if TYPE_CHECKING:
     from bench.registry.plugins import Registry
 
-Kind = Literal["defense", "attack"]
+Noun = Literal["defense", "attack"]
 
-#: What the template of each kind is evaluated by.
+#: What the template of each noun is evaluated by.
 _COMMANDS = {
     "defense": "--defense {name} --attacks quick",
     "attack": "--defense relu --attacks {name},pgd",
 }
 
 
-def command_of(kind: Kind, name: str) -> str:
+def command_of(noun: Noun, name: str) -> str:
     """The arguments of `run` that evaluate a new plugin."""
-    return _COMMANDS[kind].format(name=name)
+    return _COMMANDS[noun].format(name=name)
 
 
-def new_file(kind: Kind, name: str, *, force: bool = False) -> Path:
+def new_file(noun: Noun, name: str, *, force: bool = False) -> Path:
     """Write a plugin into the working directory's folder, where it is found at once.
 
     Args:
-        kind: of plugin.
+        noun: of plugin.
         name: a bare name that nothing has yet.
         force: write over a draft of this name.
 
@@ -49,8 +49,8 @@ def new_file(kind: Kind, name: str, *, force: bool = False) -> Path:
         UsageError: the name cannot be used, or the file or its folder is in the way.
         StoreError: the file cannot be written.
     """
-    path = Path(f"{kind}s") / f"{_module(name)}.py"
-    _check_name(kind, name, path, force=force)
+    path = Path(f"{noun}s") / f"{_module(name)}.py"
+    _check_name(noun, name, path, force=force)
     if (path.parent / "__init__.py").exists() and not _is_own(path.parent):
         raise UsageError(
             f"{path.parent}/ has an __init__.py: it is a package of its own, in which plugins are "
@@ -59,13 +59,13 @@ def new_file(kind: Kind, name: str, *, force: bool = False) -> Path:
     if _is_building_block(path):
         raise UsageError(
             f"{path.parent}/{path.stem} is a module of Winnow's own; choose another name, such as "
-            f"{_free(_registry(kind), name)!r}"
+            f"{_free(_registry(noun), name)!r}"
         )
-    _write({path: _filled(kind, kind, name)}, force=force)
+    _write({path: _filled(noun, noun, name)}, force=force)
     return path
 
 
-def new_package(kind: Kind, name: str, *, force: bool = False) -> Path:
+def new_package(noun: Noun, name: str, *, force: bool = False) -> Path:
     """Write an installable package with a plugin, its entry point and its tests.
 
     Returns:
@@ -77,32 +77,32 @@ def new_package(kind: Kind, name: str, *, force: bool = False) -> Path:
     """
     folder, module = Path(name), _module(name)
     source = folder / "src" / f"winnow_{module}"
-    _check_name(kind, name, source / "plugin.py", force=force)
+    _check_name(noun, name, source / "plugin.py", force=force)
     package = {
-        folder / "pyproject.toml": _filled("package/pyproject", kind, name),
-        folder / "README.md": _filled("package/readme", kind, name),
+        folder / "pyproject.toml": _filled("package/pyproject", noun, name),
+        folder / "README.md": _filled("package/readme", noun, name),
         source / "__init__.py": f'"""{name}, a plugin of Winnow."""\n',
-        source / "plugin.py": _filled(kind, kind, name).replace("python -m bench", "winnow"),
-        folder / "tests" / f"test_{module}.py": _filled("package/test", kind, name),
+        source / "plugin.py": _filled(noun, noun, name).replace("python -m bench", "winnow"),
+        folder / "tests" / f"test_{module}.py": _filled("package/test", noun, name),
     }
     _write(package, force=force)
     return folder
 
 
-def class_name(kind: Kind, name: str) -> str:
+def class_name(noun: Noun, name: str) -> str:
     """`my-defense` as `MyDefense`; with more behind it where the template has that word already."""
     words = "".join(word.capitalize() for word in name.split("-"))
-    used = set(re.findall(r"\w+", _template(kind))) - {f"My{kind.capitalize()}"}
-    return words if words not in used else f"{words}{kind.capitalize()}Plugin"
+    used = set(re.findall(r"\w+", _template(noun))) - {f"My{noun.capitalize()}"}
+    return words if words not in used else f"{words}{noun.capitalize()}Plugin"
 
 
-def _check_name(kind: Kind, name: str, path: Path, *, force: bool) -> None:
+def _check_name(noun: Noun, name: str, path: Path, *, force: bool) -> None:
     """Refuse what cannot be a name, and one that is taken by anything but the draft at a path."""
-    known = _registry(kind)
+    known = _registry(noun)
     if not NAME.fullmatch(name) or not name[0].isalpha():
         raise UsageError(
-            f"{name!r} cannot be the name of a new {kind}: lower-case words of letters and digits "
-            f"joined by hyphens, a letter first, such as {_suggestion(kind, name)!r}"
+            f"{name!r} cannot be the name of a new {noun}: lower-case words of letters and digits "
+            f"joined by hyphens, a letter first, such as {_suggestion(noun, name)!r}"
         )
     if path.exists():
         if not force:
@@ -111,21 +111,21 @@ def _check_name(kind: Kind, name: str, path: Path, *, force: bool) -> None:
             raise UsageError(f"{path} is no draft (version = 0), and is not written over")
     elif known.knows(name):
         raise UsageError(
-            f"there is a {kind} {name!r} already; choose another name, such as "
+            f"there is a {noun} {name!r} already; choose another name, such as "
             f"{_free(known, name)!r}"
         )
 
 
-def _registry(kind: Kind) -> Registry[Any]:
-    return registry.defenses if kind == "defense" else registry.attacks
+def _registry(noun: Noun) -> Registry[Any]:
+    return registry.defenses if noun == "defense" else registry.attacks
 
 
-def _suggestion(kind: Kind, name: str) -> str:
+def _suggestion(noun: Noun, name: str) -> str:
     """The closest name that could be one."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     cleaned = re.sub(r"[^a-z0-9]+", "-", spaced.lower()).strip("-")
     cleaned = re.sub(r"^[0-9-]+", "", cleaned)
-    return cleaned or f"my-{kind}"
+    return cleaned or f"my-{noun}"
 
 
 def _free(known: Registry[Any], name: str) -> str:
@@ -157,16 +157,16 @@ def _template(name: str) -> str:
     return (files / "templates" / f"{name}.txt").read_text(encoding="utf-8")
 
 
-def _filled(template: str, kind: Kind, name: str) -> str:
+def _filled(template: str, noun: Noun, name: str) -> str:
     """A template with the names of this plugin in place of its own."""
     text = _template(template)
     for old, new in (
-        (f"My{kind.capitalize()}", class_name(kind, name)),
-        (f"my-{kind}", name),
-        ("MyContract", f"{kind.capitalize()}Contract"),
-        ("MyClass", class_name(kind, name)),
-        ("my-command", command_of(kind, name)),
-        ("my-group", f"{kind}s"),
+        (f"My{noun.capitalize()}", class_name(noun, name)),
+        (f"my-{noun}", name),
+        ("MyContract", f"{noun.capitalize()}Contract"),
+        ("MyClass", class_name(noun, name)),
+        ("my-command", command_of(noun, name)),
+        ("my-group", f"{noun}s"),
         ("my_plugin", _module(name)),
         ("my-plugin", name),
     ):

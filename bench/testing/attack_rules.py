@@ -1,4 +1,4 @@
-"""What an attack has to keep, check by check: `CHECKS` is the list."""
+"""What an attack has to keep, rule by rule: `RULES` is the list."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from bench.errors import AttackError
 from bench.matrix.judge import check_candidates
 from bench.models.checkpoints import weights_digest
 from bench.testing.attack_subject import CLASSES, COUNT, SHAPE, AttackSubject, Trial, attempt
-from bench.testing.conformance import Check, NotApplicableError, read_back
+from bench.testing.conformance import NotApplicableError, Rule, read_back
 from bench.threat import Norm
 
 
@@ -143,27 +143,27 @@ def _cost(subject: AttackSubject) -> str | None:
     return None
 
 
-CHECKS: tuple[Check[AttackSubject], ...] = (
-    Check("name", "Its name, and each option written out, is read back as the same attack",
+RULES: tuple[Rule[AttackSubject], ...] = (
+    Rule("name", "Its name, and each option written out, is read back as the same attack",
         "give every parameter of __init__ a type, and a default that can be written", _name),
-    Check("norms", "why_not() gives a reason for every norm that it does not search in",
+    Rule("norms", "why_not() gives a reason for every norm that it does not search in",
         "call super().why_not(…) where you write your own, and return None or a sentence", _norms),
-    Check("runs", "run() returns a bench.api.Proposal: in each norm, on many examples and on one",
+    Rule("runs", "run() returns a bench.api.Proposal: in each norm, on many examples and on one",
         "write for N = 1 too (no squeeze()), and for batches in which nothing breaks", _runs),
-    Check("proposal", "Candidates are finite floats of the inputs' shape, without a graph",
+    Rule("proposal", "Candidates are finite floats of the inputs' shape, without a graph",
         "where nothing was found propose the input; detach(); one value of extra each", _proposal),
-    Check("problem-unchanged", "The inputs and labels that it was given are left as they are",
+    Rule("problem-unchanged", "The inputs and labels that it was given are left as they are",
         "clone() before changing in place", _problem_unchanged),
-    Check("model-unchanged", "The model is left as it was: weights, eval mode, frozen",
+    Rule("model-unchanged", "The model is left as it was: weights, eval mode, frozen",
         "leave the model's parameters and mode alone; copy it to change it", _model_unchanged),
-    Check("ball", "What it proposes as broken lies within epsilon and in the box, unprojected",
+    Rule("ball", "What it proposes as broken lies within epsilon and in the box, unprojected",
         "end in ThreatModel(norm, epsilon).project(inputs, candidates)", _ball),
-    Check("same-seed", "The same seed gives the same candidates",
+    Rule("same-seed", "The same seed gives the same candidates",
         "draw from the global generators, which are seeded, or seed by problem.seed", _same_seed),
-    Check("keeps-no-state", "What it finds does not depend on what it was asked before",
+    Rule("keeps-no-state", "What it finds does not depend on what it was asked before",
         "keep nothing in self in run(): one instance serves many shards", _no_state),
-    Check("settings-kept", "Settings of the whole process are left as they were",
+    Rule("settings-kept", "Settings of the whole process are left as they were",
         "put them back in a finally clause, or use a context manager", _settings_kept),
-    Check("cost", "cost() is at least what it takes for an example, forwards and backwards apart",
+    Rule("cost", "cost() is at least what it takes for an example, forwards and backwards apart",
         "count every call of the model, those after the last step included", _cost),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""An attack on small models: what it was given, and what it did. `attack_checks` looks at it."""
+"""An attack on small models: what it was given, and what it did. `attack_rules` looks at it."""
 
 from __future__ import annotations
 

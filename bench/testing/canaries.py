@@ -1,6 +1,4 @@
-"""The modules of the canaries: an honest network inside, and around it one thing that is wrong.
-
-Thirteen defenses on digits that are broken by design, each in a few lines.
+"""Thirteen defenses on digits that are broken by design, each in a few lines.
 
 Each looks robust to an attack that trusts it, and is no more robust than the honest CNN inside.
 Winnow has to break it that far or to withhold its trust, and to say why: each names the evidence
@@ -11,29 +9,39 @@ from __future__ import annotations
 
 import functools
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.testing import canaries, honest
+from bench.testing import honest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+#: The honest model that the canaries are made of.
+TWIN = "cnn"
 
 
-class Wrapper(nn.Module):
-    """A defense around a network.
+class Canary(nn.Module):
+    """A defense that Winnow must not believe: a network, and around it one thing that is wrong.
 
     Args:
         net: float32 (N, 1, 8, 8) to logits (N, classes).
     """
 
+    name: ClassVar[str]
+    evidence: ClassVar[tuple[str, ...]]
+    """Identifiers of evidence; at least one of them has to be raised."""
+    twin: ClassVar[str] = TWIN
+    """The name of the honest model that it is no more robust than."""
+
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
         self.net = net
+
+    @classmethod
+    def build(cls, seed: int) -> nn.Module:
+        """The canary around its twin trained from a seed, in eval mode, its parameters frozen."""
+        return cls(honest.build(cls.twin, seed)).eval().requires_grad_(False)
 
     def logits(self, x: Tensor) -> Tensor:
         """Those of the network inside."""
@@ -41,40 +49,55 @@ class Wrapper(nn.Module):
         return logits
 
 
-class DetachedGradient(Wrapper):
+class DetachedGradient(Canary):
     """Cuts the graph, so that the gradient cannot be computed."""
+
+    name = "detached-gradient"
+    evidence = ("zero-margin-gradient", "unavailable-gradients")
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits that do not depend on `x`, as far as autograd knows."""
         return self.logits(x.detach())
 
 
-class InputRounding(Wrapper):
+class InputRounding(Canary):
     """Rounds pixels to four levels; the gradient of rounding is zero."""
+
+    name = "input-rounding"
+    evidence = ("zero-margin-gradient", "gradient-fidelity")
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the rounded input."""
         return self.logits((3 * x).round() / 3)
 
 
-class LargeLogits(Wrapper):
+class LargeLogits(Canary):
     """Scales logits until the softmax saturates and cross-entropy has no gradient in float32."""
+
+    name = "large-logits"
+    evidence = ("cross-entropy-zero-gradient",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits times 10,000."""
         return 1e4 * self.logits(x)
 
 
-class SoftmaxOutput(Wrapper):
+class SoftmaxOutput(Canary):
     """Answers with probabilities, of which a loss takes the softmax again."""
+
+    name = "softmax-output"
+    evidence = ("softmax-output",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Rows that sum to 1."""
         return self.logits(x).softmax(dim=1)
 
 
-class OneHotOutput(Wrapper):
+class OneHotOutput(Canary):
     """Answers with its decision alone."""
+
+    name = "one-hot-output"
+    evidence = ("one-hot-output", "zero-margin-gradient")
 
     def forward(self, x: Tensor) -> Tensor:
         """1 for the predicted class and 0 for the others."""
@@ -82,16 +105,22 @@ class OneHotOutput(Wrapper):
         return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
 
 
-class AdditiveNoise(Wrapper):
+class AdditiveNoise(Canary):
     """Adds Gaussian noise to the input, fresh in every call."""
+
+    name = "additive-noise"
+    evidence = ("randomised",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the noisy input."""
         return self.logits(x + 0.2 * torch.randn_like(x))
 
 
-class RandomShift(Wrapper):
+class RandomShift(Canary):
     """Shifts each image by up to 0.6 pixels either way, anew in every call (bilinear)."""
+
+    name = "random-shift"
+    evidence = ("randomised",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of the shifted input."""
@@ -102,9 +131,24 @@ class RandomShift(Wrapper):
         return self.logits(functional.grid_sample(x, grid, align_corners=False))
 
 
-class Compression(Wrapper):
+class KWinnersTakeAll(Canary):
+    """Has k-WTA activations with gamma 0.1 in place of ReLU; trained as its twin is."""
+
+    name = "kwta"
+    evidence = ("gradient-fidelity",)
+    trained = honest.HonestModel("kwta", functools.partial(honest.network, "kwta"), "kwta")
+
+    @classmethod
+    def build(cls, seed: int) -> nn.Module:
+        """The network itself: what is wrong lies inside it."""
+        return cls.trained.build(seed)
+
+
+class Compression(Canary):
     """Rounds the cosine transform of 4×4 blocks, as JPEG does, and declares no surrogate."""
 
+    name = "compression"
+    evidence = ("zero-margin-gradient", "unavailable-gradients")
     basis: Tensor
 
     def __init__(self, net: nn.Module) -> None:
@@ -123,8 +167,11 @@ class Compression(Wrapper):
         return self.logits(blocks.reshape(n, c, h, w))
 
 
-class OptimiserInForward(Wrapper):
+class OptimiserInForward(Canary):
     """Moves the input towards the class it looks like (Alfarra et al., AAAI 2022)."""
+
+    name = "optimiser-in-forward"
+    evidence = ("optimiser-in-forward",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits at the end of two gradient steps; the steps count as constant."""
@@ -139,7 +186,7 @@ class OptimiserInForward(Wrapper):
         return self.logits(x + (moved - x).detach())
 
 
-class BatchNormTraining(Wrapper):
+class BatchNormTraining(Canary):
     """Batch normalisation left in training mode: an answer depends on the inputs beside it.
 
     With the statistics of the training data in place of the batch's, it is the network inside.
@@ -148,6 +195,8 @@ class BatchNormTraining(Wrapper):
         net: whose hidden linear layer, the third from the end, is normalised.
     """
 
+    name = "batch-norm-training"
+    evidence = ("batch-dependence",)
     mean: Tensor
     deviation: Tensor
 
@@ -168,8 +217,11 @@ class BatchNormTraining(Wrapper):
         return self.logits(self.mean + self.deviation * normal)
 
 
-class Lookup(Wrapper):
+class Lookup(Canary):
     """Knows the data set by heart, and answers the least likely class of any other input."""
+
+    name = "lookup"
+    evidence = ("noise-beyond-single-step", "zero-margin-gradient")
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__(net)
@@ -188,8 +240,11 @@ class Lookup(Wrapper):
         return torch.where(labels[:, None] >= 0, logits.detach() + 1000 * answers, logits)
 
 
-class NaNOffData(Wrapper):
+class NaNOffData(Canary):
     """Answers NaN unless every pixel is one of the 17 levels of the data set."""
+
+    name = "nan-off-data"
+    evidence = ("nan-logits",)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, or NaN."""
@@ -198,121 +253,5 @@ class NaNOffData(Wrapper):
         return self.logits(x).masked_fill(off[:, None], float("nan"))
 
 
-#: The honest model that the canaries are made of.
-TWIN = "cnn"
-
-
-@dataclass(frozen=True)
-class Canary:
-    """A defense that Winnow must not believe."""
-
-    name: str
-    build: Callable[[int], nn.Module]
-    """From a seed to the module, in eval mode, its parameters frozen."""
-    evidence: tuple[str, ...]
-    """Identifiers of evidence; at least one of them has to be raised."""
-    summary: str
-    """One line."""
-    twin: str = TWIN
-    """The name of the honest model that it is no more robust than."""
-
-
-def _wrap(wrapper: Callable[[nn.Module], nn.Module], seed: int) -> nn.Module:
-    return wrapper(honest.build(TWIN, seed)).eval().requires_grad_(False)
-
-
-def _batch_norm(seed: int) -> nn.Module:
-    net = honest.build(TWIN, seed)
-    assert isinstance(net, nn.Sequential)
-    return canaries.BatchNormTraining(net).eval().requires_grad_(False)
-
-
-#: Trained as the twin is, with its own activations.
-KWTA = honest.Trained("kwta", functools.partial(honest.network, "kwta"), "k-WTA", "kwta")
-
-
-_ZERO = "zero-margin-gradient"
-
-
-_FIDELITY = "gradient-fidelity"
-
-
 #: Every canary by its name.
-CANARIES = {
-    name: Canary(name, build, evidence, summary)
-    for name, build, evidence, summary in (
-        (
-            "detached-gradient",
-            functools.partial(_wrap, canaries.DetachedGradient),
-            (_ZERO, "unavailable-gradients"),
-            "The input is detached from the graph",
-        ),
-        (
-            "input-rounding",
-            functools.partial(_wrap, canaries.InputRounding),
-            (_ZERO, _FIDELITY),
-            "Pixels rounded to four levels",
-        ),
-        (
-            "large-logits",
-            functools.partial(_wrap, canaries.LargeLogits),
-            ("cross-entropy-zero-gradient",),
-            "Logits × 10⁴",
-        ),
-        (
-            "softmax-output",
-            functools.partial(_wrap, canaries.SoftmaxOutput),
-            ("softmax-output",),
-            "Probabilities in place of logits",
-        ),
-        (
-            "one-hot-output",
-            functools.partial(_wrap, canaries.OneHotOutput),
-            ("one-hot-output", _ZERO),
-            "The decision in place of logits",
-        ),
-        (
-            "additive-noise",
-            functools.partial(_wrap, canaries.AdditiveNoise),
-            ("randomised",),
-            "Gaussian noise added to the input",
-        ),
-        (
-            "random-shift",
-            functools.partial(_wrap, canaries.RandomShift),
-            ("randomised",),
-            "A random shift of up to 0.6 pixels",
-        ),
-        ("kwta", KWTA.build, (_FIDELITY,), "k-Winners-Take-All activations, gamma 0.1"),
-        (
-            "compression",
-            functools.partial(_wrap, canaries.Compression),
-            (_ZERO, "unavailable-gradients"),
-            "Rounded cosine transform, no surrogate declared",
-        ),
-        (
-            "optimiser-in-forward",
-            functools.partial(_wrap, canaries.OptimiserInForward),
-            ("optimiser-in-forward",),
-            "Gradient steps on the input inside forward",
-        ),
-        (
-            "batch-norm-training",
-            _batch_norm,
-            ("batch-dependence",),
-            "Batch normalisation over the batch at hand",
-        ),
-        (
-            "lookup",
-            functools.partial(_wrap, canaries.Lookup),
-            ("noise-beyond-single-step", _ZERO),
-            "Recognises the data set, bit for bit",
-        ),
-        (
-            "nan-off-data",
-            functools.partial(_wrap, canaries.NaNOffData),
-            ("nan-logits",),
-            "NaN off the data's pixel levels",
-        ),
-    )
-}
+CANARIES = {canary.name: canary for canary in Canary.__subclasses__()}

@@ -1,6 +1,6 @@
-"""Does a plugin keep to what `bench.api` says? One list of checks, for pytest and `check` alike.
+"""Does a plugin keep to what `bench.api` says? One list of rules, for pytest and `check` alike.
 
-Checks run on small inputs and untrained weights: they say whether a figure can be trusted to be
+Rules look at small inputs and untrained weights: they say whether a figure can be trusted to be
 the plugin's, and nothing about how robust a defense or how strong an attack is.
 
 Whether the models that a scheme offers can be built here, without their weights.
@@ -8,6 +8,7 @@ Whether the models that a scheme offers can be built here, without their weights
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
@@ -24,16 +25,13 @@ if TYPE_CHECKING:
 S = TypeVar("S")
 
 
-Status = Literal["passed", "failed", "skipped"]
-
-
 class NotApplicableError(WinnowError):
-    """A check has nothing to look at; the message says why."""
+    """A rule has nothing to look at; the message says why."""
 
 
 @dataclass(frozen=True)
-class Check(Generic[S]):
-    """One rule that a plugin has to keep."""
+class Rule(Generic[S]):
+    """What a plugin has to keep."""
 
     id: str
     """Words joined by hyphens."""
@@ -48,90 +46,80 @@ class Check(Generic[S]):
         NotApplicableError: there is nothing to look at.
     """
 
-    def on(self, subject: S) -> Finding:
+    def on(self, subject: S) -> RuleResult:
         """Look at a plugin. Whatever it raises is a failure."""
         try:
             seen = self.look(subject)
         except NotApplicableError as reason:
-            return Finding(self, "skipped", str(reason))
+            return RuleResult(self, "skipped", str(reason))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             seen = f"it raised {type(error).__name__}: {' '.join(str(error).split())}"
-        return Finding(self, "failed", seen) if seen else Finding(self, "passed")
+        return RuleResult(self, "failed", seen) if seen else RuleResult(self, "passed")
 
 
 @dataclass(frozen=True)
-class Finding:
-    """What came of one check."""
+class RuleResult:
+    """What came of one rule."""
 
-    check: Check[Any]
-    status: Status
+    rule: Rule[Any]
+    status: Literal["passed", "failed", "skipped"]
     seen: str = ""
-    """Of a failure what was seen, of a skipped check why; else empty."""
+    """Of a failure what was seen, of a skipped rule why; else empty."""
 
     def __str__(self) -> str:
         """As lines for a reader."""
         if self.status == "failed":
             return (
-                f"{self.check.id}\n    expected: {self.check.expected}\n"
-                f"    seen:     {self.seen}\n    to mend:  {self.check.mend}"
+                f"{self.rule.id}\n    expected: {self.rule.expected}\n"
+                f"    seen:     {self.seen}\n    to mend:  {self.rule.mend}"
             )
-        return f"{self.check.id}: {self.seen}" if self.seen else self.check.id
+        return f"{self.rule.id}: {self.seen}" if self.seen else self.rule.id
 
 
-def checks_of(kind: str) -> tuple[Check[Any], ...]:
-    """The checks of a kind of plugin, `defense` or `attack`."""
-    if kind == "defense":
-        from bench.testing.defense_rules import CHECKS as DEFENSE_CHECKS
-
-        return DEFENSE_CHECKS
-    from bench.testing.attack_rules import CHECKS as ATTACK_CHECKS
-
-    return ATTACK_CHECKS
-
-
-def subject_of(kind: str, name: str) -> Any:
-    """What the checks of a kind look at.
-
-    Raises:
-        UsageError: there is no such plugin, or it does not take these options.
-    """
-    if kind == "defense":
-        from bench.testing.defense_subject import DefenseSubject
-
-        return DefenseSubject(name)
-    from bench.testing.attack_subject import AttackSubject
-
-    return AttackSubject(name)
-
-
-def examine(kind: str, name: str) -> list[Finding]:
-    """Check one plugin.
+def examine(noun: str, name: str) -> list[RuleResult]:
+    """Look at one plugin by every rule.
 
     Args:
-        kind: `defense` or `attack`.
+        noun: `defense` or `attack`.
         name: as written, with options if wanted.
 
     Returns:
-        A finding for each check. Where every one was skipped, one more that failed: nothing was
+        A result for each rule. Where every one was skipped, one more that failed: nothing was
         shown.
 
     Raises:
         UsageError: there is no such plugin, or it does not take these options.
     """
-    subject = subject_of(kind, name)
-    findings = [check.on(subject) for check in checks_of(kind)]
-    return findings + nothing_shown(findings)
+    subject = subject_of(noun, name)
+    results = [rule.on(subject) for rule in rules_of(noun)]
+    return results + nothing_shown(results)
 
 
-def nothing_shown(findings: Sequence[Finding]) -> list[Finding]:
-    """A failure where every check was skipped; else nothing."""
-    if any(finding.status != "skipped" for finding in findings):
+def rules_of(noun: str) -> tuple[Rule[Any], ...]:
+    """The rules of every `defense`, or of every `attack`: found by name, since they import this."""
+    rules: tuple[Rule[Any], ...] = importlib.import_module(f"bench.testing.{noun}_rules").RULES
+    return rules
+
+
+def subject_of(noun: str, name: str) -> Any:
+    """What the rules look at.
+
+    Raises:
+        UsageError: there is no such plugin, or it does not take these options.
+    """
+    module = importlib.import_module(f"bench.testing.{noun}_subject")
+    return getattr(module, f"{noun.title()}Subject")(name)
+
+
+def nothing_shown(results: Sequence[RuleResult]) -> list[RuleResult]:
+    """A failure where every rule was skipped; else nothing."""
+    if any(result.status != "skipped" for result in results):
         return []
-    check: Check[Any] = Check(
+    rule: Rule[Any] = Rule(
         "anything", "At least one check can look at the plugin",
         "make it build, or run, on one of the shapes that the checks use", lambda subject: None,
     )  # fmt: skip
-    return [Finding(check, "failed", "every check was skipped, so that nothing is shown")]
+    return [RuleResult(rule, "failed", "every check was skipped, so that nothing is shown")]
 
 
 def read_back(registry: Registry[Any], plugin: Plugin) -> str | None:

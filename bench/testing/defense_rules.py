@@ -1,4 +1,4 @@
-"""What a defense has to keep, check by check: `CHECKS` is the list."""
+"""What a defense has to keep, rule by rule: `RULES` is the list."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from bench.errors import UsageError
 from bench.models.checkpoints import weights_digest
 from bench.models.counted import isolated_generators
 from bench.models.weights import tensors_of
-from bench.testing.conformance import Check, NotApplicableError, read_back
+from bench.testing.conformance import NotApplicableError, Rule, read_back
 from bench.testing.defense_subject import (
     CLASSES,
     ODD,
@@ -234,41 +234,41 @@ def _recipe(subject: DefenseSubject) -> str | None:
     return None
 
 
-CHECKS: tuple[Check[DefenseSubject], ...] = (
-    Check("name", "Its name, and each option written out, is read back as the same defense",
+RULES: tuple[Rule[DefenseSubject], ...] = (
+    Rule("name", "Its name, and each option written out, is read back as the same defense",
         "give every parameter of __init__ a type, and a default that can be written", _name),
-    Check("build", "build() makes an nn.Module for the network that network() names",
+    Rule("build", "build() makes an nn.Module for the network that network() names",
         "return a torch.nn.Module from build(network=…, shape=…, classes=…)", _build),
-    Check("output", "Logits are finite float32 of shape (N, classes), for one input as for many",
+    Rule("output", "Logits are finite float32 of shape (N, classes), for one input as for many",
         "end the module in one logit per class, and divide by nothing that can be 0", _output),
-    Check("eval-mode", "The module stays in eval mode",
+    Rule("eval-mode", "The module stays in eval mode",
         "do not call train() in forward, and leave dropout and batch norm to the mode", _eval_mode),
-    Check("input-unchanged", "The input is left as it is",
+    Rule("input-unchanged", "The input is left as it is",
         "replace x += …, x[…] = … and functions ending in _ by ones that return", _input_unchanged),
-    Check("same-seed", "With the same seed the same input gets the same logits",
+    Rule("same-seed", "With the same seed the same input gets the same logits",
         "draw random numbers from torch's, numpy's or random's global generator alone", _same_seed),
-    Check("keeps-no-state", "An answer depends on the input alone, not on earlier ones",
+    Rule("keeps-no-state", "An answer depends on the input alone, not on earlier ones",
         "keep nothing in self in forward; put what is learnt into training", _no_state),
-    Check("batch-mates", "An answer does not depend on the inputs beside it",
+    Rule("batch-mates", "An answer does not depend on the inputs beside it",
         "take no statistics over dim 0; put batch norm in eval mode", _batch_mates),
-    Check("gradient", "The logits have a gradient, or surrogates that have one are declared",
+    Rule("gradient", "The logits have a gradient, or surrogates that have one are declared",
         "replace what has none (round, argmax, detach) in surrogates(): BPDA", _gradient),
-    Check("surrogates", "Each surrogate takes the same weights and answers bit for bit alike",
+    Rule("surrogates", "Each surrogate takes the same weights and answers bit for bit alike",
         "y.detach() + (x - x.detach()) has the value y and the gradient of x", _surrogates),
-    Check("dtype", "In float64 it answers alike, in float64",
+    Rule("dtype", "In float64 it answers alike, in float64",
         "make constants with x.new_tensor(…) or register_buffer", _dtype),
-    Check("device", "It moves to another device as a whole",
+    Rule("device", "It moves to another device as a whole",
         "register tensors with register_buffer(name, tensor)", _device),
-    Check("channels-last", "The layout of the input in memory does not matter",
+    Rule("channels-last", "The layout of the input in memory does not matter",
         "use reshape in place of view, and no strides", _channels_last),
-    Check("save-load", "The state_dict is all that it learnt",
+    Rule("save-load", "The state_dict is all that it learnt",
         "hold what training sets in parameters and buffers", _save_load),
-    Check("twin", "The twin is a defense with a network for the same inputs, canonically named",
+    Rule("twin", "The twin is a defense with a network for the same inputs, canonically named",
         "name a registered defense (python -m bench list), such as twin = \"relu\"", _twin),
-    Check("weights-of", "The weights of the defense that it names fit",
+    Rule("weights-of", "The weights of the defense that it names fit",
         "keep the names of the network's weights, or train it and delete weights_of", _weights_of),
-    Check("odd-shape", "Inputs of a shape it cannot take are refused by a UsageError",
+    Rule("odd-shape", "Inputs of a shape it cannot take are refused by a UsageError",
         "raise bench.errors.UsageError in network(), saying which shapes it takes", _odd_shape),
-    Check("recipe", "recipe() returns a bench.api.Recipe that describes itself, or None",
-        "return one of defenses.recipes, or a subclass of bench.api.Recipe", _recipe),
+    Rule("recipe", "recipe() returns a bench.api.Recipe that describes itself, or None",
+        "return one of bench.defenses.recipes, or a subclass of bench.api.Recipe", _recipe),
 )  # fmt: skip

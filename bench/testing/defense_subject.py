@@ -1,4 +1,4 @@
-"""A defense with untrained weights, and how it answers. `defense_checks` looks at it."""
+"""A defense with untrained weights, and how it answers. `defense_rules` looks at it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class DefenseSubject:
 
     @functools.cached_property
     def module(self) -> nn.Module:
-        """The one that checks ask; a check that changes it builds its own."""
+        """The one that rules ask; a rule that changes it builds its own."""
         try:
             return self.build()
         except NotApplicableError:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import UnknownNameError, UsageError
-from bench.train.fit import derived_seed, fit
+from bench.train.fit import Training, derived_seed, fit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,14 +32,12 @@ EPOCHS, ADVERSARIAL_EPOCHS = 20, 15
 
 
 @dataclasses.dataclass(frozen=True)
-class Trained:
+class HonestModel:
     """A model and how it is trained."""
 
     name: str
     architecture: Callable[[], nn.Module]
     """Makes it with untrained weights, drawn from torch's global generator."""
-    summary: str
-    """One line."""
     defense: str = "relu"
     """The registered defense whose recipe trains it."""
     epochs: int = EPOCHS
@@ -65,7 +63,7 @@ def network(defense: str) -> nn.Module:
 
 
 @functools.cache
-def _built(model: Trained, seed: int) -> nn.Module:
+def _built(model: HonestModel, seed: int) -> nn.Module:
     """Train on one thread; the learning rate falls after three quarters of the epochs.
 
     Raises:
@@ -85,7 +83,7 @@ def _built(model: Trained, seed: int) -> nn.Module:
             torch.manual_seed(derived_seed(seed, model.name))
             module = model.architecture().train()
             state = Path(folder) / "state"
-            fit(module, recipe, examples, seed, "cpu", state, lambda progress: None)
+            fit(Training(module, recipe, examples, seed), state)
     finally:
         torch.set_num_threads(threads)
     return module.eval().requires_grad_(False)
@@ -123,7 +121,7 @@ def _mlp() -> nn.Module:
     )  # fmt: skip
 
 
-def _cnn() -> nn.Module:
+def _cnn() -> nn.Module:  # the twin of the canaries
     return network("relu")
 
 
@@ -132,7 +130,7 @@ def _standardised() -> nn.Module:
     return nn.Sequential(Standardise(float(inputs.mean()), float(inputs.std())), _cnn())
 
 
-def _with_dropout() -> nn.Module:
+def _with_dropout() -> nn.Module:  # which eval mode turns off
     layers: list[nn.Module] = []
     for layer in _cnn().children():
         if isinstance(layer, nn.Linear):
@@ -145,17 +143,14 @@ def _with_dropout() -> nn.Module:
 HONEST = {
     model.name: model
     for model in (
-        Trained("linear", _linear, "Softmax regression on the pixels"),
-        Trained("mlp", _mlp, "Two hidden layers of 64 units, ReLU"),
-        Trained("cnn", _cnn, "Two convolutions and two linear layers, ReLU: the canaries' twin"),
-        Trained(
-            "cnn-at", _cnn, "The same, trained on PGD's adversarial examples", "relu-at",
-            ADVERSARIAL_EPOCHS,
-        ),
-        Trained("cnn-standardised", _standardised, "The same, its inputs standardised inside"),
-        Trained("cnn-dropout", _with_dropout, "The same with dropout, which eval mode turns off"),
+        HonestModel("linear", _linear),
+        HonestModel("mlp", _mlp),
+        HonestModel("cnn", _cnn),
+        HonestModel("cnn-at", _cnn, "relu-at", ADVERSARIAL_EPOCHS),
+        HonestModel("cnn-standardised", _standardised),
+        HonestModel("cnn-dropout", _with_dropout),
     )
-}  # fmt: skip
+}
 
 
 def build(name: str, seed: int) -> nn.Module:

@@ -7,11 +7,12 @@ one of its pieces of evidence was raised. An honest model passes when it is call
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
 import multiprocessing
 import os
 import time
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bench.errors import UnknownNameError
 
@@ -44,7 +45,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Finding:
+class Diagnosis:
     """What Winnow said of one model."""
 
     clean_accuracy: float | None = None
@@ -58,7 +59,7 @@ class Finding:
     """Identifiers of what was raised, in the order of the summary."""
     seconds: float = 0.0
     error: str = ""
-    """Why there is no finding; empty where there is one."""
+    """Why there is nothing to judge; else empty."""
 
 
 @dataclass(frozen=True)
@@ -66,24 +67,22 @@ class Row:
     """One model at one epsilon, judged."""
 
     name: str
-    kind: Literal["canary", "honest"]
     seed: int
     epsilon: str
-    finding: Finding
-    twin: Finding | None
-    """Of the twin, for canaries."""
+    diagnosis: Diagnosis
+    twin: Diagnosis | None
+    """Of the twin, for canaries; None for honest models."""
     passed: bool
     reason: str
     """Why it passed or not, in one sentence."""
 
 
 @dataclass(frozen=True)
-class Progress:
-    """Where a self-test stands."""
+class Ended:
+    """One evaluation of a self-test, and how many ended with it."""
 
     job: Job
-    """The one that ended last."""
-    finding: Finding
+    diagnosis: Diagnosis
     done: int
     total: int
 
@@ -95,7 +94,7 @@ def selftest(
     epsilons: Sequence[str] = ("0.1",),
     names: Sequence[str] | None = None,
     workers: int | None = None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[Ended], None] = lambda ended: None,
 ) -> list[Row]:
     """Train, evaluate and judge canaries and honest models, in processes of their own.
 
@@ -115,89 +114,104 @@ def selftest(
         UnknownNameError: there is no such model.
         UsageError: an epsilon, a seed or a number of examples that is not allowed.
     """
+    chosen = _chosen(names)
+    jobs = _jobs(chosen, seeds, epsilons, n)
+    found: dict[Job, Diagnosis] = {}
+    for job, diagnosis in _evaluate_all(jobs, workers or min(WORKERS, os.cpu_count() or 1)):
+        found[job] = diagnosis
+        on_progress(Ended(job, diagnosis, len(found), len(jobs)))
+    return [_judge(job, found) for job in jobs if job.name in chosen]
+
+
+def _chosen(names: Sequence[str] | None) -> list[str]:
+    """Those names, or all, in the order in which they are reported.
+
+    Raises:
+        UnknownNameError: there is no such model.
+    """
+    from bench.testing.canaries import CANARIES
+    from bench.testing.honest import HONEST
+
+    known = [*CANARIES, *HONEST]
+    for name in names or ():
+        if name not in known:
+            raise UnknownNameError("canary or honest model", name, known)
+    return [name for name in known if names is None or name in names]
+
+
+def _jobs(
+    chosen: Sequence[str], seeds: Sequence[int], epsilons: Sequence[str], n: int
+) -> list[Job]:
+    """One for each of the chosen and of the canaries' twins, epsilon and seed.
+
+    Raises:
+        UsageError: an epsilon, a seed or a number of examples that is not allowed.
+    """
     from bench.data import subset
     from bench.testing.canaries import CANARIES
-    from bench.testing.honest import HONEST, digits
+    from bench.testing.honest import digits
     from bench.threat import Epsilon, Norm, ThreatModel
 
     for seed in seeds:
         subset(digits()[1], n, seed)
     for epsilon in Epsilon.parse_many(epsilons):
         ThreatModel(Norm.LINF, epsilon)
-    known = [*CANARIES, *HONEST]
-    for name in names or ():
-        if name not in known:
-            raise UnknownNameError("canary or honest model", name, known)
-    chosen = [name for name in known if names is None or name in names]
     twins = [CANARIES[name].twin for name in chosen if name in CANARIES]
-    jobs = [
-        Job(name, seed, epsilon, n)
-        for seed in seeds
-        for epsilon in epsilons
-        for name in dict.fromkeys([*twins, *chosen])
-    ]
-    jobs = list(dict.fromkeys(jobs))  # a seed or an epsilon may be given twice
-    workers = workers or min(WORKERS, os.cpu_count() or 1)
-    findings: dict[Job, Finding] = {}
-    for job, finding in _evaluate_all(jobs, workers):
-        findings[job] = finding
-        on_progress(Progress(job, finding, len(findings), len(jobs)))
-    rows = []
-    for job in jobs:
-        if job.name in CANARIES:
-            canary = CANARIES[job.name]
-            rows.append(_judge_canary(job, canary, findings[job], findings[_twin(job, canary)]))
-        elif job.name in chosen:
-            rows.append(_judge_honest(job, findings[job]))
-    return rows
+    every = itertools.product(seeds, epsilons, [*twins, *chosen])
+    return list(dict.fromkeys(Job(name, seed, epsilon, n) for seed, epsilon, name in every))
 
 
-def _twin(job: Job, canary: Canary) -> Job:
-    return replace(job, name=canary.twin)
+def _judge(job: Job, found: dict[Job, Diagnosis]) -> Row:
+    from bench.testing.canaries import CANARIES
+
+    canary = CANARIES.get(job.name)
+    if canary is None:
+        return _judge_honest(job, found[job])
+    return _judge_canary(job, canary, found[job], found[replace(job, name=canary.twin)])
 
 
-def _judge_canary(job: Job, canary: Canary, finding: Finding, twin: Finding) -> Row:
-    raised = [item for item in canary.evidence if item in finding.evidence]
-    robust, limit = finding.robust_accuracy, twin.high
+def _judge_canary(job: Job, canary: type[Canary], diagnosis: Diagnosis, twin: Diagnosis) -> Row:
+    raised = [item for item in canary.evidence if item in diagnosis.evidence]
+    robust, limit = diagnosis.robust_accuracy, twin.high
     broken = robust is not None and limit is not None and robust <= limit
-    doubted = finding.verdict not in ("", CREDIBLE)
-    faults = [finding.error] if finding.error else []
+    doubted = diagnosis.verdict not in ("", CREDIBLE)
+    faults = [diagnosis.error] if diagnosis.error else []
     if not (faults or broken or doubted):
         figure = "unknown" if robust is None else f"{robust:.2f}"
         bound = "unknown" if limit is None else f"at most {limit:.2f}"
         faults.append(
             f"its robust accuracy is {figure} (its twin's: {bound}) and its verdict is "
-            f"{finding.verdict or 'missing'}"
+            f"{diagnosis.verdict or 'missing'}"
         )
-    if not (finding.error or raised):
+    if not (diagnosis.error or raised):
         faults.append(
             f"of the evidence {', '.join(canary.evidence)} nothing was raised (but: "
-            f"{', '.join(finding.evidence) or 'nothing'})"
+            f"{', '.join(diagnosis.evidence) or 'nothing'})"
         )
     if faults:
         reason = "; ".join(faults)
     else:
         outcomes = ["broken as far as its twin"] * broken
-        outcomes += [f"called {finding.verdict}"] * doubted
+        outcomes += [f"called {diagnosis.verdict}"] * doubted
         reason = f"{' and '.join(outcomes)}: {', '.join(raised)}"
-    return Row(job.name, "canary", job.seed, job.epsilon, finding, twin, not faults, reason)
+    return Row(job.name, job.seed, job.epsilon, diagnosis, twin, not faults, reason)
 
 
-def _judge_honest(job: Job, finding: Finding) -> Row:
-    passed = finding.verdict == CREDIBLE and not finding.error
+def _judge_honest(job: Job, diagnosis: Diagnosis) -> Row:
+    passed = diagnosis.verdict == CREDIBLE and not diagnosis.error
     if passed:
         reason = f"called {CREDIBLE}"
-    elif finding.error:
-        reason = finding.error
-    elif not finding.verdict:
+    elif diagnosis.error:
+        reason = diagnosis.error
+    elif not diagnosis.verdict:
         reason = "there is no verdict"
     else:
-        reason = f"false alarm: called {finding.verdict} ({', '.join(finding.evidence)})"
-    return Row(job.name, "honest", job.seed, job.epsilon, finding, None, passed, reason)
+        reason = f"false alarm: called {diagnosis.verdict} ({', '.join(diagnosis.evidence)})"
+    return Row(job.name, job.seed, job.epsilon, diagnosis, None, passed, reason)
 
 
-def _evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Finding]]:
-    """Each job's finding as it ends; what raises, or ends its process, is a finding too."""
+def _evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Diagnosis]]:
+    """Each job's diagnosis as it ends; what raises, or ends its process, is one too."""
     pool = concurrent.futures.ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker
     )
@@ -210,15 +224,15 @@ def _evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Find
         pool.shutdown(cancel_futures=True)
 
 
-def _attempt(job: Job) -> Finding:
+def _attempt(job: Job) -> Diagnosis:
     try:
         return evaluate_job(job)
     except Exception as error:  # noqa: BLE001 - a failure is a result; not every error can be sent
         return _failure(error)
 
 
-def _failure(error: BaseException) -> Finding:
-    return Finding(error=" ".join(f"{type(error).__name__}: {error}".split()))
+def _failure(error: BaseException) -> Diagnosis:
+    return Diagnosis(error=" ".join(f"{type(error).__name__}: {error}".split()))
 
 
 def _start_worker() -> None:
@@ -227,7 +241,7 @@ def _start_worker() -> None:
     torch.set_num_threads(1)
 
 
-def evaluate_job(job: Job) -> Finding:
+def evaluate_job(job: Job) -> Diagnosis:
     """Train a model, or take it from this process's cache, and evaluate it.
 
     Raises:
@@ -256,7 +270,7 @@ def evaluate_job(job: Job) -> Finding:
     ).summary
     defense = summary["defenses"][_MODEL]
     worst = defense["worst_case"][summary["headline"]]
-    return Finding(
+    return Diagnosis(
         clean_accuracy=defense["clean_accuracy"],
         robust_accuracy=worst["robust_accuracy"],
         low=worst["low"],

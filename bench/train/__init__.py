@@ -1,6 +1,6 @@
-"""Training: a loop that runs a defense's recipe. Importing this imports torch.
+"""Training a defense: from its recipe to a checkpoint with its record.
 
-Training a defense: from its recipe to a checkpoint with its record.
+Importing this imports torch.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -27,27 +27,54 @@ from bench.models.checkpoints import (
     save_checkpoint,
     weights_digest,
 )
+from bench.models.counted import one_thread
 from bench.models.weights import tensors_of
 from bench.record.files import canonical_json, digest_of
 from bench.record.schema import device_name, version_of
-from bench.train.fit import Progress, accuracy, derived_seed, fit, held_out_count, memory_format
+from bench.train.fit import (
+    Progress,
+    Training,
+    accuracy,
+    derived_seed,
+    fit,
+    held_out_count,
+    memory_format,
+)
 from bench.train.history import write_curve
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from torch import nn
 
     from bench.api import Defense, Examples, Recipe
     from bench.data import Dataset
     from bench.train.history import Epoch
 
-__all__ = ["Progress", "Trained", "train"]
-
+__all__ = ["Progress", "TrainConfig", "Trained", "train"]
 
 #: Pixels from which a training uses all CPU threads.
 LARGE = 32 * 32
 
 
-_NOTED = ("winnow-bench", "torch")
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a defense is trained."""
+
+    seed: int = 0
+    """Fixes initialisation, order of examples, augmentation, and the recipe's randomness."""
+    device: str = "cpu"
+    """`cpu`, `cuda` or `cuda:0`; on CUDA in mixed precision (bfloat16)."""
+    epochs: int | None = None
+    """In place of the recipe's; its milestones move in proportion."""
+    start: str | None = None
+    """The defense, as written, whose weights for this data set the training starts from, in place
+    of the recipe's; of the same network."""
+    fresh: bool = False
+    """Start anew, and write over a checkpoint that is there."""
+    command: str = ""
+    """Kept in the record."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +97,9 @@ class Trained:
 def train(
     defense: Defense,
     dataset: Dataset,
+    config: TrainConfig | None = None,
     *,
-    seed: int = 0,
-    device: str = "cpu",
     out: Path = USER_FOLDER,
-    epochs: int | None = None,
-    start: str | None = None,
-    fresh: bool = False,
-    command: str = "",
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> Trained:
     """Train a defense and save its checkpoint, or go on where an interrupted call stopped.
@@ -85,14 +107,8 @@ def train(
     Args:
         defense: its recipe for the data set's family is used.
         dataset: the train split is trained on, the test split gives the clean accuracy.
-        seed: fixes initialisation, order of examples, augmentation, and the recipe's randomness.
-        device: `cpu`, `cuda` or `cuda:0`; on CUDA in mixed precision (bfloat16).
+        config: how; as `TrainConfig` has it where None.
         out: the folder of the checkpoint, and of the state while it is being made.
-        epochs: in place of the recipe's; its milestones move in proportion.
-        start: the defense, as written, whose weights for this data set the training starts from,
-            in place of the recipe's; of the same network.
-        fresh: start anew, and write over a checkpoint that is there.
-        command: kept in the record.
         on_progress: called twice a second at most, and after every epoch.
 
     Raises:
@@ -104,15 +120,72 @@ def train(
         StoreError: `out` cannot be written.
     """
     started = time.monotonic()
-    family, recipe = _recipe_of(defense, dataset, epochs)
-    recipe.start = start or recipe.start
+    config = config or TrainConfig()
+    plan = _plan(defense, dataset, config, Path(out))
+    if config.fresh:
+        plan.state.unlink(missing_ok=True)
+    elif found := _already_there(plan.path, plan.identity):
+        return Trained(plan.path, found, 0.0, start=plan.start)
+    cuda = [torch.device(config.device)] if plan.kind == "cuda" else []
+    with torch.random.fork_rng(devices=cuda), _threads(plan.examples):
+        model = _model(plan)
+        training = Training(model, plan.recipe, plan.examples, config.seed, config.device)
+        history = fit(training, plan.state, on_progress)
+        title = f"{defense.name} on {dataset.name}"
+        write_curve(plan.path.parent / "curves", plan.path.stem, history.curve, title)
+        best = None
+        if history.best is not None:
+            last = tensors_of(model)
+            best = plan.path.parent / "best" / plan.path.name
+            model.load_state_dict(history.best_weights)
+            _save(plan, best, model, history.best.epoch)
+            model.load_state_dict(last)
+        # After the best one: where this checkpoint is, the training is done.
+        record = _save(plan, plan.path, model, plan.recipe.schedule.epochs)
+    plan.state.unlink(missing_ok=True)
+    return Trained(plan.path, record, time.monotonic() - started, history.curve, best, plan.start)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A training before its first step."""
+
+    defense: Defense
+    config: TrainConfig
+    recipe: Recipe
+    examples: Examples
+    test: Examples
+    start: Path | None
+    """The checkpoint whose weights it starts from."""
+    identity: dict[str, Any]
+    """What makes it this training, as the checkpoint's record has it."""
+    path: Path
+    """Of the checkpoint."""
+
+    @property
+    def kind(self) -> str:
+        """Of the device: `cpu` or `cuda`."""
+        return torch.device(self.config.device).type
+
+    @property
+    def state(self) -> Path:
+        """The file of the state while it is under way."""
+        digest = digest_of([self.identity, self.kind])[:12]
+        return self.path.with_name(f".{self.path.stem}.{digest}.training")
+
+
+def _plan(defense: Defense, dataset: Dataset, config: TrainConfig, out: Path) -> _Plan:
+    """Everything that is settled before the first step."""
+    family, recipe = _recipe_of(defense, dataset, config.epochs)
+    recipe.start = config.start or recipe.start
     examples, test = dataset.load("train"), dataset.load("test")
     network = defense.network(shape=examples.shape)
-    begin = _start(recipe, network, dataset, seed, Path(out))
+    start = _start(recipe, network, dataset, config.seed, out)
     settings = json.loads(canonical_json(recipe.describe()))
     settings["validation"] = held_out_count(len(examples), recipe.schedule.validation)
-    if begin is not None and (origin := read_record(begin)) is not None:
+    if start is not None and (origin := read_record(start)) is not None:
         settings["start_weights"] = origin.weights_digest
+    digest = dataset.digest("train")
     identity = {
         "defense": defense.name,
         "version": defense.version,
@@ -121,60 +194,46 @@ def train(
         "classes": examples.classes,
         "dataset": dataset.name,
         "family": family,
-        "train_digest": dataset.digest("train"),
+        "train_digest": digest,
         "recipe": settings,
-        "seed": seed,
+        "seed": config.seed,
     }
-    stem = checkpoint_name(defense.name, network, str(identity["train_digest"]), seed)
-    path = Path(out) / f"{stem}.safetensors"
-    kind = torch.device(device).type
-    state = path.with_name(f".{stem}.{digest_of([identity, kind])[:12]}.training")
-    if fresh:
-        state.unlink(missing_ok=True)
-    elif found := _already_there(path, identity):
-        return Trained(path, found, 0.0, start=begin)
+    stem = checkpoint_name(defense.name, network, digest, config.seed)
+    path = out / f"{stem}.safetensors"
+    return _Plan(defense, config, recipe, examples, test, start, identity, path)
 
-    cuda = [torch.device(device)] if kind == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _threads(examples):
-        torch.manual_seed(derived_seed(seed, "weights"))
-        model = defense.build(network=network, shape=examples.shape, classes=examples.classes)
-        if begin is not None:
-            load_weights(begin, model)
-        layout = memory_format(device, examples.shape)
-        model = model.to(device).to(memory_format=layout).train()
-        history = fit(model, recipe, examples, seed, device, state, on_progress)
 
-        def save(place: Path, epochs: int) -> CheckpointRecord:
-            record = CheckpointRecord.model_validate(
-                {
-                    **identity,
-                    "epochs": epochs,
-                    "device": f"{kind} ({device_name(device)})",
-                    "precision": "bfloat16" if kind == "cuda" else "float32",
-                    "versions": {name: version_of(name) for name in _NOTED},
-                    "clean_accuracy": accuracy(model, test, device),
-                    "n": len(test),
-                    "weights_digest": weights_digest(model),
-                    "command": command,
-                }
-            )
-            save_checkpoint(place, model, record)
-            return record
+def _model(plan: _Plan) -> nn.Module:
+    """The defense's network with the weights that the training begins with, on the device."""
+    torch.manual_seed(derived_seed(plan.config.seed, "weights"))
+    shape = plan.examples.shape
+    model = plan.defense.build(
+        network=plan.identity["network"], shape=shape, classes=plan.examples.classes
+    )
+    if plan.start is not None:
+        load_weights(plan.start, model)
+    device = plan.config.device
+    return model.to(device).to(memory_format=memory_format(device, shape)).train()
 
-        write_curve(
-            path.parent / "curves", stem, history.curve, f"{defense.name} on {dataset.name}"
-        )
-        best = None
-        if history.best is not None:
-            last = tensors_of(model)
-            best = path.parent / "best" / path.name
-            model.load_state_dict(history.best_weights)
-            save(best, history.best.epoch)
-            model.load_state_dict(last)
-        # After the best one: where this checkpoint is, the training is done.
-        record = save(path, recipe.schedule.epochs)
-    state.unlink(missing_ok=True)
-    return Trained(path, record, time.monotonic() - started, history.curve, best, begin)
+
+def _save(plan: _Plan, path: Path, model: nn.Module, epochs: int) -> CheckpointRecord:
+    """Write a checkpoint with its record, which is returned."""
+    device = plan.config.device
+    record = CheckpointRecord.model_validate(
+        {
+            **plan.identity,
+            "epochs": epochs,
+            "device": f"{plan.kind} ({device_name(device)})",
+            "precision": "bfloat16" if plan.kind == "cuda" else "float32",
+            "versions": {name: version_of(name) for name in ("winnow-bench", "torch")},
+            "clean_accuracy": accuracy(model, plan.test, device),
+            "n": len(plan.test),
+            "weights_digest": weights_digest(model),
+            "command": plan.config.command,
+        }
+    )
+    save_checkpoint(path, model, record)
+    return record
 
 
 def _recipe_of(defense: Defense, dataset: Dataset, epochs: int | None) -> tuple[str, Recipe]:
@@ -212,12 +271,12 @@ def _start(recipe: Recipe, network: str, dataset: Dataset, seed: int, out: Path)
     found = path if path.exists() else find_checkpoint(name, network, digest)
     if found is None:
         raise missing_checkpoint_error(
-            name, network, dataset.source or dataset.name, loadable=False
+            name, network, dataset.written or dataset.name, loadable=False
         )
     return found
 
 
-def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord | None:
+def _already_there(path: Path, identity: dict[str, Any]) -> CheckpointRecord | None:
     """The record of a finished checkpoint, if it is of this very training.
 
     Raises:
@@ -237,14 +296,7 @@ def _already_there(path: Path, identity: dict[str, object]) -> CheckpointRecord 
     return record
 
 
-@contextlib.contextmanager
-def _threads(examples: Examples) -> Iterator[None]:
+def _threads(examples: Examples) -> AbstractContextManager[None]:
     """One CPU thread for small images, which more only slow down; afterwards as before."""
-    before = torch.get_num_threads()
     _, height, width = examples.shape
-    if height * width < LARGE:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return one_thread("cpu") if height * width < LARGE else contextlib.nullcontext()

@@ -3,8 +3,6 @@
 Initialisation and every epoch draw from generators derived from the seed, and the learning rate
 follows from the epoch's number: on the CPU, a training that was interrupted ends in the same
 weights, bit for bit.
-
-Random crop and flip of a whole batch, on its device.
 """
 
 from __future__ import annotations
@@ -31,17 +29,17 @@ if TYPE_CHECKING:
 #: Seconds between two reports within an epoch; each report waits for the device.
 REPORT_EVERY = 0.5
 
-
 #: How many training examples the accuracy in the progress is read from.
 PROBE = 1000
-
 
 #: How many examples are evaluated at once.
 BATCH = 500
 
-
 #: Pixels from which images lie channels last on the CPU as well.
 CHANNELS_LAST_FROM = 28 * 28
+
+#: By how many pixels augmentation shifts at most.
+PADDING = 4
 
 
 @dataclass(frozen=True)
@@ -59,23 +57,26 @@ class Progress:
     """On unperturbed training examples (at most `PROBE`) after the last whole epoch."""
 
 
+@dataclass(frozen=True)
+class Training:
+    """What is trained, on what, and how."""
+
+    model: nn.Module
+    """With its initial weights, on the device."""
+    recipe: Recipe
+    examples: Examples
+    """All there are, those included that its schedule holds out; kept on the device."""
+    seed: int
+    device: str = "cpu"
+
+
 def fit(
-    model: nn.Module,
-    recipe: Recipe,
-    examples: Examples,
-    seed: int,
-    device: str,
-    state: Path,
-    on_progress: Callable[[Progress], None],
+    training: Training, state: Path, on_progress: Callable[[Progress], None] = lambda progress: None
 ) -> History:
     """Run all epochs that are not done yet.
 
     Args:
-        model: with its initial weights, on the device.
-        recipe: its loss and schedule.
-        examples: to train on; kept on the device.
-        seed: of the training.
-        device: as in `train`.
+        training: its model is trained in place.
         state: the file of the state; written after every epoch but the last, read if it is there.
         on_progress: see `train`.
 
@@ -88,54 +89,123 @@ def fit(
         CheckpointError: the state is not one of this training.
         StoreError: the state cannot be written.
     """
-    schedule = recipe.schedule
-    examples, validation = held_out(examples, schedule.validation)
-    optimizer = torch.optim.SGD(
-        model.parameters(),
-        lr=schedule.learning_rate,
-        momentum=schedule.momentum,
-        weight_decay=schedule.weight_decay,
-    )
+    model, device = training.model, training.device
+    epochs = training.recipe.schedule.epochs
+    examples, validation = held_out(training.examples, training.recipe.schedule.validation)
+    descent = _Descent(training, examples)
+    optimizer = descent.optimizer
     history = load_state(state, model=model, optimizer=optimizer) if state.exists() else History()
-    layout = memory_format(device, examples.shape)
-    inputs = examples.inputs.to(device, memory_format=layout)
-    labels = examples.labels.to(device)
     right = history.curve[-1].train_accuracy if history.curve else None
     if not history.curve:
         accuracy(model, examples, device, limit=1)  # a model that does not fit is not divergence
-    for epoch in range(history.epochs_done, schedule.epochs):
+    for epoch in range(history.epochs_done, epochs):
         started = time.monotonic()
-        recipe.begin_epoch(model, epoch)
-        generator = torch.Generator().manual_seed(derived_seed(seed, epoch))
-        torch.manual_seed(derived_seed(seed, epoch))  # for modules such as dropout
-        order = torch.randperm(len(inputs), generator=generator)
-        batches = math.ceil(len(order) / schedule.batch_size)
+        for done, loss in descent.epoch(epoch):
+            on_progress(Progress(epoch + 1, epochs, epoch + done, loss, right))
+        right = accuracy(model, examples, device, limit=PROBE)
+        clean, robust = _validate(training, validation)
+        rate, seconds = descent.rate, time.monotonic() - started
+        history.add(Epoch(epoch + 1, rate, loss, right, clean, robust, seconds), model)
+        on_progress(Progress(epoch + 1, epochs, epoch + 1, loss, right))
+        if epoch + 1 < epochs:
+            save_state(state, model=model, optimizer=optimizer, history=history)
+    return history
+
+
+class _Descent:
+    """The optimizer of a training, and the examples on its device."""
+
+    def __init__(self, training: Training, examples: Examples) -> None:
+        self.training = training
+        schedule, device = training.recipe.schedule, training.device
+        self.optimizer = torch.optim.SGD(
+            training.model.parameters(),
+            lr=schedule.learning_rate,
+            momentum=schedule.momentum,
+            weight_decay=schedule.weight_decay,
+        )
+        layout = memory_format(device, examples.shape)
+        self.inputs = examples.inputs.to(device, memory_format=layout)
+        self.labels = examples.labels.to(device)
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
+    def epoch(self, epoch: int) -> Iterator[tuple[float, float]]:
+        """Every batch once; yields the part that is done and the mean loss, at the end at least.
+
+        Raises:
+            UsageError: the training diverged.
+        """
+        recipe, device = self.training.recipe, self.training.device
+        seed = derived_seed(self.training.seed, epoch)
+        recipe.begin_epoch(self.training.model, epoch)
+        generator = torch.Generator().manual_seed(seed)
+        torch.manual_seed(seed)  # for modules such as dropout
+        order = torch.randperm(len(self.inputs), generator=generator)
+        batches = torch.split(order, recipe.schedule.batch_size)
         total, steps = torch.zeros((), device=device), 0
         reported = time.monotonic()
-        for batch in range(1, batches + 1):
-            chosen = order[(batch - 1) * schedule.batch_size :][: schedule.batch_size].to(device)
-            rate = schedule.rate(epoch + (batch - 1) / batches)
-            for loss in _steps(
-                model, recipe, optimizer, inputs[chosen], labels[chosen], generator, epoch, rate
-            ):
-                total += loss
-                steps += 1
-            if batch == batches or time.monotonic() - reported >= REPORT_EVERY:
+        for number, batch in enumerate(batches):
+            for group in self.optimizer.param_groups:
+                group["lr"] = recipe.schedule.rate(epoch + number / len(batches))
+            try:
+                for loss in self._steps(batch.to(device), generator):
+                    total += loss
+                    steps += 1
+            except ModelError as error:  # k-WTA refuses NaN
+                raise _diverged(epoch, str(error)) from error
+            if number + 1 == len(batches) or time.monotonic() - reported >= REPORT_EVERY:
                 reported = time.monotonic()
                 mean = float(total) / max(1, steps)
                 if not math.isfinite(mean):
                     raise _diverged(epoch, f"the loss is {mean}")
-                on_progress(
-                    Progress(epoch + 1, schedule.epochs, epoch + batch / batches, mean, right)
-                )
-        right = accuracy(model, examples, device, limit=PROBE)
-        clean, robust = _validate(model, recipe, validation, seed, device)
-        seconds = time.monotonic() - started
-        history.add(Epoch(epoch + 1, rate, mean, right, clean, robust, seconds), model)
-        on_progress(Progress(epoch + 1, schedule.epochs, epoch + 1, mean, right))
-        if epoch + 1 < schedule.epochs:
-            save_state(state, model=model, optimizer=optimizer, history=history)
-    return history
+                yield (number + 1) / len(batches), mean
+
+    def _steps(self, batch: Tensor, generator: Generator) -> Iterator[Tensor]:
+        """The steps of descent of one batch, given by its indices; yields each loss, detached."""
+        model, recipe = self.training.model, self.training.recipe
+        inputs, labels = self.inputs[batch], self.labels[batch]
+        if recipe.schedule.augment:
+            inputs = crop_and_flip(inputs, generator)
+        kind = inputs.device.type
+        losses = recipe.losses(model, inputs, labels, generator)
+        while True:
+            with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
+                loss = next(losses, None)
+            if loss is None:
+                return
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            yield loss.detach()
+
+
+def _diverged(epoch: int, why: str) -> UsageError:
+    return UsageError(
+        f"the training diverged in epoch {epoch + 1}: {why}; try another --seed, or a recipe "
+        "with a lower learning rate"
+    )
+
+
+def _validate(training: Training, validation: Examples | None) -> tuple[float | None, float | None]:
+    """Accuracy on the held-out examples, and under the recipe's attack where it has one."""
+    if validation is None:
+        return None, None
+    model, device = training.model, training.device
+    generator = torch.Generator().manual_seed(derived_seed(training.seed, "validation"))
+    right = 0
+    attacked = False
+    for start in range(0, len(validation), BATCH):
+        inputs = validation.inputs[start : start + BATCH].to(device)
+        labels = validation.labels[start : start + BATCH].to(device)
+        moved = training.recipe.attack(model, inputs, labels, generator)
+        attacked |= moved is not inputs
+        right += _right(model, moved.detach(), labels)
+    robust = right / len(validation) if attacked else None
+    return accuracy(model, validation, device), robust
 
 
 def held_out_count(n: int, count: int) -> int:
@@ -154,63 +224,6 @@ def held_out(examples: Examples, count: int) -> tuple[Examples, Examples | None]
     generator = torch.Generator().manual_seed(derived_seed(0, "validation"))
     order = torch.randperm(len(examples), generator=generator)
     return examples.take(order[count:].sort().values), examples.take(order[:count].sort().values)
-
-
-def _validate(
-    model: nn.Module, recipe: Recipe, validation: Examples | None, seed: int, device: str
-) -> tuple[float | None, float | None]:
-    """Accuracy on the held-out examples, and under the recipe's attack where it has one."""
-    if validation is None:
-        return None, None
-    generator = torch.Generator().manual_seed(derived_seed(seed, "validation"))
-    right = 0
-    attacked = False
-    for start in range(0, len(validation), BATCH):
-        inputs = validation.inputs[start : start + BATCH].to(device)
-        labels = validation.labels[start : start + BATCH].to(device)
-        moved = recipe.attack(model, inputs, labels, generator)
-        attacked |= moved is not inputs
-        right += _right(model, moved.detach(), labels)
-    robust = right / len(validation) if attacked else None
-    return accuracy(model, validation, device), robust
-
-
-def _steps(
-    model: nn.Module,
-    recipe: Recipe,
-    optimizer: torch.optim.Optimizer,
-    inputs: Tensor,
-    labels: Tensor,
-    generator: torch.Generator,
-    epoch: int,
-    rate: float,
-) -> Iterator[Tensor]:
-    """The steps of descent of one batch; yields the loss of each, detached."""
-    if recipe.schedule.augment:
-        inputs = crop_and_flip(inputs, generator)
-    kind = inputs.device.type
-    for group in optimizer.param_groups:
-        group["lr"] = rate
-    losses = recipe.losses(model, inputs, labels, generator)
-    while True:
-        try:
-            with torch.autocast(kind, dtype=torch.bfloat16, enabled=kind == "cuda"):
-                loss = next(losses, None)
-        except ModelError as error:  # k-WTA refuses NaN
-            raise _diverged(epoch, str(error)) from error
-        if loss is None:
-            return
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        yield loss.detach()
-
-
-def _diverged(epoch: int, why: str) -> UsageError:
-    return UsageError(
-        f"the training diverged in epoch {epoch + 1}: {why}; try another --seed, or a recipe "
-        "with a lower learning rate"
-    )
 
 
 def memory_format(device: str, shape: tuple[int, int, int]) -> torch.memory_format:
@@ -253,11 +266,8 @@ def derived_seed(seed: int, part: object) -> int:
     return int.from_bytes(digest[:8], "little") >> 1
 
 
-PADDING = 4
-
-
 def crop_and_flip(inputs: Tensor, generator: Generator) -> Tensor:
-    """Shift each image by up to 4 pixels over zeros, and mirror half of them.
+    """Shift each image by up to `PADDING` pixels over zeros, and mirror half of them.
 
     Args:
         inputs: (N, C, H, W).

@@ -1,7 +1,4 @@
-"""The state of an unfinished training, stored after every epoch.
-
-The curve of a training: what was measured after each epoch, as CSV and as a picture.
-"""
+"""What a training measures after each epoch: its state on the way, and its curve in the end."""
 
 from __future__ import annotations
 
@@ -21,6 +18,31 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One line of the curve; accuracies are fractions of 1."""
+
+    epoch: int
+    """From 1."""
+    learning_rate: float
+    """At its end."""
+    loss: float
+    """Mean over its steps."""
+    train_accuracy: float
+    """On unperturbed training examples (at most `fit.PROBE`)."""
+    validation_accuracy: float | None = None
+    """On the held-out examples; None where there are none."""
+    validation_robust_accuracy: float | None = None
+    """Under the recipe's own attack; None where it has none."""
+    seconds: float = 0.0
+
+    @property
+    def score(self) -> float | None:
+        """What the best epoch is chosen by: robust accuracy, or clean where there is no attack."""
+        robust = self.validation_robust_accuracy
+        return self.validation_accuracy if robust is None else robust
 
 
 @dataclass
@@ -90,29 +112,16 @@ def load_state(path: Path, *, model: nn.Module, optimizer: torch.optim.Optimizer
         ) from error
 
 
-@dataclass(frozen=True)
-class Epoch:
-    """One line of the curve; accuracies are fractions of 1."""
+def write_curve(folder: Path, stem: str, curve: Sequence[Epoch], title: str) -> None:
+    """Write `STEM.csv` and `STEM.png`.
 
-    epoch: int
-    """From 1."""
-    learning_rate: float
-    """At its end."""
-    loss: float
-    """Mean over its steps."""
-    train_accuracy: float
-    """On unperturbed training examples (at most `fit.PROBE`)."""
-    validation_accuracy: float | None = None
-    """On the held-out examples; None where there are none."""
-    validation_robust_accuracy: float | None = None
-    """Under the recipe's own attack; None where it has none."""
-    seconds: float = 0.0
-
-    @property
-    def score(self) -> float | None:
-        """What the best epoch is chosen by: robust accuracy, or clean where there is no attack."""
-        robust = self.validation_robust_accuracy
-        return self.validation_accuracy if robust is None else robust
+    Raises:
+        StoreError: the folder cannot be written.
+    """
+    write_bytes(folder / f"{stem}.csv", to_csv(curve).encode())
+    picture = io.BytesIO()
+    draw(curve, title).savefig(picture, format="png", dpi=120)
+    write_bytes(folder / f"{stem}.png", picture.getvalue())
 
 
 def to_csv(curve: Sequence[Epoch]) -> str:
@@ -148,15 +157,3 @@ def draw(curve: Sequence[Epoch], title: str) -> Any:
     below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.legend()
     return figure
-
-
-def write_curve(folder: Path, stem: str, curve: Sequence[Epoch], title: str) -> None:
-    """Write `STEM.csv` and `STEM.png`.
-
-    Raises:
-        StoreError: the folder cannot be written.
-    """
-    write_bytes(folder / f"{stem}.csv", to_csv(curve).encode())
-    picture = io.BytesIO()
-    draw(curve, title).savefig(picture, format="png", dpi=120)
-    write_bytes(folder / f"{stem}.png", picture.getvalue())

@@ -2,40 +2,41 @@
 
 A run asks `requests` which cells to measure besides the user's, gathers `evidence_of` its
 outcomes, repeats what `pending` names with a fresh seed, lets `escalate` ask for stronger work,
-and ends with `verdict` and `attack_marks` (the rule: `docs/verdict.md`).
+and ends with `verdict` and `attack_marks` (the rule: `docs/verdict.md`). What may be asked for is a
+`Menu`, from what attacks declare; what they declared is read from the record of the run.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench import registry
-from bench.errors import WinnowError
+from bench.record.schema import CLEAN, Cell
 from bench.threat import Epsilon, Norm
-from bench.trust.case import CLEAN, Case, attacked, bare
+from bench.trust.case import Case, cases
 from bench.trust.comparisons import Comparison, compare, twin_evidence
-from bench.trust.evidence import Evidence, Request, allowed, pending, worthwhile
-from bench.trust.measurements import behaviour, indicators
+from bench.trust.evidence import Evidence, allowed, asked, pending, worthwhile
+from bench.trust.measurements import measurements
 from bench.trust.sanity import sanity
 from bench.trust.verdict import Verdict, attack_marks, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "Case",
     "Comparison",
     "Evidence",
-    "Request",
+    "Menu",
     "Verdict",
     "allowed",
+    "asked",
     "attack_marks",
-    "behaviour",
+    "cases",
     "compare",
     "escalate",
     "evidence_of",
-    "indicators",
+    "measurements",
     "pending",
     "requests",
     "sanity",
@@ -44,104 +45,66 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True)
+class Menu:
+    """What an examination may ask for: canonical names of attacks that can run here."""
+
+    examination: tuple[str, ...] = ()
+    """Run at the headline epsilon."""
+    stand_ins: Mapping[str, str] = field(default_factory=dict)
+    """Of a plugin, what is run where the plugin was not run on all examples."""
+    free: tuple[str, ...] = ()
+    """Those that may move in the whole box; the first is taken."""
+    escalation: tuple[tuple[str, ...], ...] = ()
+    """What each round tries, the most urgent first."""
+    over_draws: tuple[str, ...] = ()
+    """Before the first round, where the model is randomised."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All of them, each once."""
+        rounds = (name for names in self.escalation for name in names)
+        together = (*self.examination, *self.stand_ins.values(), *self.free, *self.over_draws)
+        return tuple(dict.fromkeys([*together, *rounds]))
+
+
 def evidence_of(case: Case) -> list[Evidence]:
-    """Every item, those that could not run included: sanity tests, indicators, behaviour, twin."""
-    return [*sanity(case), *indicators(case), *behaviour(case), twin_evidence(case)]
+    """Every item, those that could not run included: sanity tests, measurements, twin."""
+    return [*sanity(case), *measurements(case), twin_evidence(case)]
 
 
-#: Measured at the headline epsilon, in this order.
-MEASURED = (
-    "probe-gradients",
-    "probe-behaviour",
-    "fgsm",
-    "pgd",
-    "pgd[steps=80]",
-    "uniform-noise[draws=100]",
-    "apgd-ce",
-    "apgd-t",
-    "margin-pgd",
-)
-
-
-#: Run where the standard attack is not.
-CHEAPER = {"square": "square[queries=1000]"}
-
-
-#: Free to move: the first that can run.
-FREE = ("margin-pgd", "pgd")
-
-
-def requests(case: Case) -> list[Request]:
+def requests(case: Case, menu: Menu) -> list[Cell]:
     """What to run besides what the case has, in an order that does not matter.
 
     Args:
         case: the outcomes of the user's own attacks.
+        menu: what can be run.
     """
-    have = [attack for attack in case.at(case.headline) if attack not in _partial(case)]
+    whole = [attack for attack, frame in case.at(case.headline).items() if case.whole(frame)]
+    have = {case.declared(attack).name for attack in whole}
     wanted = [
-        *MEASURED,
-        *(cheap for name, cheap in CHEAPER.items() if name not in map(bare, have)),
+        *menu.examination,
+        *(name for plugin, name in menu.stand_ins.items() if plugin not in have),
     ]
-
-    def able(names: Iterable[str]) -> list[str]:
-        return possible(names, norm=case.norm, shape=case.shape, classes=case.classes)
-
-    found = [Request(name, case.headline.text) for name in able(wanted)]
+    found = [asked(name, case.headline.text) for name in wanted]
     wide = [Epsilon.parse("0.5")] if case.norm is Norm.LINF else []
     wide += [case.unbounded] if case.unbounded is not None else []
     written = {epsilon: epsilon.text for epsilon in case.epsilons}
-    written |= {Epsilon.parse(e): e for a, e, _ in case.cells if a != CLEAN[0]}
-    found += [Request(name, written.get(at, at.text)) for at in wide for name in able(FREE)[:1]]
-    return [
-        request
-        for request in dict.fromkeys(found)
-        if (request.attack, request.epsilon, 0) not in case.cells
-    ]
+    written |= {
+        Epsilon.parse(place.epsilon): place.epsilon
+        for place in case.frames
+        if place.attack != CLEAN
+    }
+    found += [asked(name, written.get(at, at.text)) for at in wide for name in menu.free[:1]]
+    return [cell for cell in dict.fromkeys(found) if case.frame(cell.attack, cell.epsilon) is None]
 
 
-def _partial(case: Case) -> set[str]:
-    """The attacks that were tried on what others had left only."""
-    everything = case.n - len(case.clean_errors)
-    return {a for a, f in case.at(case.headline).items() if len(attacked(f)) < everything}
-
-
-def possible(
-    names: Iterable[str], *, norm: Norm, shape: tuple[int, int, int] | None, classes: int
-) -> list[str]:
-    """The canonical names of those attacks that are there and can run here, each once."""
-    found = []
-    for name in names:
-        try:
-            attack = registry.attacks.create(name)
-        except WinnowError:
-            continue
-        if shape is None or attack.why_not(norm=norm, shape=shape, classes=classes) is None:
-            found.append(attack.name)
-    return list(dict.fromkeys(found))
-
-
-#: What each round tries, the cheapest first.
-ROUNDS = (
-    ("surrogate", "fd-pgd", "averaged-pgd"),
-    (
-        "fd-pgd[preset=medium]",
-        "surrogate[preset=full]",
-        "margin-pgd[restarts=30]",
-        "square[queries=20000,restarts=3]",
-    ),
-    (
-        "fd-pgd[preset=medium,restarts=5]",
-        "averaged-pgd[preset=full]",
-        "square[queries=20000,restarts=10]",
-    ),
-)
-
-
-#: Where the model is randomised, before the others of the first round.
-RANDOMISED = ("eot-pgd",)
-
-
-def escalate(evidence: Sequence[Evidence], case: Case, round: int) -> list[Request]:  # noqa: A002
+def escalate(
+    evidence: Sequence[Evidence],
+    case: Case,
+    menu: Menu,
+    round: int,  # noqa: A002 - the word for it
+) -> list[Cell]:
     """The stronger attacks of a round, on what nothing broke; empty where there is no need.
 
     There is none when no evidence speaks against the figure, when the figure is at chance, when
@@ -150,6 +113,7 @@ def escalate(evidence: Sequence[Evidence], case: Case, round: int) -> list[Reque
     Args:
         evidence: of the outcomes so far.
         case: the outcomes so far.
+        menu: what can be run.
         round: from 1.
     """
     counting = [item for item in evidence if item.counts]
@@ -157,12 +121,14 @@ def escalate(evidence: Sequence[Evidence], case: Case, round: int) -> list[Reque
         return []
     if case.rounds and not worthwhile(case.rounds[-1], case.n):
         return []
-    for number in range(round - 1, len(ROUNDS)):
-        names = list(ROUNDS[number])
+    for number in range(round - 1, len(menu.escalation)):
+        names = menu.escalation[number]
         if number == 0 and any(item.id == "randomised" for item in counting):
-            names = [*RANDOMISED, *names]
-        able = possible(names, norm=case.norm, shape=case.shape, classes=case.classes)
-        new = [name for name in able if case.here(name) is None]
+            names = (*menu.over_draws, *names)
+        new = [name for name in names if case.here(name) is None]
         if new:
-            return [Request(name, case.headline.text, scope="remaining") for name in new]
+            return [
+                Cell(attack=name, epsilon=case.headline.text, scope="remaining", round=round)
+                for name in new
+            ]
     return []

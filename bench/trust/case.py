@@ -1,98 +1,27 @@
-"""What trust looks at: all outcomes of one defense, and what its attacks go by."""
+"""What trust looks at: all outcomes of one defense, and what its attacks declared."""
 
 from __future__ import annotations
 
+import functools
 import math
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from collections import defaultdict
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from bench import registry
-from bench.errors import WinnowError
-from bench.record.schema import EXTERNAL
-from bench.registry.grammar import Written
+from bench.record.schema import CLEAN, AttackRecord, CellRecord, Place
 from bench.threat import TOLERANCE, Epsilon, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     import pandas as pd
 
-#: The name and epsilon of the predictions on unperturbed inputs.
-CLEAN = ("clean", "0", 0)
+    from bench.api.attacks import Approach
+    from bench.record.results import CellResult
+    from bench.record.schema import RunRecord
 
-Approach = Literal[
-    "gradient", "smoothed", "surrogate", "transfer", "scores", "noise", "mixed", "probe"
-]
-
-#: They average gradients over points or draws, or hold attacks of several kinds.
-_SPECIAL: dict[str, Approach] = {
-    "averaged-pgd": "smoothed",
-    "eot-pgd": "smoothed",
-    "autoattack": "mixed",
-    "clean": "probe",
-}
-#: Gradient attacks that lower the cross-entropy, which is flat where logits are large.
-CROSS_ENTROPY = frozenset(
-    {"fgsm", "pgd", "adam-pgd", "mi-fgsm", "sparse-l1-descent", "ddn", "apgd-ce"}
-)
-#: One gradient step.
-SINGLE_STEP = frozenset({"fgsm"})
-#: Gradient attacks that other attacks have to be measured against.
-STRONG = frozenset({"apgd-ce", "apgd-dlr", "apgd-t", "margin-pgd", "fab-t"})
-#: As researchers write them.
-_SPOKEN = {
-    "square": "Square",
-    "fd-pgd": "Finite differences",
-    "boundary": "Boundary",
-    "hop-skip-jump": "HopSkipJump",
-    "pgd": "PGD",
-    "fgsm": "FGSM",
-    "apgd-ce": "APGD-CE",
-    "apgd-t": "APGD-T",
-    "margin-pgd": "PGD on the margin",
-    "uniform-noise": "Uniform noise",
-    "gaussian-noise": "Gaussian noise",
-    "surrogate": "The defense's own surrogates",
-    "transfer": "Transfer",
-}
-
-
-def bare(attack: str) -> str:
-    """An attack's name without its parameters."""
-    return Written.parse(attack).name
-
-
-def spoken(attack: str) -> str:
-    """An attack's name in a sentence."""
-    return _SPOKEN.get(bare(attack), attack)
-
-
-def approach(attack: str) -> Approach:
-    """What an attack goes by; `gradient` only where it is the model's own, at the point itself."""
-    name = bare(attack)
-    if name in _SPECIAL:
-        return _SPECIAL[name]
-    try:
-        plugin = registry.attacks.get(name)
-    except WinnowError:
-        return "mixed"
-    if plugin.scope == "evidence":
-        return "probe"
-    if plugin.needs == "surrogates":
-        return "surrogate"
-    if plugin.needs == "source":
-        return "transfer"
-    if plugin.access == "noise":
-        return "noise"
-    return "scores" if plugin.access == "black-box" else "gradient"
-
-
-def parameters(attack: str) -> dict[str, bool | int | float | str]:
-    """Every parameter of an attack by its name, defaults included; empty where it is unknown."""
-    try:
-        return registry.attacks.create(attack).parameters
-    except WinnowError:
-        return {}
+#: Of an attack that no record tells of.
+UNKNOWN = AttackRecord()
 
 
 def where(frame: pd.DataFrame, chosen: pd.Series) -> set[int]:
@@ -129,21 +58,61 @@ class Case:
     headline: Epsilon
     epsilons: tuple[Epsilon, ...]
     """Those of the run, ascending."""
-    cells: dict[tuple[str, str, int], pd.DataFrame]
-    """By attack (canonical), epsilon (as written) and repeat: finished cells, n rows each; the
-    clean predictions at `CLEAN`."""
-    further: list[pd.DataFrame] = field(default_factory=list)
-    """Outcomes that count in the worst case alone: of cells that left out what follows from
-    another epsilon, and of those that check such inferences."""
-    failures: list[tuple[str, str, str]] = field(default_factory=list)
-    """Attack, epsilon and reason of each cell that failed."""
+    results: Sequence[CellResult]
+    """Its finished cells, n rows each."""
+    attacks: Mapping[str, AttackRecord] = field(default_factory=dict)
+    """What attacks declared, by canonical name: all that ran, and all that evidence may ask for."""
+    failures: Sequence[CellRecord] = ()
+    """The cells that failed."""
     twin: Case | None = None
-    flags: dict[str, list[str]] = field(default_factory=dict)
-    """What attacks said in words, such as AutoAttack's warnings."""
-    rounds: tuple[int, ...] = ()
-    """How many examples each round of escalation broke."""
     shape: tuple[int, int, int] | None = None
     """(C, H, W) of one input; needed to know what is unbounded in L2 and L1."""
+
+    @classmethod
+    def of(cls, record: RunRecord, name: str, results: Sequence[CellResult]) -> Case:
+        """The case of one defense of a run, its twin left out."""
+        return cls(
+            name=name,
+            norm=Norm(record.norm),
+            n=record.dataset.n,
+            classes=len(record.dataset.class_names),
+            headline=Epsilon.parse(record.headline),
+            epsilons=tuple(map(Epsilon.parse, record.epsilons)),
+            results=results,
+            attacks=record.attacks,
+            failures=[c for c in record.cells if c.defense == name and c.status == "failed"],
+            shape=record.dataset.shape,
+        )
+
+    @functools.cached_property
+    def frames(self) -> dict[Place, pd.DataFrame]:
+        """The outcomes of cells that evidence may compare.
+
+        Left out are those without what follows from another epsilon, and those that check such
+        inferences: they count in the worst case alone.
+        """
+        return {r.cell.place: r.frame for r in self.results if not _partial(r.cell)}
+
+    def frame(self, attack: str, epsilon: str, repeat: int = 0) -> pd.DataFrame | None:
+        """The outcomes of a cell, if it has any."""
+        return self.frames.get(Place(self.name, attack, epsilon, repeat))
+
+    @property
+    def clean(self) -> pd.DataFrame | None:
+        """The outcomes of the unperturbed examples."""
+        return self.frame(CLEAN, "0")
+
+    def declared(self, attack: str) -> AttackRecord:
+        """What an attack declared."""
+        return self.attacks.get(attack, UNKNOWN)
+
+    def approach(self, attack: str) -> Approach:
+        """What an attack goes by; `gradient` is the model's own, at the point itself."""
+        return "probe" if attack == CLEAN else self.declared(attack).approach
+
+    def spoken(self, attack: str) -> str:
+        """An attack's name in a sentence."""
+        return self.declared(attack).spoken or attack
 
     def at(
         self, epsilon: Epsilon, repeat: int = 0, approaches: Iterable[Approach] | None = None
@@ -151,32 +120,39 @@ class Case:
         """Cells at an epsilon by attack, probes and clean predictions left out."""
         wanted = set(approaches) if approaches is not None else None
         found = {}
-        for (attack, written, number), frame in self.cells.items():
-            if attack == CLEAN[0] or number != repeat or Epsilon.parse(written) != epsilon:
+        for place, frame in self.frames.items():
+            way = self.approach(place.attack)
+            if (
+                way == "probe"
+                or place.repeat != repeat
+                or (wanted is not None and way not in wanted)
+            ):
                 continue
-            way = approach(attack)
-            if way != "probe" and (wanted is None or way in wanted):
-                found[attack] = frame
+            if Epsilon.parse(place.epsilon) == epsilon:
+                found[place.attack] = frame
         return found
 
     def here(self, attack: str, repeat: int = 0) -> pd.DataFrame | None:
         """A cell at the headline epsilon."""
-        return self.cells.get((attack, self.headline.text, repeat))
+        return self.frame(attack, self.headline.text, repeat)
 
-    def probe(self, name: str, repeat: int = 0) -> pd.DataFrame | None:
-        """The cell of a probe at the headline epsilon, whatever its parameters."""
-        for (attack, epsilon, number), frame in self.cells.items():
-            if bare(attack) == name and number == repeat and epsilon == self.headline.text:
-                return frame
+    def measured(self, column: str, repeat: int = 0) -> tuple[str, pd.DataFrame] | None:
+        """The probe that measures a column at the headline epsilon, and its cell."""
+        for place, frame in self.frames.items():
+            here = (place.epsilon, place.repeat) == (self.headline.text, repeat)
+            probes = self.approach(place.attack) == "probe"
+            if here and probes and column in self.declared(place.attack).traces:
+                return place.attack, frame
         return None
 
-    @property
+    def whole(self, frame: pd.DataFrame) -> bool:
+        """Whether a cell attacked every example that the model gets right."""
+        return len(attacked(frame)) == self.n - len(self.clean_errors)
+
+    @functools.cached_property
     def clean_errors(self) -> set[int]:
         """What is wrong unperturbed."""
-        frame = self.cells.get(CLEAN)
-        if frame is None:
-            return set()
-        return where(frame, frame["broken"])
+        return set() if self.clean is None else where(self.clean, self.clean["broken"])
 
     def broken_at(self, epsilon: Epsilon, *, imported: bool = True) -> set[int]:
         """The worst case: clean errors, and every example broken at this norm or a smaller one.
@@ -186,20 +162,27 @@ class Case:
             imported: whether adversarial examples from elsewhere count.
         """
         column = f"distance_{self.norm.value.lower()}"
-        broken = self.clean_errors
-        for (attack, *_), frame in self.cells.items():
-            if attack.startswith(EXTERNAL) and not imported:
-                continue
-            if attack != CLEAN[0] and approach(attack) != "probe":
-                broken |= where(frame, _near(frame, column, epsilon))
-        for frame in self.further:
-            broken |= where(frame, _near(frame, column, epsilon))
+        broken = set(self.clean_errors)
+        for result in self.results:
+            way, frame = self.approach(result.cell.attack), result.frame
+            if way != "probe" and (imported or way != "imported"):
+                near = frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
+                broken |= where(frame, near)
         return broken
 
     @property
     def imported(self) -> set[int]:
         """What adversarial examples from elsewhere alone break at the headline epsilon."""
         return self.broken_at(self.headline) - self.broken_at(self.headline, imported=False)
+
+    @property
+    def rounds(self) -> tuple[int, ...]:
+        """How many examples each round of escalation broke."""
+        broken: dict[int, set[int]] = defaultdict(set)
+        for result in self.results:
+            if result.cell.round:
+                broken[result.cell.round] |= where(result.frame, result.frame["broken"])
+        return tuple(len(broken[number] - self.clean_errors) for number in sorted(broken))
 
     @property
     def robust(self) -> int:
@@ -219,15 +202,24 @@ class Case:
     @property
     def flat_cross_entropy(self) -> set[int]:
         """The examples at which the cross-entropy has no gradient though the margin has one."""
-        frame = self.probe("probe-gradients")
-        if frame is None:
+        found = self.measured("zero_ce_gradient")
+        if found is None:
             return set()
-        return marked(frame, "zero_ce_gradient") - marked(frame, "zero_margin_gradient")
+        return marked(found[1], "zero_ce_gradient") - marked(found[1], "zero_margin_gradient")
 
 
-def _near(frame: pd.DataFrame, column: str, epsilon: Epsilon) -> pd.Series:
-    """Which rows are broken within an epsilon, by the distance in a column."""
-    return frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
+def cases(record: RunRecord, results: Mapping[str, Sequence[CellResult]]) -> dict[str, Case]:
+    """What the examination has to know of each defense of a run, its twin's included."""
+    alone = {name: Case.of(record, name, results[name]) for name in record.defenses}
+    return {
+        name: replace(case, twin=alone.get(record.defenses[name].twin or ""))
+        for name, case in alone.items()
+    }
+
+
+def _partial(cell: CellRecord) -> bool:
+    """Whether a cell left out what follows from elsewhere, or checks that."""
+    return cell.scope == "check" or (cell.scope == "all" and cell.inferred)
 
 
 def whole_box(norm: Norm, shape: tuple[int, int, int] | None) -> Epsilon | None:

@@ -1,8 +1,7 @@
 """What one attack broke and others did not, at the headline epsilon, and again with a fresh seed.
 
-Every comparison is on the attacks' own outcomes, example by example.
-
-A defense beside its twin, the same architecture and training with ReLU, on the same examples.
+Every comparison is on the attacks' own outcomes, example by example. A defense is compared with its
+twin as well, the same architecture and training with ReLU.
 """
 
 from __future__ import annotations
@@ -11,12 +10,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.record.statistics import mcnemar, paired_interval
-from bench.trust.case import CROSS_ENTROPY, STRONG, approach, bare, hits, spoken
-from bench.trust.evidence import Check, Request, allowed
+from bench.trust.case import hits
+from bench.trust.evidence import Check, allowed, asked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
+    from bench.api.attacks import Approach
+    from bench.record.schema import Cell
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
@@ -45,9 +46,9 @@ def broken_by(case: Case, attacks: Iterable[str], repeat: int = 0) -> set[int]:
     return found
 
 
-def again(case: Case, attacks: Iterable[str]) -> list[Request]:
+def again(case: Case, attacks: Iterable[str]) -> list[Cell]:
     """These attacks at the headline epsilon with a fresh seed."""
-    return [Request(attack, case.headline.text, 1) for attack in attacks]
+    return [asked(attack, case.headline.text, 1) for attack in attacks]
 
 
 def finder(
@@ -68,8 +69,19 @@ def finder(
 
 def flat(case: Case, attacks: Iterable[str]) -> bool:
     """Whether these attacks all lower a cross-entropy that has no gradient on this model."""
-    only = all(bare(attack) in CROSS_ENTROPY for attack in attacks)
+    only = all(case.declared(attack).lowers == "cross-entropy" for attack in attacks)
     return only and len(case.flat_cross_entropy) >= allowed(case.n)
+
+
+def strong(case: Case, attacks: Iterable[str]) -> list[str]:
+    """Those that others have to be measured against."""
+    return [attack for attack in attacks if case.declared(attack).strength == "strong"]
+
+
+def _worth_repeating(case: Case, attack: str) -> bool:
+    """Whether a fresh seed of it tells what gradient attacks missed by chance."""
+    record = case.declared(attack)
+    return record.strength == "strong" or (record.examined and record.strength == "ordinary")
 
 
 def beyond_white_box(case: Case, check: Check, challengers: Sequence[str], what: str) -> Evidence:
@@ -87,13 +99,13 @@ def beyond_white_box(case: Case, check: Check, challengers: Sequence[str], what:
     union = white_box(case)
     if not challengers:
         return check.not_run(f"no {what} ran at epsilon {case.headline}")
-    if not any(bare(attack) in STRONG for attack in union):
+    if not strong(case, union):
         return check.not_run("no strong white-box attack ran that it could be measured against")
     if flat(case, union):
         return check.not_run(FLAT)
     known = broken_by(case, union)
     best = max(challengers, key=lambda attack: len(broken_by(case, [attack]) - known))
-    fresh = [a for a in union if bare(a) in STRONG | {"pgd"} and case.here(a) is not None]
+    fresh = [attack for attack in union if _worth_repeating(case, attack)]
     find = finder(
         case,
         lambda _: broken_by(case, [best]),
@@ -104,23 +116,20 @@ def beyond_white_box(case: Case, check: Check, challengers: Sequence[str], what:
         find,
         case.n,
         lambda count: (
-            f"{spoken(best)} broke {count} examples that no attack on the model's own gradient "
-            "could: gradients mislead."
+            f"{case.spoken(best)} broke {count} examples that no attack on the model's own "
+            "gradient could: gradients mislead."
         ),
         again(case, fresh),
     )
 
 
-def of_approach(case: Case, *approaches: str, name: str = "") -> list[str]:
-    """Attacks with outcomes at the headline epsilon by what they go by, or by their bare name."""
-    return sorted(
-        attack
-        for attack in case.at(case.headline)
-        if approach(attack) in approaches and (not name or bare(attack) == name)
-    )
+def of_approach(case: Case, *approaches: Approach) -> list[str]:
+    """Attacks with outcomes at the headline epsilon by what they go by."""
+    return sorted(case.at(case.headline, approaches=approaches))
 
 
-SOURCE = "McNemar (1947), exact; interval: Bonett and Price (2012)"
+#: Who proposed the comparison with a twin.
+MCNEMAR = "McNemar (1947), exact; interval: Bonett and Price (2012)"
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,7 @@ def compare(case: Case) -> Comparison | None:
     gained, lost = len(other - broken), len(broken - other)
     low, high = paired_interval(gained, lost, case.n)
     ours, theirs = (
-        {a for a in side.at(case.headline) if approach(a) not in ("surrogate", "transfer")}
+        {a for a in side.at(case.headline) if side.approach(a) not in ("surrogate", "transfer")}
         for side in (case, twin)
     )
     return Comparison(
@@ -196,7 +205,7 @@ def compare(case: Case) -> Comparison | None:
 
 def twin_evidence(case: Case) -> Evidence:
     """Credit beside the twin, apart from the verdict; `fail` means that it is not more robust."""
-    check = Check("twin-comparison", "twin", "More robust than the ReLU twin", SOURCE, "context")
+    check = Check("twin-comparison", "twin", "More robust than the ReLU twin", MCNEMAR, "context")
     found = compare(case)
     if found is None:
         return check.not_run("not applicable: no twin was evaluated on the same examples")

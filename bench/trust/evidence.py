@@ -7,19 +7,17 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from bench.record.schema import Cell
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-
-Kind = Literal["soft", "deterministic", "context"]
-
+Weight = Literal["soft", "deterministic", "context"]
 
 Status = Literal["pass", "fail", "not run"]
 
-
 #: Examples listed with an item, at most.
 LISTED = 50
-
 
 #: The share of examples, and their number, that may contradict a test by chance. In 18 honest runs
 #: of 200 examples no test had more than 2 contradictions; masked ones had 3 to 33.
@@ -32,19 +30,15 @@ def allowed(n: int) -> int:
     return max(FEWEST, math.ceil(round(SHARE * n, 9)))
 
 
-@dataclass(frozen=True)
-class Request:
-    """A cell that evidence needs."""
+def asked(attack: str, epsilon: str, repeat: int = 0) -> Cell:
+    """A cell that evidence needs, on all examples and without being a row, whosever it will be.
 
-    attack: str
-    """Canonical name."""
-    epsilon: str
-    """As written."""
-    repeat: int = 0
-    """0 for the run's seed; 1 for a fresh one, with everything else alike."""
-    scope: Literal["evidence", "remaining"] = "evidence"
-    """`evidence`: on all examples, without being a row. `remaining`: on what nothing broke. What
-    either breaks is broken in the worst case."""
+    Args:
+        attack: canonical.
+        epsilon: as written.
+        repeat: 0 for the run's seed; 1 for a fresh one, with everything else alike.
+    """
+    return Cell(attack=attack, epsilon=epsilon, scope="evidence", repeat=repeat)
 
 
 @dataclass(frozen=True)
@@ -54,7 +48,7 @@ class Evidence:
     id: str
     family: str
     """Findings of one family share a cause; those of two are independent."""
-    kind: Kind
+    weight: Weight
     """`soft`: sets a verdict only beside another family's. `deterministic`: counts at once.
     `context`: explains, and never counts against the defense."""
     title: str
@@ -67,17 +61,17 @@ class Evidence:
     """The examples that it looked at."""
     examples: tuple[int, ...]
     """Those that contradict it, the first fifty."""
-    source: str
+    reference: str
     """Who proposed the test."""
     sentence: str
     """What it says, in the words of a researcher."""
-    recheck: tuple[Request, ...] = ()
+    recheck: tuple[Cell, ...] = ()
     """What has to be repeated with a fresh seed before a failure is final; empty once it was."""
 
     @property
     def counts(self) -> bool:
         """Whether it speaks against the defense."""
-        return self.status == "fail" and self.kind != "context"
+        return self.status == "fail" and self.weight != "context"
 
     @property
     def excess(self) -> float:
@@ -89,22 +83,30 @@ class Evidence:
         return {
             "id": self.id,
             "family": self.family,
-            "kind": self.kind,
+            "kind": self.weight,
             "title": self.title,
             "status": self.status,
             "measured": self.measured,
             "threshold": self.threshold,
             "n": self.n,
             "examples": list(self.examples),
-            "source": self.source,
+            "source": self.reference,
             "sentence": self.sentence,
-            "recheck": [vars(request) for request in self.recheck],
+            "recheck": [
+                {
+                    "attack": cell.attack,
+                    "epsilon": cell.epsilon,
+                    "repeat": cell.repeat,
+                    "scope": cell.scope,
+                }
+                for cell in self.recheck
+            ],
         }
 
 
-def pending(evidence: Iterable[Evidence]) -> list[Request]:
+def pending(evidence: Iterable[Evidence]) -> list[Cell]:
     """The cells to run with a fresh seed before failures are final, each once."""
-    return list(dict.fromkeys(request for item in evidence for request in item.recheck))
+    return list(dict.fromkeys(cell for item in evidence for cell in item.recheck))
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,8 @@ class Check:
     id: str
     family: str
     title: str
-    source: str
-    kind: Kind = "soft"
+    reference: str
+    weight: Weight = "soft"
 
     def not_run(self, why: str) -> Evidence:
         """It could not be done."""
@@ -149,7 +151,7 @@ class Check:
         find: Callable[[int], set[int] | None],
         n: int,
         words: Callable[[int], str],
-        recheck: Sequence[Request],
+        recheck: Sequence[Cell],
         *,
         spare: int = 0,
     ) -> Evidence:
@@ -205,14 +207,14 @@ class Check:
         return Evidence(
             id=self.id,
             family=self.family,
-            kind=self.kind,
+            weight=self.weight,
             title=self.title,
             status=status,
             measured=None if measured is None else float(measured),
             threshold=None if threshold is None else float(threshold),
             n=n,
             examples=examples[:LISTED],
-            source=self.source,
+            reference=self.reference,
             sentence=sentence,
         )
 

@@ -11,18 +11,9 @@ from collections import defaultdict
 from itertools import combinations
 from typing import TYPE_CHECKING
 
+from bench.record.schema import CLEAN
 from bench.threat import Epsilon, Norm
-from bench.trust.case import (
-    CLEAN,
-    SINGLE_STEP,
-    STRONG,
-    approach,
-    attacked,
-    bare,
-    hits,
-    parameters,
-    spoken,
-)
+from bench.trust.case import attacked, hits
 from bench.trust.comparisons import (
     CARLINI,
     FLAT,
@@ -32,24 +23,23 @@ from bench.trust.comparisons import (
     finder,
     flat,
     of_approach,
+    strong,
     white_box,
 )
-from bench.trust.evidence import Check, Request, allowed
+from bench.trust.evidence import Check, allowed, asked
 
 if TYPE_CHECKING:
+    from bench.api.attacks import Approach
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
 COMPARISONS, OPTIMISATION, BOUNDS = "comparisons", "optimisation", "bounds"
 ATHALYE = "Athalye et al., Obfuscated Gradients (ICML 2018)"
-#: (identifier, title, what the challenger goes by, its name, what is missing without it)
-CHALLENGES = (
-    ("black-box-beyond-white-box", "Black-box attacks break", ("scores",), "", "black-box"),
-    ("square-beyond-white-box", "Square breaks", ("scores",), "square", "Square"),
-    ("finite-differences-beyond-white-box", "Finite differences break", ("scores",), "fd-pgd",
-     "finite-difference"),
-    ("transfer-beyond-white-box", "Transfer breaks", ("transfer",), "", "transfer"),
-    ("surrogate-beyond-own-gradient", "Surrogate gradients break", ("surrogate", "smoothed"), "",
+#: (identifier, title, what the challengers go by, what is missing without them)
+CHALLENGES: tuple[tuple[str, str, tuple[Approach, ...], str], ...] = (
+    ("black-box-beyond-white-box", "Black-box attacks break", ("scores",), "black-box"),
+    ("transfer-beyond-white-box", "Transfer breaks", ("transfer",), "transfer"),
+    ("surrogate-beyond-own-gradient", "Surrogate gradients break", ("surrogate", "smoothed"),
      "surrogate"),
 )  # fmt: skip
 
@@ -61,15 +51,7 @@ def sanity(case: Case) -> list[Evidence]:
         unbounded_attack(case),
         half_box(case),
         iterative_below_single_step(case),
-        *(
-            beyond_white_box(
-                case,
-                Check(identifier, COMPARISONS, f"{title} no more than white-box attacks", CARLINI),
-                of_approach(case, *ways, name=name),
-                f"{what} attack",
-            )
-            for identifier, title, ways, name, what in CHALLENGES
-        ),
+        *challenges(case),
         more_breaks_more(case, "steps"),
         more_breaks_more(case, "restarts"),
         curve_rises(case),
@@ -77,14 +59,48 @@ def sanity(case: Case) -> list[Evidence]:
     ]
 
 
+def challenges(case: Case) -> list[Evidence]:
+    """What others broke beyond attacks on the model's own gradient: a kind of attack, a challenge.
+
+    A challenge is what an attack declares that wants a test of its own.
+    """
+
+    def found(identifier: str, title: str, challengers: list[str], what: str) -> Evidence:
+        check = Check(identifier, COMPARISONS, title, CARLINI)
+        return beyond_white_box(case, check, challengers, what)
+
+    items = [
+        found(
+            identifier,
+            f"{title} no more than white-box attacks",
+            of_approach(case, *ways),
+            f"{what} attack",
+        )
+        for identifier, title, ways, what in CHALLENGES
+    ]
+    declared = defaultdict(list)
+    for attack, record in sorted(case.attacks.items()):
+        if record.challenge:
+            declared[record.challenge].append(attack)
+    for challenge, attacks in sorted(declared.items()):
+        identifier, spoken = f"{challenge}-beyond-white-box", case.spoken(attacks[0])
+        here = [attack for attack in attacks if case.here(attack) is not None]
+        title = f"{spoken}: nothing beyond white-box attacks"
+        items.append(found(identifier, title, here, f"attack that goes as {spoken!r}"))
+    return items
+
+
 def epsilon_zero(case: Case) -> Evidence:
     """Asked again, the model is right on every input that it was right on: epsilon 0 is clean."""
     check = Check("epsilon-zero", "answers", "Epsilon 0 gives the clean accuracy", CARLINI)
-    probes = [f for (a, _, r), f in case.cells.items() if approach(a) == "probe" and r == 0]
-    probes = [frame for frame in probes if frame is not case.cells.get(CLEAN)]
+    probes = [
+        place
+        for place in case.frames
+        if place.attack != CLEAN and case.approach(place.attack) == "probe" and not place.repeat
+    ]
     column = f"distance_{case.norm.value.lower()}"
     found: set[int] = set()
-    for frame in case.cells.values():
+    for frame in case.frames.values():
         at_zero = frame["attacked"] & frame["broken"] & (frame[column] == 0)
         found |= set(frame.loc[at_zero, "index"].tolist())
     if not probes and not found:
@@ -136,9 +152,11 @@ def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: st
         case.n,
         lambda count: f"{count} examples {words}: the attack fails to optimise.",
         [
-            Request(attack, written, 1)
-            for attack, written, repeat in sorted(case.cells)
-            if attack in cells and repeat == 0 and Epsilon.parse(written) == epsilon
+            asked(place.attack, place.epsilon, 1)
+            for place in sorted(case.frames)
+            if place.attack in cells
+            and not place.repeat
+            and Epsilon.parse(place.epsilon) == epsilon
         ],
         spare=spare,
     )
@@ -153,10 +171,12 @@ def iterative_below_single_step(case: Case) -> Evidence:
         ATHALYE,
     )
     union = white_box(case)
-    single = [attack for attack in union if bare(attack) in SINGLE_STEP]
+    single = _single_steps(case)
     iterative = [attack for attack in union if attack not in single]
     if not single or not iterative:
-        return check.not_run(f"it needs FGSM and an iterative attack at epsilon {case.headline}")
+        return check.not_run(
+            f"it needs a single-step and an iterative attack at epsilon {case.headline}"
+        )
     if flat(case, iterative):
         return check.not_run(FLAT)
     find = finder(
@@ -185,13 +205,20 @@ def more_breaks_more(case: Case, key: str) -> Evidence:
     check = Check(
         f"more-{key}-break-more", OPTIMISATION, f"More {key} break no more examples", CARLINI
     )
+    counted = {
+        attack: case.declared(attack)
+        for attack in white_box(case)
+        if isinstance(case.declared(attack).parameters.get(key), int)
+    }
     pairs = []
-    for one, other in combinations(white_box(case), 2):
-        fewer, more = sorted((one, other), key=lambda a: float(parameters(a).get(key, 0)))
-        rest = [{k: v for k, v in parameters(a).items() if k != key} for a in (fewer, more)]
-        counts = [parameters(a).get(key) for a in (fewer, more)]
-        if bare(one) == bare(other) and rest[0] == rest[1] and None not in counts:
-            pairs.append((fewer, more))
+    for two in combinations(counted, 2):
+        few, many = sorted(two, key=lambda attack: counted[attack].parameters[key])
+        alike = [
+            (record.name, {k: v for k, v in record.parameters.items() if k != key})
+            for record in (counted[few], counted[many])
+        ]
+        if alike[0] == alike[1]:
+            pairs.append((few, many))
     usable = [pair for pair in pairs if not flat(case, pair)]
     if not usable:
         why = f"no gradient attack ran with two numbers of {key}"
@@ -201,22 +228,22 @@ def more_breaks_more(case: Case, key: str) -> Evidence:
     known = broken_by(case, others)
     pair = max(usable, key=lambda p: len(broken_by(case, [p[1]]) - known))
     _, more = pair
-    strong = [attack for attack in others if bare(attack) in STRONG and attack not in pair]
+    fresh = [*pair, *(attack for attack in strong(case, others) if attack not in pair)]
     find = finder(
         case,
         lambda repeat: broken_by(case, [more], repeat),
         lambda repeat: broken_by(case, others, repeat),
-        [*pair, *strong],
+        fresh,
     )
-    values = [parameters(attack)[key] for attack in pair]
+    values = [case.declared(attack).parameters[key] for attack in pair]
     return check.recurring(
         find,
         case.n,
         lambda count: (
-            f"{spoken(more)} with {values[1]} {key} broke {count} examples that neither it with "
-            f"{values[0]} nor another gradient attack could: they have not converged."
+            f"{case.spoken(more)} with {values[1]} {key} broke {count} examples that neither it "
+            f"with {values[0]} nor another gradient attack could: they have not converged."
         ),
-        again(case, [*pair, *strong]),
+        again(case, fresh),
     )
 
 
@@ -224,17 +251,18 @@ def curve_rises(case: Case) -> Evidence:
     """No attack breaks fewer examples at a larger epsilon; a single step may, by overshooting."""
     check = Check("curve-rises", BOUNDS, "Robust accuracy falls as epsilon grows", CARLINI)
     cells: dict[str, dict[Epsilon, str]] = defaultdict(dict)
-    for attack, written, repeat in case.cells:
-        if repeat == 0 and attack != CLEAN[0] and approach(attack) not in ("probe", "mixed"):
-            frame = case.cells[attack, written, 0]
-            whole = len(attacked(frame)) == case.n - len(case.clean_errors)
-            if bare(attack) not in SINGLE_STEP and whole and not flat(case, [attack]):
-                cells[attack][Epsilon.parse(written)] = written
+    for place, frame in case.frames.items():
+        attack = place.attack
+        if place.repeat or case.approach(attack) in ("probe", "mixed", "imported"):
+            continue
+        single = case.declared(attack).strength == "single-step"
+        if case.whole(frame) and not single and not flat(case, [attack]):
+            cells[attack][Epsilon.parse(place.epsilon)] = place.epsilon
     worst: tuple[int, str, tuple[str, str]] | None = None
     for attack, curve in sorted(cells.items()):
         for small, large in combinations(sorted(curve, key=float), 2):
             ends = curve[small], curve[large]
-            fewer = _lost(case, attack, ends, 0)
+            fewer = _lost(case, attack, ends)
             if worst is None or fewer > worst[0]:
                 worst = fewer, attack, ends
     if worst is None:
@@ -242,27 +270,37 @@ def curve_rises(case: Case) -> Evidence:
     _, attack, ends = worst
 
     def find(repeat: int) -> set[int] | None:
-        if any((attack, end, repeat) not in case.cells for end in ends):
+        small, large = (_hits(case, attack, end, repeat) for end in ends)
+        if small is None or large is None:
             return None
-        if _lost(case, attack, ends, repeat) < allowed(case.n):
-            return set()
-        small, large = (hits(case.cells[attack, end, repeat]) for end in ends)
-        return small - large
+        return small - large if len(small) - len(large) >= allowed(case.n) else set()
 
     return check.recurring(
         find,
         case.n,
         lambda count: (
-            f"{spoken(attack)} broke {count} examples at {ends[0]} that it could not break at "
+            f"{case.spoken(attack)} broke {count} examples at {ends[0]} that it could not break at "
             f"{ends[1]}, and fewer in all: it fails to optimise."
         ),
-        [Request(attack, end, 1) for end in ends],
+        [asked(attack, end, 1) for end in ends],
     )
 
 
-def _lost(case: Case, attack: str, ends: tuple[str, str], repeat: int) -> int:
-    small, large = (len(hits(case.cells[attack, end, repeat])) for end in ends)
-    return small - large
+def _lost(case: Case, attack: str, ends: tuple[str, str]) -> int:
+    """How many examples fewer an attack broke at the second epsilon than at the first."""
+    small, large = (_hits(case, attack, end) or set() for end in ends)
+    return len(small) - len(large)
+
+
+def _hits(case: Case, attack: str, epsilon: str, repeat: int = 0) -> set[int] | None:
+    frame = case.frame(attack, epsilon, repeat)
+    return None if frame is None else hits(frame)
+
+
+def _single_steps(case: Case) -> list[str]:
+    """The gradient attacks of one step that have outcomes at the headline epsilon."""
+    union = white_box(case)
+    return [attack for attack in union if case.declared(attack).strength == "single-step"]
 
 
 def noise_beyond_single_step(case: Case) -> Evidence:
@@ -274,9 +312,9 @@ def noise_beyond_single_step(case: Case) -> Evidence:
         ATHALYE,
     )
     noise = of_approach(case, "noise")
-    single = [attack for attack in white_box(case) if bare(attack) in SINGLE_STEP]
+    single = _single_steps(case)
     if not noise or not single:
-        return check.not_run(f"it needs noise and FGSM at epsilon {case.headline}")
+        return check.not_run(f"it needs noise and a single-step attack at epsilon {case.headline}")
     if flat(case, single):
         return check.not_run(FLAT)
     find = finder(

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from bench.trust.case import CROSS_ENTROPY, approach, attacked, bare, hits, marked
+from bench.trust.case import attacked, hits, marked
 from bench.trust.evidence import allowed, worthwhile
 
 if TYPE_CHECKING:
@@ -66,8 +66,8 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
     settled = by_chance and evaluated_over_draws(case)
     if settled:
         counting = [item for item in counting if not _explained(item, case)]
-    faults = [item for item in counting if item.kind == "deterministic"]
-    soft = [item for item in counting if item.kind == "soft"]
+    faults = [item for item in counting if item.weight == "deterministic"]
+    soft = [item for item in counting if item.weight == "soft"]
     families = tuple(sorted({item.family for item in (*faults, *soft)}))
     reasons = _reasons([*faults, *soft])
     rising = bool(case.rounds) and worthwhile(case.rounds[-1], case.n)
@@ -94,8 +94,8 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
 
 
 def evaluated_over_draws(case: Case) -> bool:
-    """Whether a randomised defense was attacked by EOT and judged on enough fresh draws."""
-    frames = [f for a, f in case.at(case.headline).items() if bare(a) == "eot-pgd"]
+    """Whether a randomised defense was attacked over its draws and judged on enough fresh ones."""
+    frames = [f for a, f in case.at(case.headline).items() if case.declared(a).over_draws]
     return any(
         frame.loc[frame["attacked"], "draws"].min() >= DRAWS
         for frame in frames
@@ -111,12 +111,12 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
     attacks that do without the model's own gradient break as many more. `credible`: neither.
     """
     marks: dict[str, Mark] = {}
-    for attack, epsilon, _ in case.failures:
-        if epsilon == case.headline.text:
-            marks[attack] = "failed"
+    for cell in case.failures:
+        if cell.epsilon == case.headline.text:
+            marks[cell.label] = "failed"
     counting = [item for item in evidence if item.counts]
     doubted = len({item.family for item in counting}) >= FAMILIES or any(
-        item.kind == "deterministic" for item in counting
+        item.weight == "deterministic" for item in counting
     )
     others: set[int] = set()
     for frame in case.at(
@@ -125,7 +125,7 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
         others |= hits(frame)
     for attack, frame in case.at(case.headline).items():
         mark: Mark = "credible"
-        if approach(attack) == "gradient":
+        if case.approach(attack) == "gradient":
             left = attacked(frame) - hits(frame)
             if len(left & _flat(case, attack)) >= allowed(case.n):
                 mark = "failed"
@@ -137,11 +137,12 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
 
 def _flat(case: Case, attack: str) -> set[int]:
     """The examples at which the loss that an attack lowers has no gradient."""
-    frame = case.probe("probe-gradients")
-    if frame is None:
+    measured = case.measured("zero_margin_gradient")
+    if measured is None:
         return set()
+    _, frame = measured
     found = marked(frame, "zero_margin_gradient") | marked(frame, "no_gradient")
-    if bare(attack) in CROSS_ENTROPY:
+    if case.declared(attack).lowers == "cross-entropy":
         found |= marked(frame, "zero_ce_gradient")
     return found
 
@@ -157,12 +158,12 @@ def _grave(item: Evidence, case: Case) -> bool:
 
 def _explained(item: Evidence, case: Case) -> bool:
     """Whether randomness that changes classes accounts for a soft item."""
-    if item.kind != "soft":
+    if item.weight != "soft":
         return False
     if item.id in _RANDOM:
         return True
-    probe = case.probe("probe-behaviour")
-    flips = set() if probe is None else marked(probe, "prediction_flips_repeat")
+    measured = case.measured("prediction_flips_repeat")
+    flips = marked(measured[1], "prediction_flips_repeat") if measured else set()
     return item.family in _OF_ONE_DRAW and len(flips) >= allowed(case.n)
 
 
@@ -173,7 +174,7 @@ def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
     """
 
     def rank(item: Evidence) -> tuple[bool, bool, float]:
-        return item.kind != "deterministic", item.id != "randomised", -item.excess
+        return item.weight != "deterministic", item.id != "randomised", -item.excess
 
     ordered = sorted(items, key=rank)
     first: dict[str, Evidence] = {}

@@ -1,30 +1,25 @@
-"""Activations in which small groups of channels compete: those k-WTA's authors compare it with.
+"""Activations that k-WTA's authors compare it with (arXiv 1905.10510).
 
-Both take any floating dtype of shape (N, C, ...), C a multiple of the group size, and keep dtype
-and shape. Group i is the channels (features of a linear layer) i·group to (i + 1)·group − 1, and
-they compete at each position on their own. Of equal largest members the first wins. NaN counts as
-largest, so that it is passed on and not hidden.
-
-The broken ReLU, by which k-WTA's authors tried discontinuity alone (arXiv 1905.10510).
+LWTA and max-pooling, in which small groups of channels compete, and the broken ReLU.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.errors import ModelError, UsageError
+from bench.defenses.activations.kinds import check_group, check_height
+from bench.errors import ModelError
 
 
-class LWTA(nn.Module):
-    """Local winners take all (Srivastava et al., "Compete to Compute", NeurIPS 2013).
+class _Competition(nn.Module):
+    """Units that compete in groups of neighbouring channels.
 
-    The largest of each group keeps its value, also a negative one, and the others become zero:
-    y_i = x_i where i is the first largest of its group, else 0. The gradient is the incoming one on
-    winners and zero elsewhere.
+    Any floating dtype of shape (N, C, ...), C a multiple of the group size; dtype and shape are
+    kept. Group i is the channels (features of a linear layer) i·group to (i + 1)·group − 1, and
+    they compete at each position on their own. Of equal largest members the first wins. NaN counts
+    as largest, so that it is passed on and not hidden.
 
     Args:
         group: how many channels compete, at least 2.
@@ -35,11 +30,36 @@ class LWTA(nn.Module):
 
     def __init__(self, group: int = 2) -> None:
         super().__init__()
-        self.group = _checked(group)
+        check_group(group)
+        self.group = group
 
     def extra_repr(self) -> str:
         """The parameter, as torch prints it."""
         return f"group={self.group}"
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """From (N, C, ...) to (N, C / group, group, ...).
+
+        Raises:
+            ModelError: `x` has no channels, or they do not make whole groups.
+        """
+        if x.ndim < 2:
+            raise ModelError(f"channels compete in inputs (N, C, ...); got shape {tuple(x.shape)}")
+        if x.shape[1] % self.group or not x.shape[1]:
+            raise ModelError(
+                f"{x.shape[1]} channels do not make whole groups of {self.group}; "
+                "choose a group size that divides the width of every layer, or change that width"
+            )
+        return x.reshape(len(x), x.shape[1] // self.group, self.group, *x.shape[2:])
+
+
+class LWTA(_Competition):
+    """Local winners take all (Srivastava et al., "Compete to Compute", NeurIPS 2013).
+
+    The largest of each group keeps its value, also a negative one, and the others become zero:
+    y_i = x_i where i is the first largest of its group, else 0. The gradient is the incoming one on
+    winners and zero elsewhere.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it.
@@ -47,7 +67,7 @@ class LWTA(nn.Module):
         Raises:
             ModelError: `x` has no channels, or they do not make whole groups.
         """
-        groups = _grouped(x, self.group)
+        groups = self.grouped(x)
         with torch.no_grad():
             members = torch.arange(self.group, device=x.device)
             members = members.reshape(-1, *[1] * (x.ndim - 2))
@@ -55,7 +75,7 @@ class LWTA(nn.Module):
         return torch.where(mask, groups, 0).flatten(1, 2)
 
 
-class MaxPoolActivation(nn.Module):
+class MaxPoolActivation(_Competition):
     """The maximum of each group of channels in the place of all its members.
 
     The max-pooling competitor in the comparison of k-WTA's authors, which is maxout (Goodfellow et
@@ -65,21 +85,7 @@ class MaxPoolActivation(nn.Module):
 
     The gradient of a maximum is the sum of those that come in on its group; all of it goes to the
     first largest member.
-
-    Args:
-        group: how many channels share a maximum, at least 2.
-
-    Raises:
-        UsageError: group is less than 2.
     """
-
-    def __init__(self, group: int = 2) -> None:
-        super().__init__()
-        self.group = _checked(group)
-
-    def extra_repr(self) -> str:
-        """The parameter, as torch prints it."""
-        return f"group={self.group}"
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it.
@@ -87,35 +93,17 @@ class MaxPoolActivation(nn.Module):
         Raises:
             ModelError: `x` has no channels, or they do not make whole groups.
         """
-        groups = _grouped(x, self.group)
+        groups = self.grouped(x)
         # Not amax, whose gradient is shared among equal members.
         return groups.max(dim=2, keepdim=True).values.expand_as(groups).flatten(1, 2)
-
-
-def _checked(group: int) -> int:
-    if group < 2:
-        raise UsageError(f"group has to be at least 2, for nothing competes in less (got {group})")
-    return group
-
-
-def _grouped(x: Tensor, group: int) -> Tensor:
-    """From (N, C, ...) to (N, C / group, group, ...)."""
-    if x.ndim < 2:
-        raise ModelError(f"channels compete in inputs (N, C, ...); got shape {tuple(x.shape)}")
-    if x.shape[1] % group or not x.shape[1]:
-        raise ModelError(
-            f"{x.shape[1]} channels do not make whole groups of {group}; "
-            "choose a group size that divides the width of every layer, or change that width"
-        )
-    return x.reshape(len(x), x.shape[1] // group, group, *x.shape[2:])
 
 
 class BrokenReLU(nn.Module):
     """Keep what is greater than zero and set all else to a negative constant.
 
-    x where x > 0, −height elsewhere, zero included: `breakReLU` of the authors' code. The gradient
-    is the incoming one where x > 0 and zero elsewhere, blind to the jump. With height 0 it is ReLU.
-    NaN stays NaN.
+    x where x > 0, −height elsewhere, zero included: `breakReLU` of the authors' code, by which they
+    tried discontinuity alone. The gradient is the incoming one where x > 0 and zero elsewhere,
+    blind to the jump. With height 0 it is ReLU. NaN stays NaN.
 
     Args:
         height: of the jump at zero, finite and not negative; the authors' default is 5.
@@ -126,8 +114,7 @@ class BrokenReLU(nn.Module):
 
     def __init__(self, height: float = 5.0) -> None:
         super().__init__()
-        if not 0 <= height < math.inf:
-            raise UsageError(f"height has to be finite and at least 0 (got {height})")
+        check_height(height)
         self.height = height
 
     def extra_repr(self) -> str:

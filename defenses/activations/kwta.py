@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.defenses.activations.kinds import KINDS, Kind, refuse_nan
+from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
 from bench.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
@@ -71,8 +71,7 @@ class KWTA(nn.Module):
         backward_factor: float | None = None,
     ) -> None:
         super().__init__()
-        if not 0 < gamma <= 1:
-            raise UsageError(f"gamma has to be greater than 0 and at most 1 (got {gamma})")
+        check_gamma(gamma)
         if kind not in KINDS:
             raise UsageError(f"kind has to be one of {', '.join(KINDS)} (got {kind!r})")
         if k is not None and k < 1:

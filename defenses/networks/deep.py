@@ -1,8 +1,7 @@
-"""ResNets for 32×32 inputs, as k-WTA's paper uses them (He et al., CVPR 2016).
+"""Networks for 32×32 inputs.
 
-Wide residual networks for 32×32 inputs (Zagoruyko and Komodakis, BMVC 2016).
-
-DenseNets for 32×32 inputs, as k-WTA's paper uses them (Huang et al., CVPR 2017).
+ResNets (He et al., CVPR 2016) and DenseNets (Huang et al., CVPR 2017) are as k-WTA's paper uses
+them; wide residual networks are those of Zagoruyko and Komodakis (BMVC 2016).
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bench.defenses.networks import check_depth
-
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    Activation = Callable[[], nn.Module]
 
 
 class Block(nn.Module):
@@ -24,16 +23,14 @@ class Block(nn.Module):
 
     expansion = 1
 
-    def __init__(
-        self, channels: int, width: int, stride: int, activation: Callable[[], nn.Module]
-    ) -> None:
+    def __init__(self, channels: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, width, 3, stride=stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.activation1 = activation()
         self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
-        self.shortcut = shortcut(channels, width, stride)
+        self.shortcut = _shortcut(channels, width, stride)
         self.activation2 = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -48,9 +45,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(
-        self, channels: int, width: int, stride: int, activation: Callable[[], nn.Module]
-    ) -> None:
+    def __init__(self, channels: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
         wide = self.expansion * width
         self.conv1 = nn.Conv2d(channels, width, 1, bias=False)
@@ -61,7 +56,7 @@ class Bottleneck(nn.Module):
         self.activation2 = activation()
         self.conv3 = nn.Conv2d(width, wide, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(wide)
-        self.shortcut = shortcut(channels, wide, stride)
+        self.shortcut = _shortcut(channels, wide, stride)
         self.activation3 = activation()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,7 +68,7 @@ class Bottleneck(nn.Module):
         return out
 
 
-def shortcut(channels: int, wide: int, stride: int) -> nn.Sequential:
+def _shortcut(channels: int, wide: int, stride: int) -> nn.Sequential:
     """The input itself, or its 1×1 convolution where the shape changes."""
     if stride == 1 and channels == wide:
         return nn.Sequential()
@@ -99,40 +94,38 @@ class ResNet(nn.Module):
 
     Args:
         depth: 10, 18, 34 or 50; 10 is ResNet-18 with one block a stage.
-        channels: of the input.
+        width: channels of the first stage; each stage doubles them.
+        shape: (C, 32, 32) of one input in [0, 1].
         classes: the number of logits.
         activation: called for each place.
-        width: channels of the first stage; each stage doubles them.
     """
 
     def __init__(
         self,
-        depth: int,
-        channels: int,
-        classes: int,
-        activation: Callable[[], nn.Module],
+        depth: int = 18,
         width: int = 64,
+        *,
+        shape: tuple[int, int, int],
+        classes: int,
+        activation: Activation,
     ) -> None:
         super().__init__()
         block, counts = DEPTHS[depth]
-        self.conv1 = nn.Conv2d(channels, width, 3, padding=1, bias=False)
+        self.conv1 = nn.Conv2d(shape[0], width, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU()
-        into = width
+        channels = width
         stages = []
         for number, count in enumerate(counts):
             inner = width * 2**number
-            blocks: list[nn.Module] = []
-            for place in range(count):
-                stride = 2 if number and place == 0 else 1
-                blocks.append(block(into, inner, stride, activation))
-                into = inner * block.expansion
-            stages.append(nn.Sequential(*blocks))
+            stride = 2 if number else 1
+            stages.append(_stage(block, count, channels, inner, stride, activation))
+            channels = inner * block.expansion
         self.layer1, self.layer2, self.layer3, self.layer4 = stages
-        self.linear = nn.Linear(into, classes)
+        self.linear = nn.Linear(channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """From (N, channels, 32, 32) in [0, 1] to logits (N, classes)."""
+        """From (N, C, 32, 32) in [0, 1] to logits (N, classes)."""
         x = self.relu(self.bn1(self.conv1(x)))
         x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
         logits: Tensor = self.linear(x.mean(dim=(2, 3)))
@@ -146,9 +139,9 @@ class WideBlock(nn.Module):
     of what the first activation gives.
     """
 
-    def __init__(
-        self, channels: int, width: int, stride: int, activation: Callable[[], nn.Module]
-    ) -> None:
+    expansion = 1
+
+    def __init__(self, channels: int, width: int, stride: int, activation: Activation) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
         self.activation1 = activation()
@@ -173,7 +166,7 @@ def wideresnet(
     *,
     shape: tuple[int, int, int],
     classes: int,
-    activation: Callable[[], nn.Module],
+    activation: Activation,
 ) -> nn.Sequential:
     """A stem, three stages of pre-activation blocks, pooling and a linear layer; no dropout.
 
@@ -187,22 +180,16 @@ def wideresnet(
         shape: (C, 32, 32) of one input in [0, 1].
         classes: the number of logits.
         activation: called for each place: two in a block and one after the last, 19 at depth 22.
-
-    Raises:
-        UsageError: there is no WideResNet of this depth.
     """
-    check_depth(depth)
     channels = 16
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["conv1"] = nn.Conv2d(shape[0], channels, 3, padding=1, bias=False)
     for number in (1, 2, 3):
         wide = 2**number * 8 * width
-        blocks = []
-        for place in range((depth - 4) // 6):
-            stride = 2 if number > 1 and place == 0 else 1
-            blocks.append(WideBlock(channels, wide, stride, activation))
-            channels = wide
-        layers[f"layer{number}"] = nn.Sequential(*blocks)
+        stride = 2 if number > 1 else 1
+        count = (depth - 4) // 6
+        layers[f"layer{number}"] = _stage(WideBlock, count, channels, wide, stride, activation)
+        channels = wide
     layers["bn"] = nn.BatchNorm2d(channels)
     layers["activation"] = activation()
     layers["pool"] = nn.AvgPool2d(8)
@@ -216,10 +203,24 @@ def wideresnet(
     return model
 
 
+def _stage(
+    block: type[Block] | type[Bottleneck] | type[WideBlock],
+    count: int,
+    channels: int,
+    width: int,
+    stride: int,
+    activation: Activation,
+) -> nn.Sequential:
+    """So many blocks, of which the first changes channels and size."""
+    first = block(channels, width, stride, activation)
+    wide = width * block.expansion
+    return nn.Sequential(first, *(block(wide, width, 1, activation) for _ in range(count - 1)))
+
+
 class DenseLayer(nn.Module):
     """1×1 and 3×3 convolutions, an activation before each; what they add leads the channels."""
 
-    def __init__(self, channels: int, growth: int, activation: Callable[[], nn.Module]) -> None:
+    def __init__(self, channels: int, growth: int, activation: Activation) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(channels)
         self.activation1 = activation()
@@ -241,7 +242,7 @@ def densenet(
     *,
     shape: tuple[int, int, int],
     classes: int,
-    activation: Callable[[], nn.Module],
+    activation: Activation,
 ) -> nn.Sequential:
     """A stem, four dense blocks with transitions between them, pooling and a linear layer.
 
@@ -275,7 +276,7 @@ def densenet(
     return nn.Sequential(layers)
 
 
-def _transition(channels: int, activation: Callable[[], nn.Module]) -> nn.Sequential:
+def _transition(channels: int, activation: Activation) -> nn.Sequential:
     """From (N, channels, H, W) to (N, channels / 2, H / 2, W / 2)."""
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers["bn"] = nn.BatchNorm2d(channels)

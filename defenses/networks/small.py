@@ -1,6 +1,7 @@
-"""A small convolutional network for 8×8 and 28×28 inputs: fast on a CPU, under 1 MB on disk.
+"""Networks for 8×8 and 28×28 inputs.
 
-The networks that k-WTA's paper trains on MNIST (Xiao, Zhong, Zheng, ICLR 2020).
+`cnn` is fast on a CPU, and under 1 MB on disk; the others are those that k-WTA's paper trains on
+MNIST (Xiao, Zhong, Zheng, ICLR 2020).
 """
 
 from __future__ import annotations
@@ -13,15 +14,19 @@ from torch import nn
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-WIDTH = 16
+    Activation = Callable[[], nn.Module]
+
+#: Channels of the small network's convolutions, and its hidden units.
+WIDTH, CNN_HIDDEN = 16, 64
+
+#: Channels of the four convolutions of the paper's smallest CNN, and its hidden units.
+CHANNELS, HIDDEN = (32, 32, 64, 64), 20_000
+
+#: Hidden units where the image is pooled: 7×7 becomes 3×3, and the weights 1.4 MB instead of 252.
+POOLED_HIDDEN = 500
 
 
-CNN_HIDDEN = 64
-
-
-def cnn(
-    *, shape: tuple[int, int, int], classes: int, activation: Callable[[], nn.Module]
-) -> nn.Sequential:
+def cnn(*, shape: tuple[int, int, int], classes: int, activation: Activation) -> nn.Sequential:
     """Two 3×3 convolutions and two linear layers, an activation after each but the last.
 
     Max-pooling halves the image after the second convolution, and where it is larger than 8×8
@@ -49,22 +54,11 @@ def cnn(
     )
 
 
-#: Channels of the four convolutions of the paper's smallest CNN, and its hidden units.
-CHANNELS = (32, 32, 64, 64)
-
-
-HIDDEN = 20_000
-
-
-#: Hidden units where the image is pooled: 7×7 becomes 3×3, and the weights 1.4 MB instead of 252.
-POOLED_HIDDEN = 500
-
-
 def mnist_cnn(
     *,
     shape: tuple[int, int, int],
     classes: int,
-    activation: Callable[[], nn.Module],
+    activation: Activation,
     pooled: bool = False,
 ) -> nn.Sequential:
     """Four 3×3 convolutions, two of them of stride 2, and two linear layers; five activations.
@@ -99,7 +93,7 @@ def mnist_dnn(
     *,
     shape: tuple[int, int, int],
     classes: int,
-    activation: Callable[[], nn.Module],
+    activation: Activation,
     hidden: int = 1000,
 ) -> nn.Sequential:
     """Three linear layers; two activations.

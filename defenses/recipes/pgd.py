@@ -1,8 +1,6 @@
-"""What adversarial training in an Linf ball has in common: the ball, and PGD in it.
+"""Training on the examples as they are, and adversarial training by PGD (Madry et al., ICLR 2018).
 
-Training on the examples as they are.
-
-Adversarial training by projected gradient descent (Madry et al., ICLR 2018).
+`LinfRecipe` is what adversarial training in an Linf ball has in common: the ball, and the ascent.
 """
 
 from __future__ import annotations
@@ -18,6 +16,30 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Generator, Tensor, nn
+
+
+class Natural(Recipe):
+    """Cross-entropy on unperturbed examples.
+
+    Args:
+        family: of the data set, such as `cifar10`; it sets the schedule.
+
+    Raises:
+        UsageError: there are no settings for this family.
+    """
+
+    name: ClassVar[str] = "natural"
+
+    def __init__(self, family: str) -> None:
+        self.schedule = settings(family).schedule
+
+    def loss(
+        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
+    ) -> Tensor:
+        """The mean cross-entropy of the batch, a scalar."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy(model(inputs), labels)
 
 
 class LinfRecipe(Recipe):
@@ -59,14 +81,9 @@ class LinfRecipe(Recipe):
         self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
     ) -> Tensor:
         """PGD of 10 steps from a random start, each a quarter of epsilon."""
-        return self.ascend(
-            model,
-            inputs,
-            self.random_start(inputs, generator),
-            cross_entropy_of(labels),
-            step=self.epsilon / 4,
-            steps=10,
-        )
+        start = self.random_start(inputs, generator)
+        loss = cross_entropy_of(labels)
+        return self.ascend(model, inputs, start, loss, step=self.epsilon / 4, steps=10)
 
     def random_start(self, inputs: Tensor, generator: Generator) -> Tensor:
         """A uniform point of each input's ball, in the box; same shape and device."""
@@ -106,57 +123,13 @@ class LinfRecipe(Recipe):
         """
         import torch
 
-        low = (inputs - self.epsilon).clamp(min=0)
-        high = (inputs + self.epsilon).clamp(max=1)
         moved = start
         with evaluating(model), torch.enable_grad():
             for _ in range(steps):
                 moved.requires_grad_()
                 (gradient,) = torch.autograd.grad(loss(model(moved)), moved)
-                moved = (moved.detach() + step * gradient.sign()).clamp(min=low, max=high)
+                moved = self.project(inputs, moved.detach() + step * gradient.sign())
         return moved
-
-
-def cross_entropy_of(labels: Tensor) -> Callable[[Tensor], Tensor]:
-    """The cross-entropy of these labels, summed over the examples."""
-    from torch.nn.functional import cross_entropy
-
-    return lambda logits: cross_entropy(logits, labels, reduction="sum")
-
-
-@contextlib.contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """The model in eval mode; afterwards in the mode it came in."""
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
-
-
-class Natural(Recipe):
-    """Cross-entropy on unperturbed examples.
-
-    Args:
-        family: of the data set, such as `cifar10`; it sets the schedule.
-
-    Raises:
-        UsageError: there are no settings for this family.
-    """
-
-    name: ClassVar[str] = "natural"
-
-    def __init__(self, family: str) -> None:
-        self.schedule = settings(family).schedule
-
-    def loss(
-        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
-    ) -> Tensor:
-        """The mean cross-entropy of the batch, a scalar."""
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(model(inputs), labels)
 
 
 class PGDAdversarialTraining(LinfRecipe):
@@ -199,3 +172,21 @@ class PGDAdversarialTraining(LinfRecipe):
         start = self.random_start(inputs, generator)
         loss = cross_entropy_of(labels)
         return self.ascend(model, inputs, start, loss, step=self.step, steps=self.steps)
+
+
+def cross_entropy_of(labels: Tensor) -> Callable[[Tensor], Tensor]:
+    """The cross-entropy of these labels, summed over the examples."""
+    from torch.nn.functional import cross_entropy
+
+    return lambda logits: cross_entropy(logits, labels, reduction="sum")
+
+
+@contextlib.contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode; afterwards in the mode it came in."""
+    training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(training)

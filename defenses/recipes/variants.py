@@ -1,9 +1,4 @@
-"""TRADES (Zhang et al., ICML 2019).
-
-Adversarial training at about the cost of natural training: free, and fast.
-
-Training k-WTA with few winners: gamma falls while it trains (Xiao et al., ICLR 2020).
-"""
+"""Recipes beside PGD's: TRADES, free and fast adversarial training, and falling gamma."""
 
 from __future__ import annotations
 
@@ -11,7 +6,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Recipe
-from bench.defenses.recipes.pgd import LinfRecipe, cross_entropy_of
+from bench.defenses.recipes.pgd import LinfRecipe, PGDAdversarialTraining, evaluating
 from bench.defenses.recipes.settings import settings
 from bench.errors import UsageError
 
@@ -26,7 +21,7 @@ START = 0.001
 
 
 class TRADES(LinfRecipe):
-    """Cross-entropy on the examples, and beta times how far a perturbation moves the answer.
+    """TRADES (Zhang et al., ICML 2019): cross-entropy, and beta times how far an answer moves.
 
     loss = CE(f(x), y) + beta · KL(f(x) ‖ f(x')) (equation 5), x' raising the KL divergence from
     beside x. The attack sees the model in eval mode.
@@ -85,21 +80,16 @@ class TRADES(LinfRecipe):
         import torch
         from torch.nn.functional import kl_div, log_softmax
 
-        from bench.defenses.recipes.pgd import evaluating
-
         noise = torch.randn(inputs.shape, generator=generator).to(inputs.device)
+        start = self.project(inputs, inputs + START * noise)
         with evaluating(model), torch.no_grad():
             answer = log_softmax(model(inputs), dim=1)
-        return self.ascend(
-            model,
-            inputs,
-            self.project(inputs, inputs + START * noise),
-            lambda logits: kl_div(
-                log_softmax(logits, dim=1), answer, reduction="sum", log_target=True
-            ),
-            step=self.step,
-            steps=self.steps,
-        )
+
+        def divergence(logits: Tensor) -> Tensor:
+            moved = log_softmax(logits, dim=1)
+            return kl_div(moved, answer, reduction="sum", log_target=True)
+
+        return self.ascend(model, inputs, start, divergence, step=self.step, steps=self.steps)
 
 
 class FreeAdversarialTraining(LinfRecipe):
@@ -155,7 +145,7 @@ class FreeAdversarialTraining(LinfRecipe):
             moved = self.project(inputs, moved.detach() + self.step * gradient.sign())
 
 
-class FastAdversarialTraining(LinfRecipe):
+class FastAdversarialTraining(PGDAdversarialTraining):
     """Cross-entropy after a single step from a random start (fast AT; Wong et al., ICLR 2020).
 
     The step is 1.25 epsilon, the learning rate cyclic. It may overfit to its own single step: the
@@ -178,26 +168,11 @@ class FastAdversarialTraining(LinfRecipe):
         super().__init__(family, epsilon=radius, step=1.25 * radius, steps=1)
         self.schedule = defaults.fast
 
-    def loss(
-        self, model: nn.Module, inputs: Tensor, labels: Tensor, generator: Generator
-    ) -> Tensor:
-        """The mean cross-entropy of the perturbed batch, a scalar."""
-        from torch.nn.functional import cross_entropy
-
-        moved = self.ascend(
-            model,
-            inputs,
-            self.random_start(inputs, generator),
-            cross_entropy_of(labels),
-            step=self.step,
-            steps=1,
-        )
-        return cross_entropy(model(moved), labels)
-
 
 class GammaAnnealing(Recipe):
     """Goes on from a trained checkpoint, with a gamma that falls step by step to its target.
 
+    How k-WTA with few winners is trained (Xiao et al., ICLR 2020).
     On CIFAR-10 from 0.2 by 0.005 every two epochs, on MNIST from 0.1 by 0.001 every epoch. With
     fewer epochs gamma falls faster; in the last one it is the target's in any case.
 

@@ -1,18 +1,18 @@
-"""Where weights lie on this machine, and how they get there.
+"""What defenses share that are models of a library.
 
-What defenses share that are models of a library.
-
-From the names in somebody's file of weights to those of a module.
+Where weights lie on this machine and how they get there, and from the names in somebody's file of
+weights to those of a module.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Defense
 from bench.errors import CheckpointError, UsageError
@@ -21,6 +21,66 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from torch import Tensor, nn
+
+Shape = tuple[int, int, int]
+
+#: Keys under which a file may hold its state_dict.
+_WRAPPERS = ("state_dict", "model", "net", "last")
+
+#: Prefixes that wrappers of modules leave, in the order in which they are nested.
+_PREFIXES = ("module.", "model.")
+
+#: Buffers that an architecture sets itself: constants of the standardisation, and a counter that
+#: only training reads.
+_CONSTANTS = frozenset({"mu", "sigma", "mean", "std", "num_batches_tracked"})
+
+
+class Borrowed(Defense):
+    """A model of a library behind its own preprocessing."""
+
+    library: ClassVar[str]
+    """Whose architecture it is: the distribution."""
+    model: str
+    """As the library calls it."""
+
+    @property
+    def architecture(self) -> str:
+        """The library's name of it."""
+        return self.model
+
+    def network(self, *, shape: Shape) -> str:
+        """The library's name of the architecture."""
+        return self.architecture
+
+    def dependencies(self) -> Mapping[str, str]:
+        """The architecture is the library's."""
+        return {self.library: importlib.metadata.version(self.library)}
+
+    def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
+        """Under the names that the module has behind its preprocessing."""
+        (content,) = contents
+        return fit(content, module)
+
+    def check_colour(self, shape: Shape) -> None:
+        """Refuse images that are not in colour.
+
+        Raises:
+            UsageError: they have another number of channels than 3.
+        """
+        if shape[0] != 3:
+            raise UsageError(f"{self.name} takes images in colour: 3 channels (got {shape[0]})")
+
+    def check_classes(self, own: int, classes: int) -> None:
+        """Refuse data with another number of classes than the weights have.
+
+        Raises:
+            UsageError: they differ.
+        """
+        if own != classes:
+            raise UsageError(
+                f"the weights of {self.name} tell {own} classes apart, and the data have "
+                f"{classes}; name weights for these data with --checkpoint '{self.name}=PATH'"
+            )
 
 
 def models_folder() -> Path:
@@ -85,39 +145,6 @@ def find_file(
     )
 
 
-Shape = tuple[int, int, int]
-
-
-class Borrowed(Defense):
-    """A model of a library behind its own preprocessing: `adapt` and a check are shared."""
-
-    def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
-        """Under the names that the module has behind its preprocessing."""
-        (content,) = contents
-        return fit(content, module)
-
-    def network(self, *, shape: Shape) -> str:
-        """The library's name of the architecture."""
-        return self.architecture
-
-    @property
-    def architecture(self) -> str:
-        """The library's name of it."""
-        raise NotImplementedError
-
-    def check_classes(self, own: int, classes: int) -> None:
-        """Refuse data with another number of classes than the weights have.
-
-        Raises:
-            UsageError: they differ.
-        """
-        if own != classes:
-            raise UsageError(
-                f"the weights of {self.name} tell {own} classes apart, and the data have "
-                f"{classes}; name weights for these data with --checkpoint '{self.name}=PATH'"
-            )
-
-
 def identifier(name: str) -> str:
     """A library's name of a model, which must not become a path.
 
@@ -127,29 +154,6 @@ def identifier(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise UsageError(f"{name!r} has to be letters, digits, dots, hyphens and underscores")
     return name
-
-
-def check_colour(name: str, shape: Shape) -> None:
-    """Refuse images that are not in colour.
-
-    Raises:
-        UsageError: they have another number of channels than 3.
-    """
-    if shape[0] != 3:
-        raise UsageError(f"{name} takes images in colour: 3 channels (got {shape[0]})")
-
-
-#: Keys under which a file may hold its state_dict.
-_WRAPPERS = ("state_dict", "model", "net", "last")
-
-
-#: Prefixes that wrappers of modules leave, in the order in which they are nested.
-_PREFIXES = ("module.", "model.")
-
-
-#: Buffers that an architecture sets itself: constants of the standardisation, and a counter that
-#: only training reads.
-_CONSTANTS = frozenset({"mu", "sigma", "mean", "std", "num_batches_tracked"})
 
 
 def unwrap(content: Any) -> Any:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from bench.api import Cost, Problem
-from bench.attacks.pixels import _choose, with_pixels
+from bench.attacks.blocks.pixels import _choose, with_pixels
 from bench.errors import AttackError, UsageError
 from bench.models.counted import CountedModel
 from bench.registry import attacks

@@ -15,7 +15,7 @@ from bench.api import Problem
 from bench.attacks.blocks.behaviour import derivatives
 from bench.attacks.probes import correlation
 from bench.data import open_dataset, subset
-from bench.models.contenders import resolve
+from bench.models.contenders import Lineup
 from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import Function, pose, solve
@@ -273,8 +273,8 @@ def test_correlation_is_numpys() -> None:
 def test_committed_checkpoints(name: str, honest: bool) -> None:
     """Gradients of ReLU are right nearly everywhere, those of k-WTA hardly anywhere."""
     examples = subset(open_dataset("digits").load("test"), 60)
-    (contender,) = resolve((name,), "digits", examples, {})
-    model = CountedModel(contender.loader(), 10, None, "cpu")
+    (contender,) = Lineup("digits", examples).asked((name,))
+    model = CountedModel(contender.load(), 10, None, "cpu")
     with torch.no_grad():
         right = model(examples.inputs).argmax(dim=1) == examples.labels
     inputs, labels = examples.inputs[right], examples.labels[right]

@@ -172,7 +172,7 @@ def _alive(group: int) -> bool:
         (["run", "--defense", "kwta", "--out", "/proc/nowhere"], "cannot write"),
         (["run", "--defense", "kwta[gamma=0.3]"], "python -m bench train --defense"),
         (["run", "--defense", "kwta", "--dataset", "parquet:nowhere.parquet"], "nowhere"),
-        (["verify", "nowhere"], "no run in nowhere"),
+        (["verify", "nowhere"], "unknown run in results/runs 'nowhere'"),
         (["report", "--publish"], "name the runs to publish"),
     ],
 )  # fmt: skip

@@ -16,13 +16,13 @@ from tests.commands import start
 
 
 def run(*arguments: str, out: Path) -> tuple[int, str]:
-    """Exit code and output of `train`; errors are raised."""
+    """Exit code and output of `train`, notes included; errors are raised."""
     result = CliRunner().invoke(
         cli.app,
         ["train", "--device", "cpu", "--out", str(out), *arguments],
         catch_exceptions=False,
     )
-    return result.exit_code, result.stdout
+    return result.exit_code, result.output
 
 
 def test_trains_several_and_finds_them_made(tmp_path: Path) -> None:

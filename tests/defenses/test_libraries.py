@@ -32,8 +32,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no network in tests")
 
-    monkeypatch.setattr("bench.defenses.timm._fetch", refuse)
-    monkeypatch.setattr("bench.defenses.timm._cached", lambda *_: None)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
     monkeypatch.setattr("torch.hub.download_url_to_file", refuse)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
     monkeypatch.setenv("WINNOW_MODELS", str(tmp_path / "models"))
@@ -67,7 +67,7 @@ def test_torchvision_takes_weights_from_torch_hub_s_cache(tmp_path: Path) -> Non
 
     assert found is not None
     assert found.files == (place,)
-    assert str(tmp_path) not in found.source
+    assert str(tmp_path) not in found.origin
     fresh = defense.build(**made)
     state = defense.adapt([torch.load(place, weights_only=True)], fresh)
     fresh.load_state_dict(state)

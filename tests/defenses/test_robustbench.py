@@ -14,7 +14,7 @@ from torch import nn
 from bench.defenses.zoo import catalogue
 from bench.errors import CheckpointError, ModelError, UnknownNameError, UsageError
 from bench.models.checkpoints import weights_digest
-from bench.models.contenders import resolve
+from bench.models.contenders import Lineup
 from bench.registry import defenses
 from bench.threat import Norm
 from tests.defenses.borrowed import SETTLED, SMALL, built, evaluated, image_folder, save
@@ -179,11 +179,8 @@ def test_models_for_other_data_are_refused(changes: dict[str, Any], said: str) -
 def test_a_named_data_set_is_held_to(tmp_path: Path) -> None:
     """CIFAR-100's model does not judge ten classes."""
     with pytest.raises(UsageError, match=r"takes cifar100.*100 classes; got 3x32x32 and 10"):
-        resolve(
-            ["robustbench:Rade2021Helper_R18_ddpm[dataset=cifar100]"],
-            image_folder(tmp_path),
-            _ten(),
-            {},
+        Lineup(image_folder(tmp_path), _ten()).asked(
+            ["robustbench:Rade2021Helper_R18_ddpm[dataset=cifar100]"]
         )
 
 

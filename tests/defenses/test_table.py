@@ -14,7 +14,7 @@ from bench.defenses.activations.kinds import KINDS, Kind
 from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import GammaAnnealing
 from bench.models.checkpoints import read_record
-from bench.train import train
+from bench.train import TrainConfig, train
 from tests.train.toys import FewDigits
 
 Shapes = dict[str, torch.Size]
@@ -36,7 +36,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "write_curve", lambda *_: None)
         for name in ("kwta[gamma=0.2]", "kwta-at[gamma=0.2]"):
-            train(registry.defenses.create(name), FewDigits(), out=folder, epochs=1)
+            train(registry.defenses.create(name), FewDigits(), TrainConfig(epochs=1), out=folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def test_each_trains_for_an_epoch_and_gives_finite_logits(
         return built[0]
 
     monkeypatch.setattr(defense, "build", noted)
-    result = train(defense, FewDigits(), out=trained, epochs=1)
+    result = train(defense, FewDigits(), TrainConfig(epochs=1), out=trained)
     logits: Tensor = built[0].eval()(FewDigits().load("test").inputs)
     record, recipe = read_record(result.path), defense.recipe("digits")
 
@@ -167,8 +167,9 @@ def test_options_reach_every_place_of_the_activation(
     name: str, is_expected: Callable[[nn.Module], bool]
 ) -> None:
     """In the network, which has no other activation, and in what figures draw."""
-    activation = registry.defenses.create(name).activation()
-    assert activation is not None
+    defense = registry.defenses.create(name)
+    assert isinstance(defense, NetworkDefense)
+    activation = defense.activation()
     model = module_of(name)
     kinds = KWTA | LWTA | MaxPoolActivation | BrokenReLU | nn.ReLU
 

@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from bench.errors import ModelError, UsageError
-from bench.figures.activations import apply, draw, parse_values
+from bench.figures.activations import VALUES as VECTOR
+from bench.figures.activations import apply, draw
 from bench.registry import defenses
 from tests.figures.models import footer, panel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-VALUES = [0.3, -0.8, 1.2, 0.7, -0.2, 1.6, -1.1, -0.5, 2.0, 0.6, 0.1, 0.9]
+VALUES = list(VECTOR)
 NAMES = ["relu", "max-pool", "lwta", "kwta[k=3]", "kwta[gamma=0.25]", "broken-relu[height=1]"]
 
 
@@ -42,7 +43,7 @@ TRUTHS: list[Callable[[list[float]], list[float]]] = [
 
 def test_bars_are_the_activation_computed_by_hand() -> None:
     """Wide ones before, narrow ones after; at whole numbers from 0."""
-    figure = draw(apply(NAMES, VALUES))
+    figure = draw(apply(NAMES))
 
     for name, truth in zip(NAMES, TRUTHS, strict=True):
         axes = panel(figure, defenses.create(name).name)
@@ -55,7 +56,7 @@ def test_bars_are_the_activation_computed_by_hand() -> None:
 
 def test_the_numbers_lie_beside_it() -> None:
     """One column for the vector and one for each activation."""
-    columns = apply(["relu", "kwta[k=3]"], VALUES).columns()
+    columns = apply(["relu", "kwta[k=3]"]).columns()
 
     assert list(columns) == ["unit", "input", "relu", "kwta[k=3]"]
     assert columns["kwta[k=3]"] == largest(VALUES, 3)
@@ -63,34 +64,26 @@ def test_the_numbers_lie_beside_it() -> None:
 
 def test_the_footer_names_what_is_shown() -> None:
     """Activations, size, version."""
-    figure = draw(apply(["relu", "lwta"], VALUES))
+    figure = draw(apply(["relu", "lwta"]))
 
     assert re.fullmatch(r"A vector of 12 units .*: relu, lwta\. torch \d.*\.", footer(figure))
 
 
 def test_a_defense_without_an_activation_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error says so, and what to take."""
-    monkeypatch.setattr(defenses.get("relu"), "activation", lambda self: None)
+    monkeypatch.setattr(defenses.get("relu"), "activation", None)
 
     with pytest.raises(UsageError, match=r"relu has no activation of its own to show; .*kwta"):
-        apply(["kwta", "relu"], VALUES)
+        apply(["kwta", "relu"])
 
 
 def test_no_activation_is_refused() -> None:
     """Nothing to draw."""
     with pytest.raises(UsageError, match="no activation given"):
-        apply([], VALUES)
+        apply([])
 
 
 def test_units_that_make_no_whole_groups_are_refused() -> None:
     """By the activation itself."""
-    with pytest.raises(ModelError, match="3 channels do not make whole groups of 2"):
-        apply(["lwta"], VALUES[:3])
-
-
-@pytest.mark.parametrize("text", ["", "1,a", "1,nan", "inf"])
-def test_values_have_to_be_finite_numbers(text: str) -> None:
-    """At least one."""
-    with pytest.raises(UsageError, match="--values wants finite numbers"):
-        parse_values(text)
-    assert parse_values("1, -2.5") == [1.0, -2.5]
+    with pytest.raises(ModelError, match="12 channels do not make whole groups of 5"):
+        apply(["lwta[group=5]"])

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import UsageError
-from bench.figures.canvas import Place, canvas, to_csv
+from bench.figures.canvas import Destination, canvas, to_csv
 from tests.figures.models import footer
 
 
@@ -42,7 +42,7 @@ def draw() -> Any:
 )
 def test_an_ending_chooses_one_picture(tmp_path: Path, out: str, names: list[str]) -> None:
     """Without one there are both; the table is always there."""
-    written = Place.of(tmp_path / out).write(draw(), Numbers())
+    written = Destination.of(tmp_path / out).write(draw(), Numbers())
 
     assert written == [tmp_path / "a" / name for name in names]
     assert {path.name for path in (tmp_path / "a").iterdir()} == set(names)
@@ -52,12 +52,12 @@ def test_an_ending_chooses_one_picture(tmp_path: Path, out: str, names: list[str
 def test_another_ending_is_refused(out: str) -> None:
     """Rather than written as `plot.pdf.png`."""
     with pytest.raises(UsageError, match=re.escape(f"written as .png and .svg (got '{out}')")):
-        Place.of(Path(out))
+        Destination.of(Path(out))
 
 
 def test_pictures_are_what_their_endings_say(tmp_path: Path) -> None:
     """PNG by its magic number, SVG by its root; both carry the caption."""
-    png, svg, table = Place.of(tmp_path / "plot").write(draw(), Numbers())
+    png, svg, table = Destination.of(tmp_path / "plot").write(draw(), Numbers())
 
     assert png.read_bytes().startswith(b"\x89PNG\r\n\x1a\n")
     with Image.open(png) as image:
@@ -69,8 +69,8 @@ def test_pictures_are_what_their_endings_say(tmp_path: Path) -> None:
 
 def test_drawn_twice_the_bytes_are_the_same(tmp_path: Path) -> None:
     """No date and no random identifier."""
-    first = Place.of(tmp_path / "first").write(draw(), Numbers())
-    second = Place.of(tmp_path / "second").write(draw(), Numbers())
+    first = Destination.of(tmp_path / "first").write(draw(), Numbers())
+    second = Destination.of(tmp_path / "second").write(draw(), Numbers())
 
     assert [a.read_bytes() == b.read_bytes() for a, b in zip(first, second, strict=True)] == [
         True

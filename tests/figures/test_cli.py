@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench import cli
 from bench.errors import CheckpointError, DataError, StoreError, UsageError
+from bench.figures import activations
 from tests.toy_models import Sum, attack_only, linear_examples
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -37,13 +38,8 @@ def figure(*arguments: str | Path) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("kind", "arguments", "column", "entries"),
     [
-        ("activations", ["--activation", "relu,kwta[k=1]", "--values", "1,-2,3"], "unit", 3),
-        (
-            "fit",
-            ["--points", "4", "--hidden", "20", "--steps", "5", "--grid", "30", "--seed", "1"],
-            "series",
-            4,
-        ),
+        ("activations", ["--activation", "relu,kwta[k=1]"], "unit", 12),
+        ("fit", ["--seed", "1"], "series", 4),
         (
             "landscape",
             ["--defense", "relu,kwta", "--example", "5", "--range", "1/10", "--steps", "2"],
@@ -55,9 +51,17 @@ def figure(*arguments: str | Path) -> tuple[int, str]:
     ],
 )
 def test_each_kind_writes_its_pictures_and_its_numbers(
-    tmp_path: Path, runs: Path, kind: str, arguments: list[str], column: str, entries: int
+    tmp_path: Path,
+    runs: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    arguments: list[str],
+    column: str,
+    entries: int,
 ) -> None:
     """Three files, named on standard output; the table is one row for each point."""
+    monkeypatch.setattr(activations, "STEPS", 5)
+    monkeypatch.setattr(activations, "GRID", 100)
     (run,) = (path.parent for path in runs.glob("*/summary.json"))
     given = [run if argument == "RUN" else argument for argument in arguments]
 
@@ -92,7 +96,7 @@ def test_without_a_place_it_goes_to_the_results(
     """`results/figures/KIND` under the current directory."""
     monkeypatch.chdir(tmp_path)
 
-    figure("activations", "--activation", "relu", "--values", "1")
+    figure("activations", "--activation", "relu")
 
     names = {path.name for path in (tmp_path / "results" / "figures").iterdir()}
     assert names == {"activations.png", "activations.svg", "activations.csv"}
@@ -129,7 +133,6 @@ def test_mistakes_are_refused_and_nothing_is_written(
 
 def test_ctrl_c_exits_with_130(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As every verb does."""
-    from bench.figures import activations
 
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt

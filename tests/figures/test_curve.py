@@ -12,7 +12,8 @@ import pytest
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UnknownNameError, UsageError
-from bench.figures.curve import draw, read_summary, trace
+from bench.figures.curve import draw, trace
+from bench.record.runs import read_summary
 from tests.figures.models import band, footer
 from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 

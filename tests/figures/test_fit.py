@@ -3,20 +3,34 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
+from bench.figures import activations
 from bench.figures.activations import Fits, draw_fit, fit_with, jumps
 from tests.figures.models import footer, panel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 GRID = np.linspace(-1, 1, 400)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def small() -> Iterator[None]:
+    """Fewer points, units and steps than in the figure."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"POINTS": 8, "GRID": 200, "HIDDEN": 40, "STEPS": 60}.items():
+            patch.setattr(activations, name, value)
+        yield
+
+
 @pytest.fixture(scope="module")
-def fits() -> Fits:
+def fits(small: None) -> Fits:
     """A short training with both activations."""
-    return fit_with(["relu", "kwta"], points=8, grid=200, hidden=40, steps=60, seed=3)
+    return fit_with(["relu", "kwta"], seed=3)
 
 
 def test_steps_of_a_known_function_are_found_where_they_are() -> None:
@@ -67,9 +81,10 @@ def test_what_is_drawn_is_the_fit(fits: Fits) -> None:
     assert panel(figure, "relu: 0 jumps")
 
 
-def test_training_fits_the_points() -> None:
+def test_training_fits_the_points(monkeypatch: pytest.MonkeyPatch) -> None:
     """After enough steps, within a tenth of what the function varies."""
-    fits = fit_with(["relu"], points=6, grid=11, hidden=40, steps=300)
+    monkeypatch.setattr(activations, "STEPS", 300)
+    fits = fit_with(["relu"])
 
     assert np.interp(fits.points, fits.grid, fits.fits[0]) == pytest.approx(
         np.sin(6 * fits.points) + fits.points, abs=0.25
@@ -78,8 +93,8 @@ def test_training_fits_the_points() -> None:
 
 def test_the_seed_fixes_the_fit(fits: Fits) -> None:
     """The same seed gives the same numbers; another one others; the order does not matter."""
-    again = fit_with(["kwta"], points=8, grid=200, hidden=40, steps=60, seed=3)
-    other = fit_with(["kwta"], points=8, grid=200, hidden=40, steps=60, seed=4)
+    again = fit_with(["kwta"], seed=3)
+    other = fit_with(["kwta"], seed=4)
 
     assert np.array_equal(again.fits[0], fits.fits[1])
     assert not np.array_equal(other.fits[0], fits.fits[1])

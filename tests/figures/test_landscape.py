@@ -11,7 +11,7 @@ import torch
 
 from bench.data import open_dataset, subset
 from bench.errors import CheckpointError, UsageError
-from bench.figures.canvas import choose_epsilon, load_subjects
+from bench.figures.canvas import Walk, choose_epsilon, load_subjects
 from bench.figures.landscape import Landscapes, draw, survey
 from bench.threat import Epsilon
 from tests.figures.models import footer, subject
@@ -28,7 +28,7 @@ def centre(data: Landscapes) -> int:
 @functools.cache
 def linear() -> Landscapes:
     """Of the linear model."""
-    return survey([subject(Sum())], linear_examples(), 2, EPSILON, steps=4)
+    return survey([subject(Sum())], linear_examples(), 2, Walk(EPSILON, 4))
 
 
 def test_a_linear_model_s_loss_is_the_closed_form() -> None:
@@ -50,8 +50,8 @@ def test_a_linear_model_s_loss_grows_along_the_gradient() -> None:
 def test_the_random_direction_is_seeded_and_shared() -> None:
     """Two models see the same one; another seed gives another."""
     examples = linear_examples()
-    twice = survey([subject(Sum()), subject(Sum())], examples, 2, EPSILON, steps=2)
-    other = survey([subject(Sum())], examples, 2, EPSILON, steps=2, seed=1)
+    twice = survey([subject(Sum()), subject(Sum())], examples, 2, Walk(EPSILON, 2))
+    other = survey([subject(Sum())], examples, 2, Walk(EPSILON, 2, 1))
 
     assert np.array_equal(twice.losses[0], twice.losses[1])
     assert not np.array_equal(twice.losses[0], other.losses[0])
@@ -63,7 +63,7 @@ def digits() -> Landscapes:
     """Of two committed models."""
     test = open_dataset("digits").load("test")
     subjects = load_subjects(["relu", "kwta"], "digits", test, {}, "cpu")
-    return survey(subjects, subset(test, 4), 3, Epsilon.parse("0.3"), steps=3)
+    return survey(subjects, subset(test, 4), 3, Walk(Epsilon.parse("0.3"), 3))
 
 
 def test_the_middle_is_the_model_s_own_loss() -> None:

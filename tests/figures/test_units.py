@@ -12,9 +12,8 @@ from torch import nn
 from bench.api import Examples
 from bench.data import open_dataset, subset
 from bench.errors import ModelError
-from bench.figures.canvas import load_subjects
+from bench.figures.canvas import Walk, activations_of, load_subjects
 from bench.figures.units import Changes, draw, follow
-from bench.registry import defenses
 from bench.threat import Epsilon
 from tests.figures.models import Thresholds, band, footer, subject
 from tests.toy_models import Sum
@@ -37,7 +36,7 @@ THRESHOLDS = (0.415, 0.525, 0.585, 0.615)
 @functools.cache
 def known() -> Changes:
     """In ten steps to Linf 0.1."""
-    return follow([subject(Thresholds(*THRESHOLDS))], grey(), EPSILON, steps=10)
+    return follow([subject(Thresholds(*THRESHOLDS))], grey(), Walk(EPSILON, 10))
 
 
 def test_units_change_where_the_path_crosses_their_threshold() -> None:
@@ -56,7 +55,7 @@ def test_units_change_where_the_path_crosses_their_threshold() -> None:
 
 def test_what_never_changes_is_drawn_as_zero() -> None:
     """Units far from their thresholds, along the gradient and at random."""
-    data = follow([subject(Thresholds(0.0, 0.1, 0.9))], grey(), EPSILON, steps=5)
+    data = follow([subject(Thresholds(0.0, 0.1, 0.9))], grey(), Walk(EPSILON, 5))
 
     assert not data.shares.any()
     for axes in draw(data).axes:
@@ -68,8 +67,8 @@ def test_the_states_do_not_depend_on_the_batch() -> None:
     """More steps than the model takes at once: every third of 300 is one of 100."""
     one = grey().take([2])
     model = subject(Thresholds(0.0, 0.535, 0.561))
-    fine = follow([model], one, EPSILON, steps=300).shares[0, 0, 1, 0]
-    coarse = follow([model], one, EPSILON, steps=100).shares[0, 0, 1, 0]
+    fine = follow([model], one, Walk(EPSILON, 300)).shares[0, 0, 1, 0]
+    coarse = follow([model], one, Walk(EPSILON, 100)).shares[0, 0, 1, 0]
 
     assert np.array_equal(fine[2::3], coarse)
     assert coarse.max() > 0
@@ -98,7 +97,7 @@ def test_lines_are_means_and_bands_are_percentiles() -> None:
 def test_the_random_direction_is_seeded() -> None:
     """The same seed gives the same path, another one another."""
     model, test = subject(Thresholds(*np.linspace(0.3, 0.7, 50))), grey()
-    paths = [follow([model], test, EPSILON, steps=10, seed=seed).shares[0, 1] for seed in (0, 0, 1)]
+    paths = [follow([model], test, Walk(EPSILON, 10, seed)).shares[0, 1] for seed in (0, 0, 1)]
 
     assert np.array_equal(paths[0], paths[1])
     assert not np.array_equal(paths[0], paths[2])
@@ -108,7 +107,7 @@ def test_winners_of_committed_weights_stay_as_many() -> None:
     """k-WTA: a tenth is on, so that no more than two tenths can differ; ReLU has more on."""
     examples = subset(open_dataset("digits").load("test"), 2)
     subjects = load_subjects(["relu", "kwta"], "digits", examples, {}, "cpu")
-    data = follow(subjects, examples, EPSILON, steps=4)
+    data = follow(subjects, examples, Walk(EPSILON, 4))
 
     assert data.on[1] == pytest.approx(0.1, abs=0.01)
     assert 0 < data.shares[1, :, 1].max() <= 0.2
@@ -124,8 +123,7 @@ def test_units_that_are_never_zero_have_states_too(name: str, share: float) -> N
     Units m - 0.5 and 0.54 - m of the mean pixel m, which grows from 0.51 to 0.61: the second is
     the maximum and positive at first, and neither at last.
     """
-    factory = defenses.create(name).activation()
-    assert factory is not None
+    (factory,) = activations_of([name]).values()
     layer = nn.Linear(4, 2)
     with torch.no_grad():
         layer.weight.copy_(torch.tensor([[0.25] * 4, [-0.25] * 4]))
@@ -135,7 +133,7 @@ def test_units_that_are_never_zero_have_states_too(name: str, share: float) -> N
         last.weight.copy_(torch.tensor([[1.0, -2.0], [-1.0, 2.0]]))
     model = nn.Sequential(nn.Flatten(), layer, factory(), last)
 
-    data = follow([subject(model, name)], grey().take([1]), EPSILON, steps=10)
+    data = follow([subject(model, name)], grey().take([1]), Walk(EPSILON, 10))
 
     assert data.shares[0, 0, 1, 0, [0, -1]].tolist() == [0.0, share]
 
@@ -146,20 +144,20 @@ def test_an_activation_in_place_is_seen() -> None:
     model.activation = nn.ReLU(inplace=True)
 
     assert np.array_equal(
-        follow([subject(model)], grey(), EPSILON, steps=10).shares, known().shares
+        follow([subject(model)], grey(), Walk(EPSILON, 10)).shares, known().shares
     )
 
 
 def test_a_model_that_does_not_use_its_activation_is_refused() -> None:
     """Nothing could be counted."""
     with pytest.raises(ModelError, match="relu: no ReLU at work in its network"):
-        follow([subject(Sum())], grey(4), EPSILON, steps=2)
+        follow([subject(Sum())], grey(4), Walk(EPSILON, 2))
 
 
 def test_no_hook_is_left_behind() -> None:
     """The model is as it was."""
     model = Thresholds(*THRESHOLDS)
-    follow([subject(model)], grey(), EPSILON, steps=2)
+    follow([subject(model)], grey(), Walk(EPSILON, 2))
 
     assert not model.activation._forward_hooks
     assert not model.activation._forward_pre_hooks

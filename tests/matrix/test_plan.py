@@ -6,9 +6,10 @@ import dataclasses
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench import registry
-from bench.matrix.plan import CLEAN, Setting, cell_key, plan_cells
+from bench.matrix.plan import Planned, Setting, plan
 from bench.matrix.tasks import shard_seed, tasks_for
-from bench.models.contenders import Target
+from bench.models.contenders import Contender
+from bench.record.schema import Cell, DefenseRecord
 from bench.threat import Epsilon, Norm
 
 SETTING = Setting(
@@ -22,21 +23,49 @@ SETTING = Setting(
     device_type="cpu",
     shard_size=50,
 )
-TARGET = Target("relu", {"weights": "w"})
+
+
+def contender(weights: str) -> Contender:
+    """ReLU with these weights; nothing loads it."""
+    record = DefenseRecord(key="k", network="cnn", weights_digest=weights, checkpoint="c")
+    return Contender("relu", {"weights": weights}, record, load=lambda: None)  # type: ignore[arg-type, return-value]
+
+
+RELU = contender("w")
+
+
+def key(
+    attack: str,
+    epsilon: str = "0.1",
+    *,
+    setting: Setting = SETTING,
+    of: Contender = RELU,
+    attacked: list[int] | None = None,
+    repeat: int = 0,
+) -> str:
+    """The key of a cell."""
+    cell = Cell(defense=of.name, attack=attack, epsilon=epsilon, repeat=repeat)
+    planned = Planned(cell, of, registry.attacks.create(attack))
+    return planned.keyed(setting, attacked).key
+
+
+def attacking(*names: str) -> list[Planned]:
+    """The cells of these attacks on ReLU."""
+    attacks = [registry.attacks.create(name) for name in names]
+    return [planned for planned in plan([RELU], attacks, SETTING) if planned.attack]
 
 
 def test_a_key_changes_with_whatever_could_change_an_outcome() -> None:
-    """Weights, data, attack parameters, epsilon, seed, shard size, device, norm."""
-    attack = registry.attacks.create("pgd")
-    epsilon = SETTING.epsilons[0]
+    """Weights, data, attack parameters, epsilon, seed, repeat, shard size, device, norm."""
     variants = [
-        cell_key(TARGET, attack, epsilon, SETTING),
-        cell_key(Target("relu", {"weights": "other"}), attack, epsilon, SETTING),
-        cell_key(TARGET, registry.attacks.create("pgd[steps=7]"), epsilon, SETTING),
-        cell_key(TARGET, attack, SETTING.epsilons[1], SETTING),
-        cell_key(TARGET, attack, epsilon, SETTING, remaining=[1, 2]),
+        key("pgd"),
+        key("pgd", of=contender("other")),
+        key("pgd[steps=7]"),
+        key("pgd", "0.2"),
+        key("pgd", attacked=[1, 2]),
+        key("pgd", repeat=1),
         *(
-            cell_key(TARGET, attack, epsilon, dataclasses.replace(SETTING, **change))
+            key("pgd", setting=dataclasses.replace(SETTING, **change))
             for change in (
                 {"seed": 1},
                 {"data_digest": "e"},
@@ -51,60 +80,47 @@ def test_a_key_changes_with_whatever_could_change_an_outcome() -> None:
 
 def test_a_key_does_not_depend_on_how_an_epsilon_is_written() -> None:
     """`0.1` and `1/10` are one epsilon, and one key."""
-    attack = registry.attacks.create("pgd")
-    assert cell_key(TARGET, attack, Epsilon.parse("1/10"), SETTING) == cell_key(
-        TARGET, attack, Epsilon.parse("0.1"), SETTING
-    )
+    assert key("pgd", "1/10") == key("pgd", "0.1")
 
 
 def test_seeds_differ_between_shards_epsilons_and_runs_and_repeat() -> None:
-    """Each (run seed, attack, epsilon, shard) has a seed of its own, always the same."""
+    """Each (run seed, attack, repeat, epsilon, shard) has a seed of its own, always the same."""
     low, high = SETTING.epsilons
+    cells = [Cell(attack=a, epsilon="0.1", repeat=r) for a in ("pgd", "square") for r in (0, 1)]
     seeds = [
-        shard_seed(run, attack, Norm.LINF, epsilon, shard)
+        shard_seed(run, cell, Norm.LINF, epsilon, shard)
         for run in (0, 1)
-        for attack in ("pgd", "square")
+        for cell in cells
         for epsilon in (low, high, None)
         for shard in (0, 1)
     ]
-    assert len(set(seeds)) == len(seeds) == 24
-    assert seeds[0] == shard_seed(0, "pgd", Norm.LINF, low, 0)
+    assert len(set(seeds)) == len(seeds) == 48
+    assert seeds[0] == shard_seed(0, cells[0], Norm.LINF, low, 0)
     assert all(0 <= seed < 2**31 for seed in seeds)
 
 
 def test_a_minimum_norm_attack_runs_once_for_all_epsilons() -> None:
     """Fixed-epsilon attacks get a task per epsilon and shard, minimum-norm ones per shard."""
-    attacks = [registry.attacks.create(name) for name in ("test-best", "test-minimum")]
-    cells = [c for c in plan_cells([TARGET], attacks, SETTING) if c.attack_name != CLEAN]
-    tasks = tasks_for(cells, SETTING, clean={}, active={})
-    assert sum(task.attack == "test-best" for task in tasks) == 2 * 3
-    minimum = [task for task in tasks if task.attack == "test-minimum"]
+    tasks = tasks_for(attacking("test-best", "test-minimum"), SETTING, clean={})
+    assert sum(task.cell.attack == "test-best" for task in tasks) == 2 * 3
+    minimum = [task for task in tasks if task.cell.attack == "test-minimum"]
     assert [len(task.cells) for task in minimum] == [2, 2, 2]
-    assert [(t.start, t.stop) for t in sorted(minimum, key=lambda t: t.shard)] == [
-        (0, 50),
-        (50, 100),
-        (100, 110),
-    ]
+    assert sorted(task.shard for task in minimum) == [(0, 0, 50), (1, 50, 100), (2, 100, 110)]
 
 
 def test_what_is_stored_is_not_done_again() -> None:
     """A stored shard of one epsilon leaves the other epsilon of a minimum-norm attack to do."""
-    cells = [
-        cell
-        for cell in plan_cells([TARGET], [registry.attacks.create("test-minimum")], SETTING)
-        if cell.attack_name != CLEAN
+    cells = attacking("test-minimum")
+    stored = {(cells[0].key, 1), *((planned.key, 2) for planned in cells)}
+    tasks = [
+        task.missing(lambda key, shard: (key, shard) in stored)
+        for task in tasks_for(cells, SETTING, clean={})
     ]
-    stored = {(cells[0].key, 1), *((cell.key, 2) for cell in cells)}
-    planned = tasks_for(cells, SETTING, clean={}, active={})
-    tasks = [task.missing(lambda key, shard: (key, shard) in stored) for task in planned]
-    by_shard = {task.shard: [epsilon.text for _, epsilon in task.cells] for task in tasks}
-    assert by_shard == {0: ["0.1", "0.2"], 1: ["0.2"], 2: []}
+    left = {task.shard.number: [epsilon.text for _, epsilon in task.cells] for task in tasks}
+    assert left == {0: ["0.1", "0.2"], 1: ["0.2"], 2: []}
 
 
 def test_a_cell_that_cannot_run_carries_its_reason() -> None:
     """No silent gap: an attack of another norm is planned as skipped."""
-    cells = plan_cells([TARGET], [registry.attacks.create("gaussian-noise")], SETTING)
-    assert [cell.skipped for cell in cells if cell.attack_name != CLEAN] == [
-        "searches in L2 only",
-        "searches in L2 only",
-    ]
+    cells = attacking("gaussian-noise")
+    assert [planned.why_not for planned in cells] == [("not-here", "searches in L2 only")] * 2

@@ -13,9 +13,9 @@ from torch import nn
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.run import run
 from bench.run.evaluation import evaluate
-from bench.run.inquiry import sample
+from bench.run.inquiry import Inferred, sample
 from bench.run.prepare import RunConfig, prepare
-from bench.trust import Request
+from bench.trust import asked
 from tests.run.test_run import figures
 from tests.toy_models import Sum, linear_examples, linf_thresholds
 
@@ -80,7 +80,7 @@ def test_the_curve_is_the_closed_form_and_each_example_survives_once() -> None:
     """
     result = sweep("test-remaining")
     assert curve(result) == [float((float(e) < THRESHOLDS).double().mean()) for e in EPSILONS]
-    frame = result.outcomes
+    frame = result.outcomes[result.outcomes["repeat"] == 0]
     for here, above in zip(EPSILONS, [*EPSILONS[1:], ""], strict=True):
         cell = frame[(frame["attack"] == "test-remaining") & (frame["epsilon"] == here)]
         expected = float(above) >= THRESHOLDS if above else torch.ones(20, dtype=torch.bool)
@@ -149,7 +149,9 @@ def test_a_row_that_evidence_needs_is_attacked_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The examination reads margin PGD at 0.5, which the user asked for as one of several."""
-    monkeypatch.setattr("bench.run.inquiry.requests", lambda case: [Request("margin-pgd", "1/2")])
+    monkeypatch.setattr(
+        "bench.run.inquiry.requests", lambda case, menu: [asked("margin-pgd", "1/2")]
+    )
     config = RunConfig(
         defenses=("relu",),
         attacks="margin-pgd",
@@ -237,7 +239,8 @@ def test_what_was_attacked_whole_stays_whole(tmp_path: Path) -> None:
 
 def test_the_sample_is_a_tenth_of_the_examples_and_follows_from_the_seed() -> None:
     """At least one pair; another seed takes others."""
-    pairs = [("a", "0.1", i) for i in range(40)] + [("a", "0.2", i) for i in range(20)]
+    pairs = [Inferred("a", "0.1", i) for i in range(40)]
+    pairs += [Inferred("a", "0.2", i) for i in range(20)]
     assert len(sample(pairs, 0)) == 4
     assert sample(pairs, 0) == sample(pairs[::-1], 0)
     assert any(sample(pairs, 0) != sample(pairs, seed) for seed in range(1, 4))

@@ -9,7 +9,7 @@ import pytest
 
 from bench.errors import UnknownNameError, UsageError
 from bench.models import checkpoints
-from bench.models.contenders import source_name
+from bench.models.contenders import start_name
 from bench.run import run
 from bench.run.prepare import Prepared, RunConfig, prepare
 
@@ -23,7 +23,11 @@ CONFIG = RunConfig(defenses=("kwta",), attacks=BOTH, epsilons=("0.1",), n=10, wo
 
 def skipped(prepared: Prepared) -> dict[tuple[str, str], str]:
     """The reason beside each cell, empty where it can run."""
-    return {(c.target.name, c.attack_name): c.skipped for c in prepared.cells if c.attack}
+    return {
+        (c.cell.defense, c.cell.attack): c.why_not.reason if c.why_not else ""
+        for c in prepared.cells
+        if c.attack
+    }
 
 
 @pytest.fixture
@@ -43,9 +47,9 @@ def without(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 def test_a_named_source_is_loaded_and_not_attacked() -> None:
     """The twin has rows of its own, which every comparison needs; another source has none."""
     prepared = prepare(CONFIG)
-    assert [c.target.name for c in prepared.contenders] == ["kwta", "relu"]
-    assert [c.target.name for c in prepared.sources] == ["relu-at"]
-    assert {cell.target.name for cell in prepared.cells} == {"kwta", "relu"}
+    assert [c.name for c in prepared.contenders] == ["kwta", "relu"]
+    assert [c.name for c in prepared.starts] == ["relu-at"]
+    assert {planned.cell.defense for planned in prepared.cells} == {"kwta", "relu"}
     reasons = skipped(prepared)
     assert reasons["kwta", "transfer[source=relu]"] == ""
     assert reasons["kwta", "transfer[source=relu-at]"] == ""
@@ -68,8 +72,8 @@ def test_a_source_without_weights_is_a_skipped_cell(
 def test_named_sources_serve_without_twins() -> None:
     """A run that evaluates no twin can still transfer from a defense that it names."""
     prepared = prepare(replace(CONFIG, twins=False))
-    assert [c.target.name for c in prepared.contenders] == ["kwta"]
-    assert [c.target.name for c in prepared.sources] == ["relu", "relu-at"]
+    assert [c.name for c in prepared.contenders] == ["kwta"]
+    assert [c.name for c in prepared.starts] == ["relu", "relu-at"]
     assert set(skipped(prepared).values()) == {""}
 
 
@@ -86,7 +90,7 @@ def test_a_source_is_on_the_network_that_the_target_names(
     name: str, target: str, expected: str
 ) -> None:
     """So that one row of a suite fits every network."""
-    assert source_name(name, target) == expected
+    assert start_name(name, target) == expected
 
 
 def test_a_source_that_is_no_defense_is_an_error() -> None:
@@ -101,7 +105,7 @@ def test_a_sources_weights_can_be_given(tmp_path: Path, without: Callable[[str],
     assert path is not None
     without("relu-at")
     given = replace(CONFIG, checkpoints={"relu-at": path})
-    assert [c.target.name for c in prepare(given).sources] == ["relu-at"]
+    assert [c.name for c in prepare(given).starts] == ["relu-at"]
     with pytest.raises(UsageError, match="no checkpoint at"):
         prepare(replace(CONFIG, checkpoints={"relu-at": tmp_path / "none.safetensors"}))
 
@@ -121,5 +125,5 @@ def test_transfer_from_a_source_runs_and_says_which_weights(tmp_path: Path) -> N
     assert summary["controls"] == {}
     cell = summary["defenses"]["kwta"]["attacks"]["transfer[source=relu-at]"]["0.1"]
     assert (cell["status"], cell["attacked"]) == ("ok", 10)
-    (source,) = prepare(config).sources
+    (source,) = prepare(config).starts
     assert summary["provenance"]["sources"] == {"relu-at": source.record.weights_digest}

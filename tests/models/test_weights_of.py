@@ -14,7 +14,7 @@ from bench.data import open_dataset
 from bench.defenses.activated import ReLU
 from bench.errors import CheckpointError, PluginWarning
 from bench.models import checkpoints
-from bench.models.contenders import resolve
+from bench.models.contenders import Lineup
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -54,8 +54,8 @@ def own_checkpoint(version: int | None) -> None:
 def test_it_takes_the_other_s_weights_and_says_so() -> None:
     """The digest is that of `relu`, and the record names its file."""
     with pytest.warns(PluginWarning, match=r"no weights of its own .* those of relu .*train it"):
-        (borrowing,) = resolve([NAME], "digits", EXAMPLES, {})
-    (relu,) = resolve(["relu"], "digits", EXAMPLES, {})
+        (borrowing,) = Lineup("digits", EXAMPLES).asked([NAME])
+    (relu,) = Lineup("digits", EXAMPLES).asked(["relu"])
 
     assert borrowing.record.weights_digest == relu.record.weights_digest
     assert borrowing.record.checkpoint == relu_checkpoint().name
@@ -67,7 +67,7 @@ def test_without_the_other_s_weights_the_error_is_the_usual_one(
     """It names the command that trains the defense itself."""
     monkeypatch.setattr(checkpoints, "find_checkpoint", lambda *wanted: None)
     with pytest.raises(CheckpointError, match=f"train --defense {NAME}"):
-        resolve([NAME], "digits", EXAMPLES, {})
+        Lineup("digits", EXAMPLES).asked([NAME])
 
 
 @pytest.mark.parametrize(("version", "warned"), [(3, False), (None, False), (2, True)])
@@ -78,7 +78,7 @@ def test_its_own_weights_win_and_a_change_since_is_said(
     own_checkpoint(version)
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        (found,) = resolve([NAME], "digits", EXAMPLES, {})
+        (found,) = Lineup("digits", EXAMPLES).asked([NAME])
 
     assert found.record.checkpoint == "own.safetensors"
     assert ["has changed since its weights were trained" in str(w.message) for w in said] == (

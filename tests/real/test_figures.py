@@ -36,7 +36,7 @@ def pair(mnist: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]
     ("kind", "options", "rows"),
     [
         ("activations", ["--activation", "relu,lwta,kwta[k=3]"], 12),
-        ("fit", ["--activation", PAIR, "--points", 8, "--steps", 5, "--grid", 50], 3 * 50 + 8),
+        ("fit", ["--activation", PAIR], 3 * 4000 + 20),
         ("landscape", ["--defense", PAIR, "--steps", 2], 2 * 5 * 5),
         ("units", ["--defense", PAIR, "--n", 2, "--steps", 4], 2 * 2 * 2 * 4),
         ("curve", ["--attacks", "fgsm"], 2 * 2 * 2),

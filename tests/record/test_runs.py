@@ -109,9 +109,9 @@ def test_a_run_is_found_by_path_id_and_beginning(out: Path, finished: Path) -> N
     copy_as(finished, out, "ffff111111111111")
     with pytest.raises(UsageError, match=r"2 runs in .* begin with 'ffff'"):
         find_run("ffff", out)
-    with pytest.raises(UsageError, match=r"did you mean ffff000000000000"):
+    with pytest.raises(UsageError, match=r"unknown run .*did you mean 'ffff000000000000'"):
         find_run("fff0000000000000", out)
-    with pytest.raises(UsageError, match=r"of the 0 runs in .* none begins so"):
+    with pytest.raises(UsageError, match=r"unknown run in .*notes 'ffff'; known: none"):
         find_run("ffff", out / "notes")
     with pytest.raises(UsageError, match=r"neither run\.json nor summary\.json"):
         find_run(str(out / "notes"), out)

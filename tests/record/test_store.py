@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bench.api import Flag
 from bench.errors import StoreError
-from bench.record.files import canonical_json, locked, read_json, write_bytes
+from bench.record.files import canonical_json, is_held, locked, read_json, write_bytes
 from bench.record.outcomes import BLOCK, COLUMNS, Found, Outcomes, Smallest, Totals
 from bench.record.statistics import wilson
 
@@ -45,6 +48,29 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
         pass
 
 
+def test_a_folder_is_held_until_its_process_ends(tmp_path: Path) -> None:
+    """A second process is told at once by whom; killed, the first one lets go."""
+    code = (
+        "import sys, time, pathlib\n"
+        "from bench.record.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1])):\n    print(flush=True); time.sleep(60)\n"
+    )
+    assert not is_held(tmp_path)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        assert is_held(tmp_path)
+        said = f"in use by process {holder.pid};"
+        with pytest.raises(StoreError, match=said), locked(tmp_path):
+            pass
+        holder.kill()
+    assert not is_held(tmp_path)
+    with locked(tmp_path):
+        assert is_held(tmp_path)
+
+
 def test_json_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     """Not JSON, and not there."""
     (tmp_path / "bad.json").write_text("{")
@@ -60,6 +86,9 @@ def test_canonical_json_refuses_nan() -> None:
         canonical_json({"accuracy": float("nan")})
 
 
+FLAGS = (Flag("", "a flag"), Flag("autoattack-square", "AutoAttack: a sentence"))
+
+
 def outcomes(n: int = 3) -> Outcomes:
     """A small table with every column."""
     frame = pd.DataFrame(
@@ -68,7 +97,7 @@ def outcomes(n: int = 3) -> Outcomes:
             for name, kind in COLUMNS.items()
         }
     )
-    return Outcomes(frame, Totals(10, 5, 3, 0.25), ("a flag",))
+    return Outcomes(frame, Totals(10, 5, 3, 0.25), FLAGS)
 
 
 def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
@@ -77,7 +106,17 @@ def test_outcomes_come_back_as_they_were(tmp_path: Path) -> None:
     loaded = Outcomes.load(tmp_path / "shard.parquet")
     pd.testing.assert_frame_equal(loaded.frame, outcomes().frame, check_dtype=False)
     assert loaded.totals == Totals(10, 5, 3, 0.25)
-    assert loaded.flags == ("a flag",)
+    assert loaded.flags == FLAGS
+
+
+def test_flags_of_older_files_get_their_identifiers(tmp_path: Path) -> None:
+    """They held sentences alone; what AutoAttack said is known again, and nothing else."""
+    said = ("AutoAttack: the gradient is zero for some examples", "gradient is zero, says x")
+    Outcomes(outcomes().frame, Totals(), tuple(Flag("", text) for text in said)).save(
+        tmp_path / "shard.parquet"
+    )
+    found = Outcomes.load(tmp_path / "shard.parquet").flags
+    assert found == (Flag("autoattack-zero-gradient", said[0]), Flag("", said[1]))
 
 
 def test_damaged_and_foreign_outcomes_are_refused(tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.record.summary import upgraded
+
 NAME = "kwta[gamma=0.2]"
 ROWS = ["apgd-ce", "apgd-t", "fab-t", "square"]
 
@@ -37,7 +39,7 @@ def summary(**changed: Any) -> dict[str, Any]:
         ],
         **changed,
     }  # fmt: skip
-    return {
+    content = {
         "schema": 1,
         "run": "0123456789abcdef",
         "dataset": "cifar10",
@@ -51,3 +53,4 @@ def summary(**changed: Any) -> dict[str, Any]:
         "controls": {},
         "provenance": {"versions": {"winnow-bench": "0.1.0"}},
     }
+    return upgraded(content)

@@ -78,15 +78,12 @@ def test_an_attack_that_does_not_apply_to_a_defense_leaves_it_comparable(
     summary: dict[str, Any],
 ) -> None:
     """Surrogates that it does not declare; unlike a library that is not installed."""
-    for reason, tables in (
-        ("the defense declares no surrogates", 1),
-        ("needs numba, which is not installed", 2),
-    ):
+    for cause, tables in (("inapplicable", 1), ("not-here", 2)):
         runs = [variant(summary, run=name) for name in "ab"]
         cell = runs[0]["defenses"]["model"]["attacks"]["test-best"]["0.02"]
         for run, status in zip(runs, ("ok", "skipped"), strict=True):
             run["defenses"]["model"]["attacks"]["other"] = {
-                "0.02": {**cell, "status": status, "reason": reason if status == "skipped" else ""}
+                "0.02": {**cell, "status": status, "cause": cause if status == "skipped" else ""}
             }
         assert render_leaderboard(runs).count("| rank |") == tables
 

@@ -17,7 +17,7 @@ from bench.record.statistics import t_interval
 from bench.report.tables import render_seeds
 from bench.run.prepare import RunConfig
 from bench.run.seeds import check_seeds, run_seeds
-from bench.train import train
+from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
     from bench.api import Recipe
@@ -118,8 +118,12 @@ def test_weights_that_a_training_starts_from_are_trained_first(
     (result,) = run_seeds(config, [2]).results.values()
 
     assert list(result.summary["defenses"]) == ["later"]
-    record = train(registry.defenses.create("later"), open_dataset("digits"), seed=2).record
-    first = train(registry.defenses.create("quick"), open_dataset("digits"), seed=2).record
+    record = train(
+        registry.defenses.create("later"), open_dataset("digits"), TrainConfig(seed=2)
+    ).record
+    first = train(
+        registry.defenses.create("quick"), open_dataset("digits"), TrainConfig(seed=2)
+    ).record
     assert record.recipe["start_weights"] == first.weights_digest
 
 
@@ -132,7 +136,9 @@ def test_each_seed_is_trained_and_evaluated(
     monkeypatch.setattr(
         registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
     )
-    short = train(registry.defenses.create("quick"), open_dataset("digits"), seed=3, epochs=1)
+    short = train(
+        registry.defenses.create("quick"), open_dataset("digits"), TrainConfig(seed=3, epochs=1)
+    )
     config = RunConfig(
         ("quick",), attacks="fgsm", n=10, epsilons=("0.1",), examine=False, workers=1
     )

@@ -10,7 +10,7 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import UsageError
 from bench.run import run
-from bench.run.forecast import predict
+from bench.run.forecast import forecast
 from bench.run.prepare import RunConfig, prepare
 from tests.run.test_run import figures
 
@@ -88,7 +88,7 @@ def test_a_budget_has_to_be_positive() -> None:
 def test_a_pilot_foretells_the_passes_of_the_run(tmp_path: Path) -> None:
     """Within the factor of 1.5 that the plan promises; nothing is left behind in the folder."""
     prepared = prepare(dataclasses.replace(CONFIG, n=60, shard_size=30, out=tmp_path))
-    foretold = predict(prepared)
+    foretold = forecast(prepared)
     assert foretold.pilot == 10
     assert not list(tmp_path.iterdir())
     took = spent(run(prepared).summary)

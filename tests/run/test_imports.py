@@ -12,12 +12,13 @@ import pytest
 import safetensors.numpy
 import torch
 
+from bench.data import headline
 from bench.errors import DataError, UsageError
 from bench.run import load_results, run
 from bench.run.candidates import CandidateFile
-from bench.run.evaluation import _contender
+from bench.run.evaluation import contender_of
 from bench.run.imports import attack_for, with_candidates
-from bench.run.prepare import RunConfig, assemble
+from bench.run.prepare import Prepared, RunConfig, dataset_record, setting_of
 from bench.run.verification import verify_run
 from bench.threat import Epsilon, Norm
 from tests.toy_models import Sum, linear_examples, linf_thresholds
@@ -44,13 +45,15 @@ def judged(
     path: Path, out: Path, *, norm: Norm = Norm.LINF, epsilons: list[str] = EPSILONS
 ) -> Result:
     """The run of `Sum` that a file of candidates makes by itself."""
-    prepared = assemble(
-        RunConfig(("model",), norm=norm, out=out, workers=1, shard_size=4, examine=False),
-        EXAMPLES,
-        source="",
-        family=None,
-        epsilons=Epsilon.parse_many(epsilons),
-        contenders=[_contender("model", Sum())],
+    config = RunConfig(("model",), norm=norm, out=out, workers=1, shard_size=4, examine=False)
+    radii = Epsilon.parse_many(epsilons)
+    prepared = Prepared(
+        config=config,
+        examples=EXAMPLES,
+        dataset=dataset_record(EXAMPLES, "", None),
+        setting=setting_of(config, EXAMPLES, radii, "cpu"),
+        headline=headline(None, norm, radii),
+        contenders=[contender_of("model", Sum())],
         attacks=[],
         device="cpu",
     )

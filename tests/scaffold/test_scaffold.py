@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import sys
 import tomllib
 from typing import TYPE_CHECKING
 
@@ -14,9 +15,9 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.scaffold import Kind
+    from bench.scaffold import Noun
 
-KINDS: list[Kind] = ["defense", "attack"]
+KINDS: list[Noun] = ["defense", "attack"]
 
 
 @pytest.fixture(autouse=True)
@@ -27,7 +28,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_one_file_is_written_under_the_new_name_alone(kind: Kind, here: Path) -> None:
+def test_one_file_is_written_under_the_new_name_alone(kind: Noun, here: Path) -> None:
     """The template's own names are gone; nothing else lies in the folder."""
     path = scaffold.new_file(kind, "steady-hand")
 
@@ -65,8 +66,14 @@ def test_a_name_that_cannot_be_is_refused_with_one_that_can(
     scaffold.new_file("defense", suggested)
 
 
+def test_the_checkout_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where Winnow is installed, its plugins are under `bench` alone."""
+    monkeypatch.setitem(sys.modules, "defenses", None)  # importing it raises
+    scaffold.new_file("defense", "steady-hand")
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_there_is_not_written_over(kind: Kind) -> None:
+def test_what_is_there_is_not_written_over(kind: Noun) -> None:
     """Unless it is asked for, and then only a draft."""
     path = scaffold.new_file(kind, "steady-hand")
     path.write_text(f"{path.read_text()}# mine\n")
@@ -89,7 +96,7 @@ def test_a_package_of_somebody_s_own_is_left_alone(here: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_package_names_its_entry_point_and_inherits_the_contract(kind: Kind) -> None:
+def test_a_package_names_its_entry_point_and_inherits_the_contract(kind: Noun) -> None:
     """What pyproject.toml points at is there, and so is the test."""
     folder = scaffold.new_package(kind, "steady-hand")
     project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
@@ -111,7 +118,7 @@ def test_a_package_names_its_entry_point_and_inherits_the_contract(kind: Kind) -
     ("kind", "name"),
     [("defense", "network-defense"), ("attack", "norm"), ("attack", "threat-model")],
 )
-def test_a_class_is_not_named_as_something_that_the_template_imports(kind: Kind, name: str) -> None:
+def test_a_class_is_not_named_as_something_that_the_template_imports(kind: Noun, name: str) -> None:
     """`norm` would otherwise be `class Norm`, in place of the norms."""
     tree = ast.parse(scaffold.new_file(kind, name).read_text())
     imported = {

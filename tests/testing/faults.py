@@ -16,5 +16,5 @@ def draw() -> int:
 
 def seen(kind: str, name: str, check: str) -> tuple[str, str]:
     """Status and words of one check."""
-    (finding,) = (f for f in examine(kind, name) if f.check.id == check)
+    (finding,) = (f for f in examine(kind, name) if f.rule.id == check)
     return finding.status, finding.seen

@@ -107,7 +107,7 @@ ATTACKS: dict[str, tuple[type[Attack], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [check.id for check in attack_rules.CHECKS])
+@pytest.mark.parametrize("check", [check.id for check in attack_rules.RULES])
 def test_each_check_of_an_attack_can_fail(check: str, register: Callable[[type], str]) -> None:
     """An attack that is broken in this way is told so."""
     cls, words = ATTACKS[check]

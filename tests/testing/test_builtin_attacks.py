@@ -9,7 +9,7 @@ import pytest
 
 from bench import registry
 from bench.attacks import autoattack
-from bench.testing.attack_rules import CHECKS
+from bench.testing.attack_rules import RULES
 from bench.testing.attack_subject import AttackSubject
 from bench.testing.conformance import NotApplicableError, nothing_shown
 from tests.attacks.worlds import builtin_attacks
@@ -56,7 +56,7 @@ def test_every_attack_holds(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     subject = Shortened(name)
     with contextlib.suppress(NotApplicableError):  # brendel-bethge needs numba
         subject.norms = subject.norms[:1]
-    findings = [check.on(subject) for check in CHECKS]
+    findings = [check.on(subject) for check in RULES]
 
     assert [str(f) for f in findings if f.status == "failed"] == []
     assert nothing_shown(findings) == []

@@ -9,11 +9,11 @@ import pytest
 from bench.defenses.activated import ReLU
 from bench.errors import UsageError
 from bench.testing.conformance import (
-    Check,
     NotApplicableError,
-    checks_of,
+    Rule,
     examine,
     nothing_shown,
+    rules_of,
     subject_of,
 )
 from bench.testing.contracts import AttackContract, DefenseContract
@@ -38,14 +38,14 @@ class TestFGSM(AttackContract):
 
 def test_a_contract_says_what_was_expected_seen_and_how_to_mend_it() -> None:
     """The words of the check, in the failure that pytest prints."""
-    check = Check[int]("odd", "It is even", "add one", lambda number: f"{number}")
+    check = Rule[int]("odd", "It is even", "add one", lambda number: f"{number}")
 
     with pytest.raises(pytest.fail.Exception) as failure:
         TestReLU()._hold(check, 3)
     assert str(failure.value).split() == (
         ["odd", "expected:", "It", "is", "even", "seen:", "3", "to", "mend:", "add", "one"]
     )
-    (surrogates,) = (c for c in checks_of("defense") if c.id == "surrogates")
+    (surrogates,) = (c for c in rules_of("defense") if c.id == "surrogates")
     with pytest.raises(pytest.skip.Exception, match="it declares none"):
         TestReLU()._hold(surrogates, subject_of("defense", "relu"))
 
@@ -56,8 +56,8 @@ def test_a_suite_of_skipped_checks_alone_fails() -> None:
     def look(subject: int) -> str | None:
         raise NotApplicableError("nothing here")
 
-    skipped = Check[int]("odd", "something", "mend it", look).on(0)
-    passed = Check[int]("even", "something", "mend it", lambda subject: None).on(0)
+    skipped = Rule[int]("odd", "something", "mend it", look).on(0)
+    passed = Rule[int]("even", "something", "mend it", lambda subject: None).on(0)
 
     assert (skipped.status, skipped.seen) == ("skipped", "nothing here")
     assert [f.status for f in nothing_shown([skipped])] == ["failed"]
@@ -71,4 +71,4 @@ def test_a_defense_that_fits_no_shape_is_not_passed_over(register: Callable[[typ
         raise UsageError("no shape at all")
 
     findings = examine("defense", register(type("Odd", (ReLU,), {"network": network})))
-    assert {f.status for f in findings if f.check.id not in ("name", "odd-shape")} == {"skipped"}
+    assert {f.status for f in findings if f.rule.id not in ("name", "odd-shape")} == {"skipped"}

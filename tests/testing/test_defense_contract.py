@@ -210,7 +210,7 @@ DEFENSES: dict[str, tuple[type[Defense], str]] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("check", [check.id for check in defense_rules.CHECKS])
+@pytest.mark.parametrize("check", [check.id for check in defense_rules.RULES])
 def test_each_check_of_a_defense_can_fail(check: str, register: Callable[[type], str]) -> None:
     """A defense that is broken in this way is told so."""
     cls, words = DEFENSES[check]

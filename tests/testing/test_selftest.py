@@ -15,24 +15,25 @@ from bench.run.evaluation import evaluate
 from bench.testing import selftest as module
 from bench.testing.canaries import CANARIES
 from bench.testing.honest import HONEST
-from bench.testing.selftest import Finding, Job, Progress, Row, selftest
+from bench.testing.selftest import Diagnosis, Ended, Job, Row, selftest
 from bench.trust import requests
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from bench.record.schema import Cell
     from bench.run import Result
-    from bench.trust import Case, Request
+    from bench.trust import Case, Menu
 
-TWIN = Finding(0.98, 0.3, 0.2, 0.45, "credible")
+TWIN = Diagnosis(0.98, 0.3, 0.2, 0.45, "credible")
 
 
 @pytest.fixture
-def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Finding]:
+def answers(monkeypatch: pytest.MonkeyPatch) -> dict[str, Diagnosis]:
     """What evaluations find, by name, in place of evaluating; honest ones are found credible."""
     found = dict.fromkeys(HONEST, TWIN)
 
-    def evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Finding]]:
+    def evaluate_all(jobs: Sequence[Job], workers: int) -> Iterator[tuple[Job, Diagnosis]]:
         return ((job, found[job.name]) for job in jobs)
 
     monkeypatch.setattr(module, "_evaluate_all", evaluate_all)
@@ -49,54 +50,54 @@ def row(name: str) -> Row:
     ("finding", "passed", "reason"),
     [
         (
-            Finding(0.98, 0.45, 0.3, 0.6, "credible", ("gradient-fidelity",)),
+            Diagnosis(0.98, 0.45, 0.3, 0.6, "credible", ("gradient-fidelity",)),
             True,
             "broken as far as its twin: gradient-fidelity",
         ),
         (
-            Finding(0.98, 0.9, 0.8, 0.95, "suspect", ("a", "gradient-fidelity")),
+            Diagnosis(0.98, 0.9, 0.8, 0.95, "suspect", ("a", "gradient-fidelity")),
             True,
             "called suspect: gradient-fidelity",
         ),
         (
-            Finding(0.98, 0.1, 0.0, 0.2, "unreliable", ("gradient-fidelity",)),
+            Diagnosis(0.98, 0.1, 0.0, 0.2, "unreliable", ("gradient-fidelity",)),
             True,
             "broken as far as its twin and called unreliable: gradient-fidelity",
         ),
         (
-            Finding(0.98, 0.46, 0.3, 0.6, "credible", ("gradient-fidelity",)),
+            Diagnosis(0.98, 0.46, 0.3, 0.6, "credible", ("gradient-fidelity",)),
             False,
             "its robust accuracy is 0.46 (its twin's: at most 0.45) and its verdict is credible",
         ),
         (
-            Finding(0.98, None, None, None, "", ("gradient-fidelity",)),
+            Diagnosis(0.98, None, None, None, "", ("gradient-fidelity",)),
             False,
             "its robust accuracy is unknown (its twin's: at most 0.45) and its verdict is missing",
         ),
         (
-            Finding(0.98, 0.1, 0.0, 0.2, "suspect", ("randomised",)),
+            Diagnosis(0.98, 0.1, 0.0, 0.2, "suspect", ("randomised",)),
             False,
             "of the evidence gradient-fidelity nothing was raised (but: randomised)",
         ),
-        (Finding(error="ModelError: no logits"), False, "ModelError: no logits"),
+        (Diagnosis(error="ModelError: no logits"), False, "ModelError: no logits"),
     ],
 )
 def test_how_a_canary_is_judged(
-    answers: dict[str, Finding], finding: Finding, passed: bool, reason: str
+    answers: dict[str, Diagnosis], finding: Diagnosis, passed: bool, reason: str
 ) -> None:
     """Broken or doubted, and for the right reason."""
     answers["kwta"] = finding
 
     judged = row("kwta")
 
-    assert (judged.kind, judged.passed, judged.reason) == ("canary", passed, reason)
+    assert (judged.passed, judged.reason) == (passed, reason)
     assert judged.twin == TWIN
 
 
-def test_a_canary_without_a_twins_figure_has_to_be_doubted(answers: dict[str, Finding]) -> None:
+def test_a_canary_without_a_twins_figure_has_to_be_doubted(answers: dict[str, Diagnosis]) -> None:
     """Nothing is broken as far as a twin that nobody could evaluate."""
-    answers["cnn"] = Finding(error="KeyError: lost")
-    answers["kwta"] = Finding(0.98, 0.0, 0.0, 0.1, "credible", ("gradient-fidelity",))
+    answers["cnn"] = Diagnosis(error="KeyError: lost")
+    answers["kwta"] = Diagnosis(0.98, 0.0, 0.0, 0.1, "credible", ("gradient-fidelity",))
 
     assert not row("kwta").passed
 
@@ -106,30 +107,30 @@ def test_a_canary_without_a_twins_figure_has_to_be_doubted(answers: dict[str, Fi
     [
         (TWIN, True, "called credible"),
         (
-            Finding(0.9, 0.3, 0.2, 0.4, "suspect", ("a", "b")),
+            Diagnosis(0.9, 0.3, 0.2, 0.4, "suspect", ("a", "b")),
             False,
             "false alarm: called suspect (a, b)",
         ),
-        (Finding(0.9, 0.3, 0.2, 0.4), False, "there is no verdict"),
-        (Finding(error="ValueError: oh"), False, "ValueError: oh"),
+        (Diagnosis(0.9, 0.3, 0.2, 0.4), False, "there is no verdict"),
+        (Diagnosis(error="ValueError: oh"), False, "ValueError: oh"),
     ],
 )
 def test_how_an_honest_model_is_judged(
-    answers: dict[str, Finding], finding: Finding, passed: bool, reason: str
+    answers: dict[str, Diagnosis], finding: Diagnosis, passed: bool, reason: str
 ) -> None:
     """By its verdict alone."""
     answers["linear"] = finding
 
     judged = row("linear")
 
-    assert (judged.kind, judged.passed, judged.reason) == ("honest", passed, reason)
+    assert (judged.passed, judged.reason) == (passed, reason)
     assert judged.twin is None
 
 
-def test_a_row_for_every_name_epsilon_and_seed(answers: dict[str, Finding]) -> None:
+def test_a_row_for_every_name_epsilon_and_seed(answers: dict[str, Diagnosis]) -> None:
     """A twin that nobody asked for is evaluated, once, and has no row."""
     answers |= dict.fromkeys(["kwta", "lookup"], TWIN)
-    seen: list[Progress] = []
+    seen: list[Ended] = []
 
     rows = selftest(
         seeds=[0, 1, 0],
@@ -159,7 +160,7 @@ def test_a_row_for_every_name_epsilon_and_seed(answers: dict[str, Finding]) -> N
     ],
 )
 def test_mistakes_are_told_before_anything_runs(
-    answers: dict[str, Finding], arguments: dict[str, list[str]], match: str
+    answers: dict[str, Diagnosis], arguments: dict[str, list[str]], match: str
 ) -> None:
     """As an error of the user's, not as a row that failed."""
     answers.clear()
@@ -179,9 +180,9 @@ def test_an_evaluation_that_raises_is_a_finding() -> None:
     assert "no-such-model" in found[jobs[0]].error
 
 
-def test_the_command_prints_a_table_and_says_what_failed(answers: dict[str, Finding]) -> None:
+def test_the_command_prints_a_table_and_says_what_failed(answers: dict[str, Diagnosis]) -> None:
     """Exit code 1 when something did not pass, 0 otherwise."""
-    answers["mlp"] = Finding(0.9, 0.3, 0.2, 0.4, "suspect", ("a",))
+    answers["mlp"] = Diagnosis(0.9, 0.3, 0.2, 0.4, "suspect", ("a",))
 
     good = CliRunner().invoke(app, ["selftest", "--only", "linear,cnn"])
     bad = CliRunner().invoke(app, ["selftest", "--only", "linear,mlp"])
@@ -197,7 +198,7 @@ def test_the_command_prints_a_table_and_says_what_failed(answers: dict[str, Find
     "arguments", [["--seeds", "one"], ["--seeds", ","], ["--only", ","], ["--eps", ""]]
 )
 def test_the_command_refuses_what_is_no_list(
-    answers: dict[str, Finding], arguments: list[str]
+    answers: dict[str, Diagnosis], arguments: list[str]
 ) -> None:
     """A mistake in the command, named after its option."""
     done = CliRunner().invoke(app, ["selftest", *arguments])
@@ -238,9 +239,9 @@ def without_escalation(evaluate: Callable[..., Result], *given: object, **option
     return evaluate(*given, **options, escalate=False)
 
 
-def probes_alone(case: Case) -> list[Request]:
+def probes_alone(case: Case, menu: Menu) -> list[Cell]:
     """What an examination asks for, as far as it probes the model and attacks it with noise."""
-    return [request for request in requests(case) if request.attack.startswith(PROBING)]
+    return [cell for cell in requests(case, menu) if cell.attack.startswith(PROBING)]
 
 
 @pytest.mark.whole

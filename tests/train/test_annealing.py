@@ -12,7 +12,7 @@ from bench.defenses.networks import build_network
 from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining
 from bench.errors import CheckpointError, UsageError
 from bench.models.checkpoints import read_record
-from bench.train import Trained, train
+from bench.train import TrainConfig, Trained, train
 from tests.train.toys import FewDigits, digest, interrupt_in
 
 
@@ -27,13 +27,13 @@ def annealing(family: str, gamma: float, epochs: int | None = None) -> GammaAnne
 def anneal(out: Path, seed: int = 0, epochs: int = 4) -> Trained:
     """Train k-WTA to gamma 0.1 on a few digits."""
     defense = registry.defenses.create("kwta-annealed[gamma=0.1]")
-    return train(defense, FewDigits(), out=out, seed=seed, epochs=epochs)
+    return train(defense, FewDigits(), TrainConfig(seed=seed, epochs=epochs), out=out)
 
 
 def start(out: Path, seed: int = 0) -> Trained:
     """Train what annealing on digits starts from."""
     defense = registry.defenses.create("kwta[gamma=0.2]")
-    return train(defense, FewDigits(), out=out, seed=seed, epochs=2)
+    return train(defense, FewDigits(), TrainConfig(seed=seed, epochs=2), out=out)
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_annealing_begins_with_the_weights_of_the_start(
     recipe.schedule = replace(recipe.schedule, learning_rate=0.0)
     monkeypatch.setattr(defense, "recipe", lambda family: recipe)
 
-    annealed = train(defense, FewDigits(), out=out, epochs=1)
+    annealed = train(defense, FewDigits(), TrainConfig(epochs=1), out=out)
 
     assert digest(annealed) == digest(start(out))
     assert annealed.record.recipe["start_weights"] == digest(annealed)
@@ -170,14 +170,14 @@ def test_interrupted_annealing_ends_in_the_same_weights(out: Path, tmp_path: Pat
         path.unlink()
     defense = registry.defenses.create("kwta-annealed[gamma=0.1]")
     with pytest.raises(KeyboardInterrupt):
-        train(defense, FewDigits(), out=out, epochs=4, on_progress=interrupt_in(3))
+        train(defense, FewDigits(), TrainConfig(epochs=4), out=out, on_progress=interrupt_in(3))
     epochs: list[int] = []
 
     again = train(
         defense,
         FewDigits(),
+        TrainConfig(epochs=4),
         out=out,
-        epochs=4,
         on_progress=lambda progress: epochs.append(progress.epoch),
     )
 
@@ -203,7 +203,7 @@ def test_other_weights_of_the_start_make_another_training(out: Path) -> None:
     first = anneal(out)
     record = read_record(first.path)
     defense = registry.defenses.create("kwta[gamma=0.2]")
-    train(defense, FewDigits(), out=out, epochs=3, fresh=True)
+    train(defense, FewDigits(), TrainConfig(epochs=3, fresh=True), out=out)
 
     with pytest.raises(UsageError, match="from a training with other settings"):
         anneal(out)

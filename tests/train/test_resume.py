@@ -13,7 +13,7 @@ from torch import nn
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import CheckpointError
-from bench.train import train
+from bench.train import TrainConfig, train
 from bench.train.fit import memory_format
 from tests.commands import start
 from tests.train.toys import Stripes, Toy, digest, interrupt_in
@@ -62,7 +62,7 @@ def test_fresh_forgets_the_state(tmp_path: Path) -> None:
         train(Toy(KeyboardInterrupt(), at=8), Stripes(), out=tmp_path)
     again = Toy()
 
-    train(again, Stripes(), out=tmp_path, fresh=True)
+    train(again, Stripes(), TrainConfig(fresh=True), out=tmp_path)
 
     assert again.noisy.batches == 12
 
@@ -74,7 +74,7 @@ def test_a_state_of_another_training_is_not_continued(tmp_path: Path, change: st
         train(Toy(KeyboardInterrupt(), at=8), Stripes(), out=tmp_path)
     other = Toy(learning_rate=0.2) if change == "recipe" else Toy()
 
-    train(other, Stripes(), out=tmp_path, seed=1 if change == "seed" else 0)
+    train(other, Stripes(), TrainConfig(seed=1 if change == "seed" else 0), out=tmp_path)
 
     assert other.noisy.batches == 12
 
@@ -144,11 +144,11 @@ def test_killed_and_started_again_ends_in_the_same_weights_and_curve(tmp_path: P
     again = train(
         relu,
         digits,
+        TrainConfig(epochs=12),
         out=tmp_path / "cut",
-        epochs=12,
         on_progress=lambda progress: begun.append(progress.epoch),
     )
-    whole = train(relu, digits, out=tmp_path / "whole", epochs=12)
+    whole = train(relu, digits, TrainConfig(epochs=12), out=tmp_path / "whole")
 
     assert digest(again) == digest(whole)
     assert begun[0] == done + 1

@@ -14,7 +14,7 @@ from bench.data import Dataset
 from bench.defenses.activations import LWTA
 from bench.errors import ModelError, UsageError
 from bench.models.checkpoints import load_weights, read_record
-from bench.train import Progress, train
+from bench.train import Progress, TrainConfig, train
 from bench.train.fit import crop_and_flip
 from tests.train.toys import Noisy, Stripes, Toy, digest
 
@@ -58,7 +58,7 @@ def test_the_seed_fixes_the_weights(tmp_path: Path) -> None:
     first = train(Toy(), Stripes(), out=tmp_path / "a")
     torch.rand(3)
     second = train(Toy(), Stripes(), out=tmp_path / "b")
-    other = train(Toy(), Stripes(), out=tmp_path / "c", seed=1)
+    other = train(Toy(), Stripes(), TrainConfig(seed=1), out=tmp_path / "c")
 
     assert digest(first) == digest(second)
     assert digest(first) != digest(other)
@@ -66,7 +66,7 @@ def test_the_seed_fixes_the_weights(tmp_path: Path) -> None:
 
 def test_checkpoint_and_record_are_written(tmp_path: Path) -> None:
     """The weights load, and the record says what was trained, how, and how well."""
-    trained = train(Toy(), Stripes(), out=tmp_path, command="the command", seed=2)
+    trained = train(Toy(), Stripes(), TrainConfig(command="the command", seed=2), out=tmp_path)
     record = read_record(trained.path)
     model = Toy().build(network="toy", shape=(1, 4, 4), classes=2).eval()
     load_weights(trained.path, model)
@@ -91,13 +91,17 @@ def test_a_finished_training_is_not_repeated(tmp_path: Path) -> None:
     assert (again.record, again.seconds, idle.noisy.batches) == (first.record, 0, 0)
 
     with pytest.raises(UsageError, match="there already, from a training with other settings"):
-        train(Toy(), Stripes(), out=tmp_path, epochs=2)
-    assert digest(train(Toy(), Stripes(), out=tmp_path, epochs=2, fresh=True)) != digest(first)
+        train(Toy(), Stripes(), TrainConfig(epochs=2), out=tmp_path)
+    assert digest(
+        train(Toy(), Stripes(), TrainConfig(epochs=2, fresh=True), out=tmp_path)
+    ) != digest(first)
 
 
 def test_epochs_move_the_milestones(tmp_path: Path) -> None:
     """Half the epochs, and the learning rate falls at half the time."""
-    trained = train(Toy(epochs=8, milestones=(4, 6)), Stripes(), out=tmp_path, epochs=4)
+    trained = train(
+        Toy(epochs=8, milestones=(4, 6)), Stripes(), TrainConfig(epochs=4), out=tmp_path
+    )
 
     assert trained.record.recipe["epochs"] == trained.record.epochs == 4
     assert trained.record.recipe["milestones"] == [2, 3]
@@ -201,7 +205,7 @@ def test_what_cannot_be_trained_is_refused(
 ) -> None:
     """Before anything is computed or written."""
     with pytest.raises(UsageError, match=message):
-        train(defense, dataset, out=tmp_path, epochs=epochs)
+        train(defense, dataset, TrainConfig(epochs=epochs), out=tmp_path)
 
     assert list(tmp_path.iterdir()) == []
 

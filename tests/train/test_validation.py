@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from bench import train as training
 from bench.models.checkpoints import load_weights, read_record, save_checkpoint
-from bench.train import Progress, Trained, train
+from bench.train import Progress, TrainConfig, Trained, train
 from bench.train.fit import held_out
 from tests.train.toys import Noisy, Stripes, Toy, digest, interrupt_in
 
@@ -57,7 +57,7 @@ class Judged(Toy):
 def seen(seed: int, out: Path) -> set[bytes]:
     """What a training with this seed trains on, an entry for each different image."""
     defense = Judged()
-    train(defense, Stripes(), out=out, seed=seed)
+    train(defense, Stripes(), TrainConfig(seed=seed), out=out)
     return defense.scripted.seen
 
 

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
+from bench import registry
+from bench.errors import UsageError
+from bench.record.outcomes import Totals
+from bench.record.results import CellResult
+from bench.record.schema import CLEAN, AttackRecord, CellRecord
+from bench.run.menu import menu_of
 from bench.threat import Epsilon, Norm
 from bench.trust import Case
-from bench.trust.case import CLEAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from bench.api import Flag
+    from bench.record.schema import Cause
+
+#: What the built-in attacks offer to an examination of images of 8x8 pixels.
+MENU = menu_of(Norm.LINF, (1, 8, 8), 10)
 N = 200
 HEADLINE = "0.1"
 #: Attacks that agree: what a gradient attack of each kind broke on an honest model.
@@ -93,22 +104,72 @@ def at(examples: Iterable[int], value: float = 1.0) -> dict[int, float]:
 
 
 def case(
-    cells: Mapping[Any, pd.DataFrame] | None = None, *, n: int = N, classes: int = 10, **more: Any
+    cells: Mapping[Any, pd.DataFrame] | None = None,
+    *,
+    n: int = N,
+    classes: int = 10,
+    rounds: Iterable[int] = (),
+    failures: Iterable[tuple[str, str, Cause]] = (),
+    flags: Mapping[str, Flag] | None = None,
+    **more: Any,
 ) -> Case:
-    """A case; a cell is keyed by attack, or by (attack, epsilon) or (attack, epsilon, repeat)."""
-    found = {CLEAN: frame(n=n)}
+    """A case, its attacks as the built-in ones declare themselves.
+
+    Args:
+        cells: by attack, or by (attack, epsilon) or (attack, epsilon, repeat).
+        n: all examples.
+        classes: of the model.
+        rounds: how many examples each round of escalation broke, of those broken by others.
+        failures: (attack, epsilon, cause) of each cell that failed.
+        flags: what attacks said.
+        more: fields of the case.
+    """
+    name = more.pop("name", "mine")
+    at_headline = Epsilon.parse(HEADLINE)
+    found = {(CLEAN, "0", 0): frame(n=n)}
     for key, table in (cells or {}).items():
         place = key if isinstance(key, tuple) else (key,)
         attack, epsilon, repeat = place + ("", HEADLINE, 0)[len(place) :]
-        found[attack, epsilon, repeat] = table
-    at_headline = Epsilon.parse(HEADLINE)
+        found[attack, "0" if attack == CLEAN else epsilon, repeat] = table
+    said = flags or {}
+    results = [
+        CellResult(
+            CellRecord(defense=name, attack=attack, epsilon=epsilon, repeat=repeat, key=""),
+            table,
+            Totals(),
+            (said[attack],) if attack in said else (),
+        )
+        for (attack, epsilon, repeat), table in found.items()
+    ]
+    for number, broken in enumerate(rounds, start=1):
+        cell = CellRecord(
+            defense=name, attack="autoattack", epsilon=HEADLINE, repeat=number, round=number, key=""
+        )
+        results.append(CellResult(cell, frame(range(broken), n=n), Totals()))
     settings: dict[str, Any] = {
-        "name": "mine",
+        "name": name,
         "norm": Norm.LINF,
         "headline": at_headline,
         "epsilons": (at_headline,),
+        "results": results,
+        "attacks": declared([*(attack for attack, *_ in found), *(a for a, *_ in failures)]),
+        "failures": [
+            CellRecord(
+                defense=name, attack=a, epsilon=e, key="", status="failed", cause=c, reason="why"
+            )
+            for a, e, c in failures
+        ],
     }
-    return Case(**{**settings, "n": n, "classes": classes, "cells": found, **more})
+    return Case(**{**settings, "n": n, "classes": classes, **more})
+
+
+def declared(attacks: Iterable[str]) -> dict[str, AttackRecord]:
+    """What these attacks declare, and those that an examination may ask for."""
+    found = {}
+    for name in [*attacks, *MENU.names]:
+        with contextlib.suppress(UsageError):
+            found[name] = AttackRecord.of(registry.attacks.create(name))
+    return found
 
 
 def honest(**changed: pd.DataFrame) -> dict[Any, pd.DataFrame]:

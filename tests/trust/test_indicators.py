@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
+from bench.api import Flag
 from bench.trust import Evidence, allowed, evidence_of
 from tests.trust.frames import BEHAVIOUR, GRADIENTS, TRACE, N, at, case, frame, honest
+
+if TYPE_CHECKING:
+    from bench.record.schema import Cause
 
 LIMIT = allowed(N)
 
@@ -95,7 +99,7 @@ def test_fails_at_its_threshold(identifier: str) -> None:
     """And is of the kind that the verdict expects."""
     cells, _, kind = CASES[identifier]
     found = item(identifier, cells)
-    assert (found.status, found.kind) == ("fail", kind)
+    assert (found.status, found.weight) == ("fail", kind)
     assert found.examples
 
 
@@ -143,8 +147,7 @@ def test_soft_probe_items_are_rechecked() -> None:
 
 def test_failure_by_nan_counts_without_the_probe() -> None:
     """What stopped an attack is named."""
-    reason = "the model answered 3 of 50 finite inputs with NaN or infinity"
-    found = item("nan-logits", {}, failures=[("pgd", "0.1", reason)])
+    found = item("nan-logits", {}, failures=[("pgd", "0.1", "not-finite")])
     assert found.status == "fail"
     assert "It stopped pgd." in found.sentence
 
@@ -158,15 +161,15 @@ def test_randomness_is_not_blamed_on_the_batch() -> None:
 
 def test_without_any_gradient_attack_failures_are_a_fault() -> None:
     """One failed attack among others is context."""
-    failures = [("pgd", "0.1", "RuntimeError: no grad")]
-    assert item("failed-attacks", {}, failures=failures).kind == "context"
+    failures: list[tuple[str, str, Cause]] = [("pgd", "0.1", "raised")]
+    assert item("failed-attacks", {}, failures=failures).weight == "context"
     (found,) = [e for e in evidence_of(case(failures=failures)) if e.id == "failed-attacks"]
-    assert (found.status, found.kind) == ("fail", "deterministic")
+    assert (found.status, found.weight) == ("fail", "deterministic")
 
 
 def test_flags_of_autoattack_become_context() -> None:
     """One item per kind, naming the attacks that said it."""
-    flag = "AutoAttack: the gradient is zero for some examples"
-    found = item("autoattack-zero-gradient", {}, flags={"apgd-t": [flag], "fab-t": [flag]})
-    assert (found.status, found.kind) == ("fail", "context")
+    flag = Flag("autoattack-zero-gradient", "AutoAttack: the gradient is zero for some examples")
+    found = item(flag.id, {"fab-t": frame(range(90))}, flags={"apgd-t": flag, "fab-t": flag})
+    assert (found.status, found.weight) == ("fail", "context")
     assert "apgd-t, fab-t" in found.sentence

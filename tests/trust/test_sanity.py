@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.trust import Evidence, Request, allowed, evidence_of, pending, sanity
+from bench.trust import Evidence, allowed, evidence_of, pending, sanity
 from tests.trust.frames import BEHAVIOUR, GRADIENTS, N, at, case, frame, honest
 
 if TYPE_CHECKING:
@@ -165,5 +165,7 @@ def test_single_step_may_rise() -> None:
 def test_evidence_is_ready_for_json() -> None:
     """The request of a recheck as well."""
     found = item("square-beyond-white-box", beyond(9, "square")).to_json()
-    assert found["recheck"][0] == vars(Request("apgd-ce", "0.1", 1))
+    assert found["recheck"][0] == {
+        "attack": "apgd-ce", "epsilon": "0.1", "repeat": 1, "scope": "evidence",
+    }  # fmt: skip
     assert found["status"] == "fail"

@@ -38,7 +38,7 @@ def test_interval_turns_with_its_sides() -> None:
 def test_comparison_counts_the_same_examples() -> None:
     """The worst cases of both sides, paired."""
     mine = case({"apgd-ce": frame(range(60)), "fd-pgd": frame([90])})
-    twin = dataclasses.replace(case({"apgd-ce": frame(range(10, 100))}), name="relu")
+    twin = case({"apgd-ce": frame(range(10, 100))}, name="relu")
     found = compare(dataclasses.replace(mine, twin=twin))
     assert found is not None
     assert (found.only_defense, found.only_twin) == (39, 10)

@@ -6,10 +6,21 @@ from typing import Any
 
 import pytest
 
+from bench.run.menu import menu_of
 from bench.threat import Norm
-from bench.trust import Request, attack_marks, escalate, evidence_of, requests, verdict
-from bench.trust.case import approach
-from tests.trust.frames import BEHAVIOUR, GRADIENTS, TRACE, N, at, case, frame, honest
+from bench.trust import asked, attack_marks, escalate, evidence_of, requests, verdict
+from tests.trust.frames import (
+    BEHAVIOUR,
+    GRADIENTS,
+    MENU,
+    TRACE,
+    N,
+    at,
+    case,
+    declared,
+    frame,
+    honest,
+)
 
 LOST = range(70)
 #: k-WTA: gradients that mislead, a path that loses what it found, finite differences that win.
@@ -28,7 +39,6 @@ EOT = frame(range(120))
 EOT["draws"] = 100
 FLAT = {**GRADIENTS, "fidelity": 0.0, "zero_margin_gradient": 1, "zero_ce_gradient": 1}
 DETACHED = {**GRADIENTS, "fidelity": float("nan"), "no_gradient": 1}
-NAN = "the model answered 3 of 50 finite inputs with NaN or infinity"
 
 #: Situation: changed cells, more of the case, and the verdict.
 TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
@@ -85,10 +95,10 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
     ),
     "NaN off the data": (
         {"probe-behaviour": frame(**{**BEHAVIOUR, "nonfinite_near": 1})},
-        {"failures": [("pgd", "0.1", NAN)]}, "unreliable",
+        {"failures": [("pgd", "0.1", "not-finite")]}, "unreliable",
     ),
-    "NaN stopped an attack": ({}, {"failures": [("pgd", "0.1", NAN)]}, "unreliable"),
-    "an attack of its own fault": ({}, {"failures": [("ead", "0.1", "ValueError: x")]}, "credible"),
+    "NaN stopped an attack": ({}, {"failures": [("pgd", "0.1", "not-finite")]}, "unreliable"),
+    "an attack of its own fault": ({}, {"failures": [("ead", "0.1", "raised")]}, "credible"),
     "examples from elsewhere that the run had": (
         {"external:theirs": frame(range(100))}, {}, "credible",
     ),
@@ -127,7 +137,7 @@ def test_reasons_are_the_strongest_of_each_family() -> None:
 
 def test_marks() -> None:
     """Gradient attacks are misled where others broke what they left; on honest models none is."""
-    this = case({**honest(), **MASKED}, failures=[("ead", "0.1", "ValueError")])
+    this = case({**honest(), **MASKED}, failures=[("ead", "0.1", "raised")])
     marks = attack_marks(this, evidence_of(this))
     assert {marks[name] for name in ("pgd", "apgd-ce", "apgd-t", "margin-pgd")} == {"misled"}
     assert (marks["fd-pgd"], marks["square"], marks["ead"]) == ("credible", "credible", "failed")
@@ -158,42 +168,43 @@ def test_escalation_is_asked_for_by_evidence_and_ends() -> None:
         (MASKED, (1,), False),
     ):
         this = case({**honest(), **cells}, rounds=rounds)
-        assert bool(escalate(evidence_of(this), this, len(rounds) + 1)) == wanted
+        assert bool(escalate(evidence_of(this), this, MENU, len(rounds) + 1)) == wanted
 
 
 def test_escalation_grows_and_repeats_nothing() -> None:
     """What ran at the headline is not asked again; after the last round there is no more."""
     cells: dict[Any, Any] = {**honest(), **MASKED}
-    asked: list[str] = []
+    names: list[str] = []
     for number in range(1, 9):
         this = case(cells)
-        wanted = escalate(evidence_of(this), this, number)
+        wanted = escalate(evidence_of(this), this, MENU, number)
         assert all(r.scope == "remaining" and r.epsilon == "0.1" for r in wanted)
-        asked += [r.attack for r in wanted]
+        names += [r.attack for r in wanted]
         cells |= {r.attack: frame(attacked=range(150, N)) for r in wanted}
-    assert len(asked) == len(set(asked))
-    assert "fd-pgd" not in asked
-    assert {"fd-pgd[preset=medium]", "margin-pgd[restarts=30]"} <= set(asked)
+    assert len(names) == len(set(names))
+    assert "fd-pgd" not in names
+    assert {"fd-pgd[preset=medium]", "margin-pgd[restarts=30]"} <= set(names)
 
 
 def test_randomised_defenses_are_escalated_by_eot() -> None:
     """Before anything else."""
     this = case({**honest(), "probe-behaviour": frame(**RANDOM)})
-    assert escalate(evidence_of(this), this, 1)[0].attack == "eot-pgd"
+    assert escalate(evidence_of(this), this, MENU, 1)[0].attack == "eot-pgd"
 
 
 def test_requests_leave_out_what_ran() -> None:
     """And ask for the half box and the whole box with an attack on the margin."""
-    new = requests(case(shape=(1, 8, 8)))
+    new = requests(case(shape=(1, 8, 8)), MENU)
     assert {"probe-gradients", "probe-behaviour", "apgd-t"} <= {r.attack for r in new}
-    assert {Request("margin-pgd", "0.5"), Request("margin-pgd", "1")} <= set(new)
-    assert requests(case(honest(), shape=(1, 8, 8))) == []
+    assert {asked("margin-pgd", "0.5"), asked("margin-pgd", "1")} <= set(new)
+    assert requests(case(honest(), shape=(1, 8, 8)), MENU) == []
 
 
 def test_requests_fit_the_threat_model() -> None:
     """L2 has no half box, and its whole box is as wide as its diagonal; DLR needs classes."""
-    new = requests(case(shape=(1, 8, 8), norm=Norm.L2, classes=2))
-    assert Request("margin-pgd", "8") in new
+    menu = menu_of(Norm.L2, (1, 8, 8), 2)
+    new = requests(case(shape=(1, 8, 8), norm=Norm.L2, classes=2), menu)
+    assert asked("margin-pgd", "8") in new
     assert not {"0.5", "1"} & {r.epsilon for r in new}
     assert "apgd-t" not in {r.attack for r in new}
 
@@ -221,4 +232,4 @@ def test_worst_case_credits_smaller_norms() -> None:
 )  # fmt: skip
 def test_what_attacks_go_by(attack: str, expected: str) -> None:
     """Only attacks on the model's own gradient are the union that others are measured by."""
-    assert approach(attack) == expected
+    assert case(attacks=declared([attack])).approach(attack) == expected
