@@ -204,7 +204,7 @@ def test_the_console_script_is_not_shadowed_by_a_user_s_own_folders(tmp_path: Pa
         (tmp_path / name / "__init__.py").write_text("raise ImportError('the wrong package')\n")
     done = interpret(
         [WINNOW, "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--eps", "0.1",
-         "--workers", 2], cwd=tmp_path,
+         "--workers", 2, "--shard-size", 5, "--no-examine"], cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "results" / "runs" / "leaderboard.md").is_file()
