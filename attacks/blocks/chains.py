@@ -1,0 +1,338 @@
+"""Chains of hops and descents over the lowest points of each example, with local search between.
+
+Restarts alone soon stop paying. Each example keeps some of the points that its descents ended in.
+In turn each of them hops: a share of its pixels is moved far, a short descent follows, and
+candidates near its end are tried. An example is done when two of its points, found apart, are
+equally low: there the search has converged. Where gradients mislead they do not agree, and it goes
+on for as long as it may.
+
+Everything that is drawn for an example comes from its own stream, and what is spent on it follows
+from its own past: what is found depends neither on its batch nor on its neighbours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import torch
+from torch.nn import functional
+
+from bench.api.attacks import margins
+from bench.attacks.blocks.ball import Ball, Streams, unit
+from bench.attacks.blocks.smoothing import Smoothness
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.api import Problem
+
+#: From logits (M, classes) to what a descent lowers, (M,).
+Loss = Callable[["Tensor"], "Tensor"]
+#: Points that an example keeps.
+CHAINS = 4
+#: Steps of a descent from the input or a random point, and of one after a hop.
+LONG, SHORT = 25, 12
+#: Rounds of local search after a hop, and the candidates of each.
+ROUNDS, CANDIDATES = 12, 2
+#: The number of the last of the first descents.
+FIRST = 3
+#: Every so many turns a descent starts anew, every second time in a ball that shrinks from so many
+#: times epsilon.
+ANEW, WIDE = 8, 4.0
+#: What is left of an older gradient after each step.
+DECAY = 0.6
+#: Of the pixels, the share that the first step of a descent in L1 moves; it falls as the steps do.
+L1_SHARE = 0.2
+#: What a descent draws: how smooth its backward pass is (`Smoothness`).
+TAU, JUMP = (0.015, 0.08), (0.5, 1.0)
+#: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
+#: that follows, both relative to epsilon.
+SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
+#: Two points agree when their margins differ by less than this share of the lower one.
+AGREE = 0.005
+#: Forwards and backwards of one example, at most: of the first descents, and of a turn.
+BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), max(2 * LONG, 2 * SHORT + ROUNDS * CANDIDATES) + 1
+
+
+class Look(Protocol):
+    """How the chains see the model."""
+
+    def __call__(
+        self, x: Tensor, rows: Tensor, loss: Loss | None, smooth: Smoothness
+    ) -> tuple[Tensor, Tensor | None]:
+        """Margins (M,) at points, and the gradient of a loss where there is one.
+
+        Args:
+            x: (M, C, H, W).
+            rows: which example each belongs to, int64 (M,).
+            loss: what to differentiate; None for the margins alone.
+            smooth: how smooth the backward pass is to be.
+        """
+
+
+class Descent(NamedTuple):
+    """How a descent goes."""
+
+    loss: int
+    """0 raises the cross-entropy, 1 and 2 lower the margin over the clean second and third class,
+    3 lowers the margin."""
+    steps: int
+    sizes: Tensor
+    """Of the first step, relative to epsilon, (M,); they fall along half a cosine."""
+    wide: float = 1.0
+    """The radius that the ball shrinks from, relative to epsilon."""
+
+
+class Chains:
+    """The search.
+
+    Args:
+        problem: with an epsilon.
+        look: at its model.
+        passes: forwards and backwards of one example, after which nothing new is begun for it.
+    """
+
+    def __init__(self, problem: Problem, look: Look, passes: int) -> None:
+        n, self.device = len(problem.labels), problem.inputs.device
+        self.problem, self.look, self.passes = problem, look, passes
+        self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
+        self.best = problem.inputs.clone()
+        """The lowest point of each example."""
+        self.lowest = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
+        self.ends = torch.stack([problem.inputs] * CHAINS, dim=1)
+        self.heights = torch.full((n, CHAINS), math.inf, dtype=torch.float64, device=self.device)
+        self.spent = torch.zeros(n, dtype=torch.int64, device=self.device)
+        """Forwards and backwards of each example."""
+        self.blind = torch.zeros(n, dtype=torch.bool, device=self.device)
+        """Whether no gradient shows a way: candidates alone are tried."""
+        self.others = torch.zeros(n, 2, dtype=torch.int64, device=self.device)
+        self.number = 0
+        """Of the descent or turn, the same for all examples: they begin together."""
+
+    def run(self) -> None:
+        """Everything, until each example is broken, agreed upon, or has spent what it may."""
+        self.begin()
+        while len(rows := self.unsettled):
+            self.number += 1
+            turn = self.number - FIRST
+            if turn % ANEW == 0:
+                self.anew(rows, 3, WIDE if turn // ANEW % 2 == 0 else 1.0)
+            else:
+                self.turn(rows, turn % CHAINS)
+
+    @property
+    def alive(self) -> Tensor:
+        """The examples that are not broken and may go on, int64."""
+        return torch.where((self.lowest >= 0) & (self.spent < self.passes))[0]
+
+    @property
+    def unsettled(self) -> Tensor:
+        """Of those alive, the ones whose two lowest points do not agree."""
+        first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
+        agree = (second - first < AGREE * first.abs()) & ~self.blind
+        alive = self.alive
+        return alive[~agree[alive]]
+
+    # --- descents ---------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """Four descents, each on a loss of its own: from the input, and from random points."""
+        rows = torch.arange(len(self.lowest), device=self.device)
+        inputs = self.problem.inputs
+        with torch.no_grad():
+            logits = self.problem.model(inputs)
+        self.spent += 1
+        rest = logits.scatter(1, self.problem.labels[:, None], -math.inf)
+        order = rest.topk(min(2, rest.shape[1] - 1), dim=1).indices
+        self.others = order.expand(-1, 2) if order.shape[1] == 1 else order
+        sizes = torch.ones(len(rows), device=self.device)
+        self._descend(inputs.clone(), rows, Descent(3, LONG, sizes))
+        for loss in (0, 1, 2):
+            self.number += 1
+            if len(rows := self.alive):
+                self.anew(rows, loss)
+
+    def anew(self, rows: Tensor, loss: int, wide: float = 1.0) -> None:
+        """Descend from a random point of the ball: another chain, in the place of the highest."""
+        inputs = self.problem.inputs[rows]
+        x = self.ball.start(inputs, self.streams.uniform(rows))
+        blind = self.blind[rows]
+        sizes = torch.ones(len(rows), device=self.device)
+        if len(x[~blind]):
+            self._descend(x[~blind], rows[~blind], Descent(loss, LONG, sizes[~blind], wide))
+        if len(x[blind]):
+            self._seen(rows[blind], x[blind])
+
+    def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> None:
+        """Step against the momentum of the gradients; the lowest point on the way is a chain's."""
+        smooth = self._smoothness()
+        inputs, momentum = self.problem.inputs[rows], torch.zeros_like(x)
+        low = torch.full(rows.shape, math.inf, dtype=torch.float64, device=self.device)
+        point, live = inputs.clone(), torch.arange(len(rows), device=self.device)
+        for step in range(how.steps + 1):
+            fall = (1 + math.cos(math.pi * step / how.steps)) / 2
+            loss = self._loss(how.loss, rows[live]) if step < how.steps else None
+            found, gradient = self.look(x[live], rows[live], loss, smooth)
+            self.spent[rows[live]] += 1 if gradient is None else 2
+            found = found.double()
+            # What lies outside the ball so far is no candidate yet.
+            inside = how.wide == 1 or _radius(how, step - 1) == 1
+            better = found < low[live] if inside else torch.zeros_like(found, dtype=torch.bool)
+            low[live[better]], point[live[better]] = found[better], x[live[better]]
+            if gradient is None:
+                break
+            flat = (gradient.flatten(1) == 0).all(dim=1)
+            self.blind[rows[live[flat]]] |= step == 0
+            stay = ~flat & (found >= 0) if inside else ~flat
+            live, gradient = live[stay], gradient[stay]
+            if not len(live):
+                break
+            scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
+            momentum[live] = DECAY * momentum[live] + gradient / _wide(scale, gradient)
+            length = _wide(how.sizes[live] * fall * self.ball.radius, gradient)
+            moved = x[live] - length * self._direction(momentum[live], fall)
+            ball = self.ball._replace(radius=self.ball.radius * _radius(how, step))
+            x[live] = ball.project(inputs[live], moved)
+        self._enchain(rows, point, low)
+
+    def _direction(self, gradient: Tensor, fall: float) -> Tensor:
+        """The step of size 1: in L1 along those of the largest gradients, fewer and fewer."""
+        if self.ball.norm is not Norm.L1:
+            return self.ball.direction(gradient)
+        flat = gradient.flatten(1)
+        top = flat.abs().topk(max(1, int(L1_SHARE * fall * flat.shape[1])), dim=1)
+        signs = torch.zeros_like(flat).scatter(1, top.indices, flat.gather(1, top.indices).sign())
+        return (signs / top.values.shape[1]).reshape(gradient.shape)
+
+    def _smoothness(self) -> Smoothness:
+        """Of the descents of this number, whatever the batch."""
+        text = f"{self.problem.seed} smoothness {self.number}"
+        digest = hashlib.sha256(text.encode()).digest()
+        a, b = (int.from_bytes(digest[i : i + 4], "big") / 2**32 for i in (0, 4))
+        return Smoothness(TAU[0] * (TAU[1] / TAU[0]) ** a, JUMP[0] + b * (JUMP[1] - JUMP[0]))
+
+    def _loss(self, number: int, rows: Tensor) -> Loss:
+        labels = self.problem.labels[rows]
+        if number == 0:
+            return lambda logits: -functional.cross_entropy(logits, labels, reduction="none")
+        if number == 3:
+            return lambda logits: margins(logits, labels)
+        pair = torch.stack([labels, self.others[rows, number - 1]], dim=1)
+        return lambda logits: logits.gather(1, pair)[:, 0] - logits.gather(1, pair)[:, 1]
+
+    # --- hops and what lies around ----------------------------------------------------------------
+
+    def turn(self, rows: Tensor, chain: int) -> None:
+        """One chain of each of these examples hops, descends and looks around."""
+        place = self.heights[rows].argsort(dim=1)[:, chain]
+        seeing = ~self.blind[rows]
+        if bool(seeing.any()):
+            self._hop(rows[seeing], place[seeing])
+        self._look_around(rows, place)
+
+    def _hop(self, rows: Tensor, place: Tensor) -> None:
+        inputs, drawn, few = self.problem.inputs[rows], *(self.streams.uniform(rows) for _ in "ab")
+        share, far, size = (
+            low + few.flatten(1)[:, i % few[0].numel()] * (high - low)
+            for i, (low, high) in enumerate((SHARE, FAR, STEP))
+        )
+        half = _wide(share / 2, drawn)
+        signs = (drawn < half).float() - (drawn > 1 - half).float()
+        moved = self.ends[rows, place] + _wide(far, drawn) * self._step(signs)
+        kept, before = self.ends[rows, place].clone(), self.heights[rows, place].clone()
+        self.heights[rows, place] = math.inf  # the end of the hop takes this place
+        self._descend(self.ball.project(inputs, moved), rows, Descent(3, SHORT, size))
+        worse = self.heights[rows, place] > before
+        self.heights[rows[worse], place[worse]] = before[worse]
+        self.ends[rows[worse], place[worse]] = kept[worse]
+
+    def _step(self, signs: Tensor) -> Tensor:
+        """A move of size epsilon along these signs."""
+        if self.ball.norm is Norm.LINF:
+            return self.ball.radius * signs
+        if self.ball.norm is Norm.L2:
+            return self.ball.radius * unit(signs)
+        count = signs.abs().flatten(1).sum(dim=1).clamp(min=1)
+        return self.ball.radius * signs / _wide(count, signs)
+
+    def _look_around(self, rows: Tensor, place: Tensor) -> None:
+        """Try candidates near the ends of chains; each round moves on from the best so far."""
+        for number in range(ROUNDS):
+            stay = self.lowest[rows] >= 0
+            rows, place = rows[stay], place[stay]
+            if not len(rows):
+                return
+            inputs, x = self.problem.inputs[rows], self.ends[rows, place]
+            tried = torch.stack(
+                [self._candidate(inputs, x, rows, number + i) for i in range(CANDIDATES)]
+            )
+            found, _ = self.look(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, Smoothness())
+            self.spent[rows] += CANDIDATES
+            low, which = found.double().reshape(CANDIDATES, -1).min(dim=0)
+            chosen = tried[which, torch.arange(len(rows), device=self.device)]
+            better = low < self.heights[rows, place]
+            self.heights[rows[better], place[better]] = low[better]
+            self.ends[rows[better], place[better]] = chosen[better]
+            self._keep(rows, chosen, low)
+
+    def _candidate(self, inputs: Tensor, x: Tensor, rows: Tensor, number: int) -> Tensor:
+        """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move."""
+        drawn = self.streams.uniform(rows)
+        share = 0.25 / 2 ** (number % 5)
+        if self.ball.norm is not Norm.LINF:
+            signs = (drawn < share).float() - (drawn > 1 - share).float()
+            return self.ball.project(inputs, x + self._step(signs) / 2)
+        low, high = (
+            self.ball.project(inputs, inputs + side * self.ball.radius) for side in (-1, 1)
+        )
+        if number % 2 and min(inputs.shape[2:]) > 1:
+            up = _wide(drawn.flatten(1)[:, -1], drawn) < 0.5
+            return torch.where(_rectangle(drawn), torch.where(up, high, low), x)
+        return torch.where(drawn < share, torch.where(drawn < share / 2, low, high), x)
+
+    # --- what is known ----------------------------------------------------------------------------
+
+    def _seen(self, rows: Tensor, x: Tensor) -> None:
+        """Ask about points, and take them for ends of chains where they are lower."""
+        found, _ = self.look(x, rows, None, Smoothness())
+        self.spent[rows] += 1
+        self._enchain(rows, x, found.double())
+
+    def _enchain(self, rows: Tensor, points: Tensor, low: Tensor) -> None:
+        """Put points in the place of the highest end of each example, where they are lower."""
+        place = self.heights[rows].argmax(dim=1)
+        better = low < self.heights[rows, place]
+        self.ends[rows[better], place[better]] = points[better]
+        self.heights[rows[better], place[better]] = low[better]
+        self._keep(rows, points, low)
+
+    def _keep(self, rows: Tensor, points: Tensor, low: Tensor) -> None:
+        better = low < self.lowest[rows]
+        self.best[rows[better]], self.lowest[rows[better]] = points[better], low[better]
+
+
+def _radius(how: Descent, step: int) -> float:
+    """Of the ball at a step, relative to epsilon: it is the problem's own for the last third."""
+    return max(1.0, how.wide - (how.wide - 1) * step / (2 * how.steps / 3))
+
+
+def _rectangle(drawn: Tensor) -> Tensor:
+    """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
+    height, width = drawn.shape[2:]
+    few = drawn.flatten(1)[:, :4]
+    h = 1 + (few[:, 0] * (height / 2)).floor()
+    w = 1 + (few[:, 1] * (width / 2)).floor()
+    top, left = (few[:, 2] * (height - h + 1)).floor(), (few[:, 3] * (width - w + 1)).floor()
+    y = torch.arange(height, device=drawn.device).reshape(1, 1, -1, 1)
+    x = torch.arange(width, device=drawn.device).reshape(1, 1, 1, -1)
+    top, left, h, w = (_wide(value, drawn) for value in (top, left, h, w))
+    return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
+
+
+def _wide(values: Tensor, like: Tensor) -> Tensor:
+    """One value an example, to be multiplied with `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
