@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.threat import Norm
 
 #: Forwards and backwards of one example, after which nothing new is begun for it.
-PASSES = {"light": 400, "default": 3000, "full": 12000}
+PASSES = {"light": 400, "default": 3600, "full": 12000}
 
 
 @register_attack("adaptive")
@@ -35,7 +35,7 @@ class Adaptive(Attack):
     not agree, and it goes on for as many passes as it has. See `docs/adaptive.md`.
 
     Args:
-        preset: passes of an example that does not break, at most: `light` 400, `default` 3,000,
+        preset: passes of an example that does not break, at most: `light` 400, `default` 3,600,
             `full` 12,000.
         smooth: whether winner-take-all layers are looked for; without it the model's own gradient
             is followed throughout.

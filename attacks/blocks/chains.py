@@ -53,7 +53,7 @@ TAU, JUMP = (0.015, 0.08), (0.5, 1.0)
 #: that follows, both relative to epsilon.
 SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
 #: Two points agree when their margins differ by less than this share of the lower one.
-AGREE = 0.005
+AGREE = 0.003
 #: Forwards and backwards of one example, at most: of the first descents, and of a turn.
 BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), max(2 * LONG, 2 * SHORT + ROUNDS * CANDIDATES) + 1
 

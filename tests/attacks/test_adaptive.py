@@ -10,10 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
+from bench.attacks.adaptive import PASSES
 from bench.attacks.blocks import chains, smoothing
 from bench.attacks.blocks.chains import Chains
 from bench.attacks.blocks.smoothing import SCORES, Competition, SmoothBackward, Smoothness
 from bench.defenses.activations import KWTA, LWTA, MaxPoolActivation
+from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import Function, broken, linear_problem, pose, solve
 
@@ -161,13 +163,36 @@ def test_a_linear_model_is_broken_exactly_and_agreed_upon_at_once(norm: Norm, cl
         assert int(found.spent[left].max()) <= chains.BEGINNING
 
 
+def ruffled(x: Tensor) -> Tensor:
+    """Logits of a sum with waves on it, on which searches seldom end equally low."""
+    s = (x - 0.5).flatten(1).sum(dim=1) + 2 * torch.sin(40 * x).flatten(1).sum(dim=1)
+    return torch.stack([-s, s], dim=1)
+
+
+@pytest.mark.parametrize("preset", ["light", "default"])
+@pytest.mark.parametrize("blind", [False, True])
+def test_its_cost_is_an_upper_bound_that_is_reached(preset: str, blind: bool) -> None:
+    """Where searches do not agree it takes all that it may, with and without a gradient."""
+
+    def rough(x: Tensor) -> Tensor:  # never broken, and never twice equally low
+        s = 40 + torch.sin(1000 * (x.detach() if blind else x)).flatten(1).sum(dim=1)
+        return torch.stack([s, -s], dim=1)
+
+    inputs = torch.rand(4, 1, 6, 6, generator=torch.Generator().manual_seed(4))
+    labels = torch.zeros(4, dtype=torch.int64)
+    problem = pose(Function(rough), inputs, labels, epsilon=0.1, classes=2)
+    attack = registry.attacks.create(f"adaptive[preset={preset}]")
+    solve(attack.name, problem)
+    cost, counted = attack.cost(norm=Norm.LINF, shape=(1, 6, 6), classes=2), problem.model
+    assert isinstance(counted, CountedModel)
+    assert counted.forwards / 4 <= cost.forwards
+    assert counted.backwards / 4 <= cost.backwards
+    assert counted.passes.total / 4 >= PASSES[preset] / 2
+    assert blind == (counted.backwards / 4 < 10)
+
+
 def test_an_outcome_depends_neither_on_the_batch_nor_on_its_neighbours() -> None:
     """Each alone finds what all together find, to the last bit; its model is one of sums."""
-
-    def ruffled(x: Tensor) -> Tensor:
-        s = (x - 0.5).flatten(1).sum(dim=1) + 2 * torch.sin(40 * x).flatten(1).sum(dim=1)
-        return torch.stack([-s, s], dim=1)
-
     inputs = torch.rand(5, 1, 6, 6, generator=torch.Generator().manual_seed(4))
     labels = ruffled(inputs).argmax(dim=1)
     together = search(pose(Function(ruffled), inputs, labels, epsilon=0.02, classes=2))
