@@ -211,6 +211,30 @@ def test_curve(
     assert "0 0 by pyautoattack, 0 0 by Winnow, 0.0 points apart at most" in below
 
 
+def test_adaptive(
+    script: Callable[[str], ModuleType],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A line of several attacks is their per-example AND, for all of their passes."""
+    adaptive = script("adaptive")
+    light = "adaptive[preset=light]"
+    lines = {light: (light,), "fgsm": ("fgsm",), "both": ("fgsm", light)}
+    monkeypatch.setattr(adaptive, "LINES", lines)
+    adaptive.main(["--n", "6", "--seeds", "0,1", "--defenses", "relu"])
+
+    rows, below = printed(capsys)
+    by = {row["attack"].replace("\\", ""): row for row in rows}
+    assert by.keys() == lines.keys()
+    for seed in ("seed 0", "seed 1"):
+        robust = {name: float(row[seed]) for name, row in by.items()}
+        assert robust["both"] <= min(robust["fgsm"], robust[light])
+    spent = {name: count(row["passes"]) for name, row in by.items()}
+    assert abs(spent["both"] - spent["fgsm"] - spent[light]) <= 1  # means, rounded
+    assert [count(row["passes"]) for row in rows] == sorted(spent.values())
+    assert f"Linf = {adaptive.EPSILON}" in below
+
+
 def test_works_in_processes_of_their_own_come_back_in_order(
     script: Callable[[str], ModuleType],
 ) -> None:
