@@ -28,7 +28,8 @@ def selftest(
     """Evaluate thirteen defenses broken by design and six honest models on digits.
 
     Each broken one has to end as broken as the model inside it, or not be called credible, and to
-    raise the evidence that it is known for; each honest one has to be called credible.
+    raise the evidence that it is known for; each honest one has to be called credible, or broken
+    where no more survive than by guessing.
 
     Example: python -m bench selftest --only kwta,input-rounding,cnn
 

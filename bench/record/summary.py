@@ -32,6 +32,12 @@ if TYPE_CHECKING:
     from bench.record.schema import CellRecord, DefenseRecord, RunRecord
 
 
+#: In place of a verdict where no evidence was gathered.
+NOT_EXAMINED = "not examined"
+#: How older versions ended the sentence about a figure at chance.
+_GONE = "it is broken."
+
+
 def build(
     record: RunRecord,
     results: dict[str, list[CellResult]],
@@ -72,9 +78,11 @@ def build(
 
 def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
     """A summary as this version reads it: what older ones told in words alone is filled in."""
-    if "figures" in summary:
-        return summary
     found = copy.deepcopy(summary)
+    for part in (*found["defenses"].values(), *found.get("controls", {}).values()):
+        _rename_verdicts(part, found["headline"])
+    if "figures" in summary:
+        return found
     found["figures"] = OLDER_FIGURES
     for part in (*found["defenses"].values(), *found.get("controls", {}).values()):
         for status in ("failed", "skipped"):
@@ -87,6 +95,26 @@ def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
             for together in suite.values():  # AutoAttack's standard version has four attacks
                 together.setdefault("whole", len(together["attacks"]) == 4)
     return found
+
+
+def _rename_verdicts(part: dict[str, Any], headline: str) -> None:
+    """What older ones called credible at chance, and copied to epsilons that nobody examined."""
+    ruling = part.get("verdict")
+    if ruling is None:
+        return
+    if ruling["level"] == "credible" and ruling["reasons"][0].endswith(_GONE):
+        ruling["level"] = "broken"
+        ruling["reasons"] = [
+            text.replace(_GONE, "the claim is gone.") for text in ruling["reasons"]
+        ]
+    for epsilon, worst in part["worst_case"].items():
+        if epsilon == headline:
+            worst["verdict"] = ruling["level"]
+        elif worst.get("verdict") not in (None, "broken"):
+            # They copied the headline's but for figures at chance.
+            doubted = ruling["level"] in ("suspect", "unreliable")
+            alone = doubted and worst["verdict"] == "credible"
+            worst["verdict"] = "broken" if alone else NOT_EXAMINED
 
 
 def _defense(

@@ -17,6 +17,7 @@ from bench.record.files import canonical_json, write_bytes
 from bench.record.results import outcomes_frame, read_cells
 from bench.record.runs import stored_summary
 from bench.record.store import open_run
+from bench.record.summary import NOT_EXAMINED
 from bench.report.markdown import interval, strongest
 from bench.threat import Epsilon
 
@@ -161,7 +162,8 @@ def robustbench_info(
 
     `external`, RobustBench's best known robust accuracy, is the worst case. `autoattack_acc` is
     there where AutoAttack's standard version attacked every example at this epsilon, and
-    `unreliable` where there is a verdict: true for any but credible. `footnote` names the evidence.
+    `unreliable` where there is a verdict: whether it doubts the figure. `footnote` names the
+    evidence.
 
     Args:
         summary: of the run.
@@ -197,8 +199,8 @@ def robustbench_info(
     if standard is not None:
         found["autoattack_acc"] = _in_percent(standard)
     found["external"] = _in_percent(worst["robust_accuracy"])
-    if worst.get("verdict") is not None:
-        found["unreliable"] = worst["verdict"] != "credible"
+    if worst.get("verdict") not in (None, NOT_EXAMINED):
+        found["unreliable"] = worst["verdict"] in ("suspect", "unreliable")
     found["footnote"] = html.escape(_footnote(summary, name, epsilon), quote=False)
     return found
 
@@ -256,9 +258,8 @@ def _footnote(summary: Summary, name: str, epsilon: str) -> str:
         if failed:
             sentences.append(f"Failed tests: {', '.join(failed)}.")
     elif worst.get("verdict"):
-        sentences.append(
-            f"Verdict: {worst['verdict']}, gathered at {summary['norm']} {summary['headline']}."
-        )
+        examined = f"Evidence was gathered at {summary['norm']} {summary['headline']} only."
+        sentences.append(f"Verdict: {worst['verdict']}. {examined}")
     return " ".join(sentences)
 
 

@@ -11,6 +11,7 @@ from bench import registry
 from bench.data import headline
 from bench.errors import UsageError
 from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
+from bench.record.summary import NOT_EXAMINED
 from bench.threat import Epsilon
 from bench.trust import attack_marks, cases, compare, evidence_of, verdict
 
@@ -170,11 +171,13 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
         found[name] = {
             "evidence": [item.to_json() for item in evidence],
             "verdict": ruling.to_json(),
-            # Gathered at the headline epsilon; elsewhere only a figure at chance needs no doubt.
+            # Gathered at the headline epsilon; elsewhere only a figure at chance speaks for itself.
             "verdicts": {
-                epsilon.text: "credible"
+                epsilon.text: "broken"
                 if replace(case, headline=epsilon).at_chance
                 else ruling.level
+                if epsilon == case.headline
+                else NOT_EXAMINED
                 for epsilon in case.epsilons
             },
             "marks": attack_marks(case, evidence),

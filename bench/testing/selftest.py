@@ -1,7 +1,8 @@
 """Does Winnow break what is broken, and trust what is honest? The canaries and honest models, run.
 
 A canary passes when it is broken down to its twin's robust accuracy or not called credible, and
-one of its pieces of evidence was raised. An honest model passes when it is called credible.
+one of its pieces of evidence was raised. An honest model passes when it is called credible, or
+broken where no more survive than by guessing.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Diagnosis:
     low: float | None = None
     high: float | None = None
     verdict: str = ""
-    """credible, suspect or unreliable; empty where there is none."""
+    """credible, broken, suspect or unreliable; empty where there is none."""
     evidence: tuple[str, ...] = ()
     """Identifiers of what was raised, in the order of the summary."""
     seconds: float = 0.0
@@ -198,9 +199,9 @@ def _judge_canary(job: Job, canary: type[Canary], diagnosis: Diagnosis, twin: Di
 
 
 def _judge_honest(job: Job, diagnosis: Diagnosis) -> Row:
-    passed = diagnosis.verdict == CREDIBLE and not diagnosis.error
+    passed = diagnosis.verdict in (CREDIBLE, "broken") and not diagnosis.error
     if passed:
-        reason = f"called {CREDIBLE}"
+        reason = f"called {diagnosis.verdict}"
     elif diagnosis.error:
         reason = diagnosis.error
     elif not diagnosis.verdict:

@@ -45,6 +45,10 @@ __all__ = [
 ]
 
 
+#: From here on a figure at chance is low enough to end with.
+FEW_CLASSES = 5
+
+
 @dataclass(frozen=True)
 class Menu:
     """What an examination may ask for: canonical names of attacks that can run here."""
@@ -107,8 +111,9 @@ def escalate(
 ) -> list[Cell]:
     """The stronger attacks of a round, on what nothing broke; empty where there is no need.
 
-    There is none when no evidence speaks against the figure, when the figure is at chance, when
-    the last round broke less than 1 % of all examples, and after the last round.
+    There is none when no evidence speaks against the figure, when the figure is at chance (of at
+    most one in five), when the last round broke less than 1 % of all examples, and after the last
+    round.
 
     Args:
         evidence: of the outcomes so far.
@@ -117,7 +122,9 @@ def escalate(
         round: from 1.
     """
     counting = [item for item in evidence if item.counts]
-    if not counting or case.at_chance or case.robust == 0:
+    # Half of two classes is chance, too, and far from the bottom.
+    done = case.at_chance and case.classes >= FEW_CLASSES
+    if not counting or done or case.robust == 0:
         return []
     if case.rounds and not worthwhile(case.rounds[-1], case.n):
         return []

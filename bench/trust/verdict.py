@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
-Level = Literal["credible", "suspect", "unreliable"]
+Level = Literal["credible", "broken", "suspect", "unreliable"]
 Mark = Literal["credible", "misled", "failed"]
 
 #: Independent families of soft evidence that set a verdict.
@@ -60,7 +60,7 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
         case: the final outcomes.
     """
     if case.at_chance:
-        return Verdict("credible", (_broken(case),))
+        return Verdict("broken", (_broken(case),))
     counting = [item for item in evidence if item.counts]
     by_chance = any(item.id == "randomised" for item in counting)
     settled = by_chance and evaluated_over_draws(case)
@@ -187,5 +187,5 @@ def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
 def _broken(case: Case) -> str:
     return (
         f"{case.robust} of {case.n} examples survive, no more than by guessing among "
-        f"{case.classes} classes: it is broken."
+        f"{case.classes} classes: the claim is gone."
     )

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
+from bench.record.summary import upgraded
 from tests.toy_models import Sum, attack_only, linear_examples
 
 
@@ -20,3 +21,34 @@ def test_an_attack_that_finds_nothing_leaves_the_clean_accuracy(wrong: int) -> N
     defense = result.summary["defenses"]["model"]
     assert defense["clean_accuracy"] == (20 - wrong) / 20
     assert defense["worst_case"]["0.02"]["robust_accuracy"] == defense["clean_accuracy"]
+
+
+def test_older_verdicts_are_read_by_today_s_words() -> None:
+    """At chance a figure was called credible, and the headline's verdict was copied."""
+    written = {"0.05": "suspect", "0.1": "suspect", "0.2": "credible"}
+    masked = {
+        "verdict": {"level": "suspect", "reasons": ["Gradients mislead."]},
+        "worst_case": {epsilon: {"verdict": level} for epsilon, level in written.items()},
+    }
+    gone = {
+        "verdict": {"level": "credible", "reasons": ["0 of 9 survive: it is broken."]},
+        "worst_case": {"0.05": {"verdict": "credible"}, "0.1": {"verdict": "credible"}},
+    }
+    unexamined = {"worst_case": {"0.1": {"verdict": None}}}
+    defenses = {"masked": masked, "gone": gone, "unexamined": unexamined}
+    older = {"headline": "0.1", "defenses": defenses, "figures": {}}
+
+    found = upgraded(older)
+
+    levels = {
+        name: {epsilon: worst["verdict"] for epsilon, worst in part["worst_case"].items()}
+        for name, part in found["defenses"].items()
+    }
+    assert levels == {
+        "masked": {"0.05": "not examined", "0.1": "suspect", "0.2": "broken"},
+        "gone": {"0.05": "not examined", "0.1": "broken"},
+        "unexamined": {"0.1": None},
+    }
+    assert found["defenses"]["gone"]["verdict"]["level"] == "broken"
+    assert upgraded(found) == found
+    assert older["defenses"]["gone"]["verdict"]["level"] == "credible"  # type: ignore[index]

@@ -55,7 +55,14 @@ def test_model_info_says_what_the_run_knows() -> None:
 
 @pytest.mark.parametrize(
     ("verdict", "expected"),
-    [("credible", False), ("suspect", True), ("unreliable", True), (None, None)],
+    [
+        ("credible", False),
+        ("broken", False),
+        ("suspect", True),
+        ("unreliable", True),
+        ("not examined", None),
+        (None, None),
+    ],
 )
 def test_unreliable_follows_from_the_verdict(verdict: str | None, expected: bool | None) -> None:
     """Any doubt is told; without an examination nothing is."""

@@ -106,6 +106,7 @@ def test_a_canary_without_a_twins_figure_has_to_be_doubted(answers: dict[str, Di
     ("finding", "passed", "reason"),
     [
         (TWIN, True, "called credible"),
+        (Diagnosis(0.9, 0.1, 0.0, 0.2, "broken"), True, "called broken"),
         (
             Diagnosis(0.9, 0.3, 0.2, 0.4, "suspect", ("a", "b")),
             False,

@@ -49,7 +49,7 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
     "masked, lowered by a surrogate": (
         {**MASKED, "surrogate": frame(range(170))}, {}, "suspect",
     ),
-    "masked, lowered to chance": ({**MASKED, "surrogate": frame(range(180))}, {}, "credible"),
+    "masked, lowered to chance": ({**MASKED, "surrogate": frame(range(180))}, {}, "broken"),
     "masked, still falling": (MASKED, {"rounds": (9, 2)}, "unreliable"),
     "masked, at the bottom": (MASKED, {"rounds": (9, 1)}, "suspect"),
     "large logits": (
@@ -63,7 +63,7 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
     "detached": ({"probe-gradients": frame(**DETACHED)}, {}, "unreliable"),
     "zero gradient": ({"probe-gradients": frame(**FLAT)}, {}, "unreliable"),
     "zero gradient at chance": (
-        {"probe-gradients": frame(**FLAT), "square": frame(range(190))}, {}, "credible",
+        {"probe-gradients": frame(**FLAT), "square": frame(range(190))}, {}, "broken",
     ),
     "zero gradient on one example": (
         {"probe-gradients": frame(**{**GRADIENTS, "zero_margin_gradient": at([0])})}, {}, "suspect",
@@ -159,15 +159,20 @@ def test_attacks_on_a_flat_loss_are_marked_failed() -> None:
 
 
 def test_escalation_is_asked_for_by_evidence_and_ends() -> None:
-    """Nothing for an honest model, at chance, or after a round that broke less than 1 %."""
-    for cells, rounds, wanted in (
-        ({}, (), False),
-        (MASKED, (), True),
-        ({**MASKED, "surrogate": frame(range(190))}, (), False),
-        (MASKED, (2,), True),
-        (MASKED, (1,), False),
+    """Nothing for an honest model, at chance, or after a round that broke less than 1 %.
+
+    Chance of two classes is a half, which stronger attacks may well lower.
+    """
+    for cells, rounds, classes, wanted in (
+        ({}, (), 10, False),
+        (MASKED, (), 10, True),
+        ({**MASKED, "surrogate": frame(range(190))}, (), 10, False),
+        ({**MASKED, "surrogate": frame(range(190))}, (), 2, True),
+        ({**MASKED, "surrogate": frame(range(N))}, (), 2, False),
+        (MASKED, (2,), 10, True),
+        (MASKED, (1,), 10, False),
     ):
-        this = case({**honest(), **cells}, rounds=rounds)
+        this = case({**honest(), **cells}, rounds=rounds, classes=classes)
         assert bool(escalate(evidence_of(this), this, MENU, len(rounds) + 1)) == wanted
 
 
