@@ -52,14 +52,20 @@ def measured(defense: str, n: int, seed: int, workers: int = 1) -> dict[str, tup
         result = run(prepare(config))
     rows = result.summary["defenses"][defense]["attacks"]
     cells = {name: row[EPSILON] for name, row in rows.items()}
-    if missing := [name for name, cell in cells.items() if cell["status"] != "ok"]:
+    lines = {
+        line: names
+        for line, names in LINES.items()
+        if all(cells[name]["cause"] != "inapplicable" for name in names)
+    }
+    asked = {name for names in lines.values() for name in names}
+    if missing := sorted(name for name in asked if cells[name]["status"] != "ok"):
         raise SystemExit(f"{defense}: nothing measured of {', '.join(missing)}")
     return {
         line: (
             together(result, defense, names, EPSILON),
             sum(cells[name]["forwards"] + cells[name]["backwards"] for name in names),
         )
-        for line, names in LINES.items()
+        for line, names in lines.items()
     }
 
 

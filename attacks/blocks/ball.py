@@ -33,8 +33,11 @@ class Ball(NamedTuple):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        size = radius(problem)
-        return cls(problem.norm, min(size, 1.0) if problem.norm is Norm.LINF else size)
+        return cls(problem.norm, 0.0).of_radius(radius(problem))
+
+    def of_radius(self, radius: float) -> Ball:
+        """One of another radius; in Linf the whole box is in that of 1."""
+        return self._replace(radius=min(radius, 1.0) if self.norm is Norm.LINF else radius)
 
     def project(self, inputs: Tensor, x: Tensor) -> Tensor:
         """Bring points back: `ThreatModel.project`. Float32, shape of the inputs."""

@@ -195,7 +195,7 @@ class Chains:
             momentum[live] = DECAY * momentum[live] + gradient / _wide(scale, gradient)
             length = _wide(how.sizes[live] * fall * self.ball.radius, gradient)
             moved = x[live] - length * self._direction(momentum[live], fall)
-            ball = self.ball._replace(radius=self.ball.radius * _radius(how, step))
+            ball = self.ball.of_radius(self.ball.radius * _radius(how, step))
             x[live] = ball.project(inputs[live], moved)
         self._enchain(rows, point, low)
 
