@@ -15,6 +15,8 @@ from bench.record.schema import CLEAN
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     import numpy as np
     import pandas as pd
 
@@ -95,12 +97,12 @@ def critical_distances(results: list[CellResult], norm: str) -> np.ndarray:
     return smallest
 
 
-def is_randomised(results: list[CellResult]) -> bool:
+def is_randomised(results: Iterable[CellResult]) -> bool:
     """Whether the judge had to ask more than once."""
     return any(int(result.frame["draws"].max()) > 1 for result in results)
 
 
-def correct_within(results: list[CellResult], norm: str, epsilon: Epsilon) -> np.ndarray:
+def correct_within(results: Sequence[CellResult], norm: str, epsilon: Epsilon) -> np.ndarray:
     """The fraction of draws in which each example is right at its worst within epsilon.
 
     The worst of all candidates within epsilon is chosen by one set of draws and reported by

@@ -186,6 +186,6 @@ def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
 
 def _broken(case: Case) -> str:
     return (
-        f"{case.robust} of {case.n} examples survive, no more than by guessing among "
+        f"{case.shown:.4g} of {case.n} examples survive, no more than by guessing among "
         f"{case.classes} classes: the claim is gone."
     )

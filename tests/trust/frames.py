@@ -62,6 +62,8 @@ def frame(
     *,
     n: int = N,
     distance: float = 0.1,
+    draws: int = 1,
+    share: float = 1.0,
     wrong: Iterable[int] = (),
     attacked: Iterable[int] | None = None,
     **extra: Any,
@@ -72,6 +74,8 @@ def frame(
         broken: the examples that the attack broke.
         n: all examples.
         distance: of its adversarial examples.
+        draws: of the model, on which each example is judged.
+        share: of those, the wrong ones where the example is broken; else none is.
         wrong: clean errors.
         attacked: those tried; all that are right where None.
         extra: columns of `Proposal.extra`: one value for all, or {example: value} over 0.
@@ -85,8 +89,10 @@ def frame(
         "attacked": tried,
         "broken": hit | errors,
         "distance_linf": np.where(errors, 0.0, np.where(hit, distance, np.nan)),
-        "draws": np.ones(n, dtype=int),
+        "draws": np.full(n, draws),
     }
+    for column in ("choice_wrong_draws", "wrong_draws"):
+        columns[column] = np.round(columns["broken"] * draws * share).astype(int)
     for name, value in extra.items():
         values = np.full(n, 0.0)
         if isinstance(value, dict):

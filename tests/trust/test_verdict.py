@@ -35,8 +35,7 @@ MASKED = {
     "square": frame(range(90)),
 }
 RANDOM = {**BEHAVIOUR, "logits_differ_repeat": 1, "prediction_flips_repeat": at(range(50))}
-EOT = frame(range(120))
-EOT["draws"] = 100
+EOT = frame(range(120), draws=100)
 FLAT = {**GRADIENTS, "fidelity": 0.0, "zero_margin_gradient": 1, "zero_ce_gradient": 1}
 DETACHED = {**GRADIENTS, "fidelity": float("nan"), "no_gradient": 1}
 
@@ -78,6 +77,14 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
             "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.1}),
         },
         {}, "credible",
+    ),
+    "randomised, at chance by most of its draws alone": (  # 20 and 180 * 0.2 are a quarter
+        {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.8)},
+        {}, "credible",
+    ),
+    "randomised, at chance": (
+        {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.95)},
+        {}, "broken",
     ),
     "masked under harmless noise": (
         {
