@@ -92,7 +92,7 @@ class SmoothBackward:
     """Finds a model's winner-take-all layers while it is asked, and smooths their backward pass.
 
     A layer is one of those where its module has no children and no weights, and answers each unit
-    of its input as it is or with 0, equally many in each group and none that is kept of a lower
+    of its input as it is or with 0, equally many in each group but for ties, and none that is kept of a lower
     score than one that is dropped. The model itself is left as it was when the context ends.
 
     Args:
@@ -161,18 +161,29 @@ def recognise(x: Tensor, out: Tensor) -> Competition | None:
         for score, (scored, _) in SCORES.items():
             how = Competition(score, channels)
             scores, kept = scored(how.grouped(x)), how.grouped(out) != 0
-            counts = kept.sum(dim=-1).flatten()
-            common = counts.mode().values
-            if common == 0 or common == scores.shape[-1]:
-                continue
-            some = (counts == common).float().mean() >= ALIKE
+            some = _equally_many(scores, kept) >= ALIKE
             ordered = _lowest(scores, kept) >= _highest(scores, ~kept)
             spread = scores.std(dim=-1, keepdim=True, correction=0)
             threshold = _threshold(scores, kept)
             apart = bool((threshold.abs() > ZERO * spread).float().median())
-            if bool(some) and bool(ordered.all()) and apart:
+            if some and bool(ordered.all()) and apart:
                 return how
     return None
+
+
+def _equally_many(scores: Tensor, kept: Tensor) -> float:
+    """The share of the groups in which the same number of units can have had to win.
+
+    More of them win where units tie at the threshold, as those of a constant background do.
+    """
+    most = kept.sum(dim=-1).flatten()
+    above = (scores > _lowest(scores, kept)).sum(dim=-1).flatten()
+    counts = most.unique()
+    counts = counts[(counts > 0) & (counts < scores.shape[-1])]
+    if not len(counts):
+        return 0.0
+    possible = (above[:, None] < counts) & (counts <= most[:, None])
+    return float(possible.float().mean(dim=0).max())
 
 
 def _threshold(scores: Tensor, kept: Tensor) -> Tensor:

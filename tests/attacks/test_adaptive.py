@@ -261,4 +261,9 @@ def test_recognition_wants_equally_many_winners() -> None:
     x = torch.randn(30, 50, generator=torch.Generator().manual_seed(5))
     assert smoothing.recognise(x, torch.where(x > 0.7, x, 0)) is None
     assert smoothing.recognise(x, KWTA(0.24)(x)) == Competition("value", channels=False)
+    tied = x.clone()
+    tied[:8, :30] = 0.5  # a constant background, which wins or loses as a whole
+    out = KWTA(0.24)(tied)
+    assert len((out != 0).sum(dim=1).unique()) > 1
+    assert smoothing.recognise(tied, out) == Competition("value", channels=False)
     assert smoothing.recognise(x, LWTA()(x)) is None  # groups of channels: left to its gradient
