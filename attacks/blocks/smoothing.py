@@ -92,8 +92,8 @@ class SmoothBackward:
     """Finds a model's winner-take-all layers while it is asked, and smooths their backward pass.
 
     A layer is one of those where its module has no children and no weights, and answers each unit
-    of its input as it is or with 0, equally many in each group but for ties, and none that is kept of a lower
-    score than one that is dropped. The model itself is left as it was when the context ends.
+    of its input as it is or with 0, equally many in each group but for ties, and keeps none of a
+    lower score than one that it drops. The model itself is left as it was when the context ends.
 
     Args:
         model: any.
@@ -178,7 +178,7 @@ def _equally_many(scores: Tensor, kept: Tensor) -> float:
     """
     most = kept.sum(dim=-1).flatten()
     above = (scores > _lowest(scores, kept)).sum(dim=-1).flatten()
-    counts = most.unique()
+    counts = torch.unique(most)
     counts = counts[(counts > 0) & (counts < scores.shape[-1])]
     if not len(counts):
         return 0.0
