@@ -9,15 +9,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.api import Attack, Cost, Flag, Proposal
-from bench.errors import UsageError, is_out_of_memory
+from bench.errors import UsageError
 from bench.registry import register_attack
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from bench.api import Problem
-    from bench.attacks.blocks.chains import Loss
-    from bench.attacks.blocks.smoothing import SmoothBackward, Smoothness
     from bench.threat import Norm
 
 #: Forwards and backwards of one example, after which nothing new is begun for it.
@@ -53,14 +49,15 @@ class Adaptive(Attack):
     ) -> None:
         if preset not in PASSES:
             raise UsageError(f"preset has to be one of {', '.join(PASSES)} (got {preset!r})")
-        self.passes = PASSES[preset]
+        self.passes = PASSES[preset] if smooth else PASSES[preset] * 3 // 2
         self.smooth = smooth
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """What an example may take, and the last turn that it begins before its end."""
-        # The first descents, 205 passes, fit into every preset; a turn that is begun, at most 51,
-        # is ended. Of all passes at most half are backwards.
-        return Cost(self.passes + 51, (self.passes + 51) / 2)
+        from bench.attacks.blocks.chains import TURN
+
+        # The first descents fit into every preset, and of all passes at most half are backwards.
+        return Cost(self.passes + TURN, (self.passes + TURN) / 2)
 
     def run(self, problem: Problem) -> Proposal:
         """Search; a flag names the winner-take-all layers that were found.
@@ -69,54 +66,14 @@ class Adaptive(Attack):
             AttackError: the problem has no epsilon.
         """
         from bench.attacks.blocks.chains import Chains
+        from bench.attacks.blocks.outlook import Outlook
         from bench.attacks.blocks.smoothing import SmoothBackward
 
         with SmoothBackward(problem.model) as backward:
-            chains = Chains(problem, _Look(problem, backward, smooth=self.smooth), self.passes)
+            look = Outlook(problem, backward if self.smooth else None)
+            # What misleads a gradient that is not smoothed misleads candidates less.
+            chains = Chains(problem, look, self.passes, patience=1 if self.smooth else 2)
             chains.run()
         layers = ", ".join(backward.layers)
         found = Flag("winner-take-all", f"winner-take-all layers were smoothed: {layers}")
         return Proposal(chains.best, flags=(found,) if layers else ())
-
-
-class _Look:
-    """Margins, and gradients through a backward pass that is as smooth as it is asked to be."""
-
-    def __init__(self, problem: Problem, backward: SmoothBackward, *, smooth: bool) -> None:
-        self.problem, self.backward, self.smooth = problem, backward, smooth
-
-    def __call__(
-        self, x: Tensor, rows: Tensor, loss: Loss | None, smooth: Smoothness
-    ) -> tuple[Tensor, Tensor | None]:
-        """See `bench.attacks.blocks.chains.Look`."""
-        import torch
-
-        from bench.api.attacks import margins
-
-        labels = self.problem.labels[rows]
-        if loss is None:
-            with torch.no_grad():
-                return margins(self.problem.model(x), labels), None
-        self.backward.smooth = smooth if self.smooth else None
-        x = x.detach().requires_grad_()
-        with torch.enable_grad():
-            logits = self.problem.model(x)
-            gradient = _gradient(loss(logits).sum(), x)
-        self.backward.smooth = None
-        usable = gradient.isfinite().flatten(1).all(dim=1).reshape(-1, *[1] * (x.ndim - 1))
-        return margins(logits.detach(), labels), torch.where(usable, gradient.detach(), 0)
-
-
-def _gradient(loss: Tensor, x: Tensor) -> Tensor:
-    """Of a loss; zero where there is none, whatever the backward pass raises for want of it."""
-    import torch
-
-    try:
-        if loss.requires_grad:
-            (found,) = torch.autograd.grad(loss, x, allow_unused=True)
-            if found is not None:
-                return found
-    except Exception as error:
-        if is_out_of_memory(error):
-            raise
-    return torch.zeros_like(x)

@@ -36,8 +36,9 @@ Loss = Callable[["Tensor"], "Tensor"]
 CHAINS = 4
 #: Steps of a descent from the input or a random point, and of one after a hop.
 LONG, SHORT = 25, 12
-#: Rounds of local search after a hop, and the candidates of each.
-ROUNDS, CANDIDATES = 12, 2
+#: Rounds of local search after a hop, and the candidates of each. As many more follow, up to so
+#: many times, for as long as they lower the point by more than this share.
+ROUNDS, CANDIDATES, TIMES, GAIN = 12, 2, 8, 0.02
 #: The number of the last of the first descents.
 FIRST = 3
 #: Every so many turns a descent starts anew, every second time in a ball that shrinks from so many
@@ -52,25 +53,51 @@ TAU, JUMP = (0.015, 0.08), (0.5, 1.0)
 #: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
 #: that follows, both relative to epsilon.
 SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
+#: Looks at each of its points, after which an example of a randomised model keeps the lowest.
+AGAIN = 4
 #: Two points agree when their margins differ by less than this share of the lower one.
 AGREE = 0.003
-#: Forwards and backwards of one example, at most: of the first descents, and of a turn.
-BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), max(2 * LONG, 2 * SHORT + ROUNDS * CANDIDATES) + 1
+#: Forwards and backwards of one example, at most: of the first descents, and of a turn that begins
+#: just before its end, with a patience of 2; of a randomised model so many times `Look.draws`.
+BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), 2 * SHORT + 1 + 2 * ROUNDS * CANDIDATES
+
+
+class Way(NamedTuple):
+    """How a descent looks at the model: the same for all examples, which begin together."""
+
+    number: int = 0
+    """Of the descent or turn."""
+    smooth: Smoothness = Smoothness()
+    """Of the backward pass."""
+
+
+class Seen(NamedTuple):
+    """What a look at M points sees."""
+
+    margins: Tensor
+    """(M,), float64; means over draws where the model is randomised."""
+    broken: Tensor
+    """Whether the model is wrong, in each draw; bool (M,)."""
+    gradient: Tensor | None
+    """Of the loss, shape of the points; None where it was not asked for."""
+    passes: Tensor
+    """Forwards and backwards that each point took, int64 (M,)."""
 
 
 class Look(Protocol):
     """How the chains see the model."""
 
-    def __call__(
-        self, x: Tensor, rows: Tensor, loss: Loss | None, smooth: Smoothness
-    ) -> tuple[Tensor, Tensor | None]:
-        """Margins (M,) at points, and the gradient of a loss where there is one.
+    draws: int
+    """Answers that each look is the mean of."""
+
+    def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
+        """Look at points.
 
         Args:
             x: (M, C, H, W).
             rows: which example each belongs to, int64 (M,).
             loss: what to differentiate; None for the margins alone.
-            smooth: how smooth the backward pass is to be.
+            way: how.
         """
 
 
@@ -94,17 +121,20 @@ class Chains:
         problem: with an epsilon.
         look: at its model.
         passes: forwards and backwards of one example, after which nothing new is begun for it.
+        patience: so many times `ROUNDS` of local search follow a hop, whatever they gain.
     """
 
-    def __init__(self, problem: Problem, look: Look, passes: int) -> None:
+    def __init__(self, problem: Problem, look: Look, passes: int, patience: int = 1) -> None:
         n, self.device = len(problem.labels), problem.inputs.device
-        self.problem, self.look, self.passes = problem, look, passes
+        self.problem, self.look, self.passes, self.patience = problem, look, passes, patience
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
         self.best = problem.inputs.clone()
         """The lowest point of each example."""
         self.lowest = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
         self.ends = torch.stack([problem.inputs] * CHAINS, dim=1)
         self.heights = torch.full((n, CHAINS), math.inf, dtype=torch.float64, device=self.device)
+        self.broken = torch.zeros(n, dtype=torch.bool, device=self.device)
+        """Whether the model is wrong of the lowest point, in each draw."""
         self.spent = torch.zeros(n, dtype=torch.int64, device=self.device)
         """Forwards and backwards of each example."""
         self.blind = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -123,11 +153,24 @@ class Chains:
                 self.anew(rows, 3, WIDE if turn // ANEW % 2 == 0 else 1.0)
             else:
                 self.turn(rows, turn % CHAINS)
+        if self.look.draws > 1:
+            self.choose()
+
+    def choose(self) -> None:
+        """Ask again about the ends of each example's chains, in draws that chose none of them."""
+        rows = torch.arange(len(self.lowest), device=self.device)
+        for place in range(CHAINS):
+            found = torch.zeros_like(self.lowest)
+            for again in range(AGAIN):
+                way = Way(self.number + 1 + again)
+                found += self._looked(self.ends[:, place], rows, None, way).margins / AGAIN
+            self.heights[:, place] = torch.where(self.heights[:, place].isinf(), torch.inf, found)
+        self.best = self.ends[rows, self.heights.argmin(dim=1)]
 
     @property
     def alive(self) -> Tensor:
         """The examples that are not broken and may go on, int64."""
-        return torch.where((self.lowest >= 0) & (self.spent < self.passes))[0]
+        return torch.where(~self.broken & (self.spent < self.passes))[0]
 
     @property
     def unsettled(self) -> Tensor:
@@ -169,26 +212,26 @@ class Chains:
 
     def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> None:
         """Step against the momentum of the gradients; the lowest point on the way is a chain's."""
-        smooth = self._smoothness()
+        way = self._way()
         inputs, momentum = self.problem.inputs[rows], torch.zeros_like(x)
         low = torch.full(rows.shape, math.inf, dtype=torch.float64, device=self.device)
+        broken = torch.zeros_like(rows, dtype=torch.bool)
         point, live = inputs.clone(), torch.arange(len(rows), device=self.device)
         for step in range(how.steps + 1):
             fall = (1 + math.cos(math.pi * step / how.steps)) / 2
             loss = self._loss(how.loss, rows[live]) if step < how.steps else None
-            found, gradient = self.look(x[live], rows[live], loss, smooth)
-            self.spent[rows[live]] += 1 if gradient is None else 2
-            found = found.double()
+            seen = self._looked(x[live], rows[live], loss, way)
             # What lies outside the ball so far is no candidate yet.
             inside = how.wide == 1 or _radius(how, step - 1) == 1
-            better = found < low[live] if inside else torch.zeros_like(found, dtype=torch.bool)
-            low[live[better]], point[live[better]] = found[better], x[live[better]]
-            if gradient is None:
+            better = (seen.margins < low[live]) & inside
+            low[live[better]], point[live[better]] = seen.margins[better], x[live[better]]
+            broken[live[better]] = seen.broken[better]
+            if seen.gradient is None:
                 break
-            flat = (gradient.flatten(1) == 0).all(dim=1)
+            flat = (seen.gradient.flatten(1) == 0).all(dim=1)
             self.blind[rows[live[flat]]] |= step == 0
-            stay = ~flat & (found >= 0) if inside else ~flat
-            live, gradient = live[stay], gradient[stay]
+            stay = ~flat & ~(seen.broken & inside)
+            live, gradient = live[stay], seen.gradient[stay]
             if not len(live):
                 break
             scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
@@ -197,7 +240,13 @@ class Chains:
             moved = x[live] - length * self._direction(momentum[live], fall)
             ball = self.ball.of_radius(self.ball.radius * _radius(how, step))
             x[live] = ball.project(inputs[live], moved)
-        self._enchain(rows, point, low)
+        self._enchain(rows, point, low, broken)
+
+    def _looked(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
+        """Look at points of these examples, and count what it took."""
+        seen = self.look(x, rows, loss, way)
+        self.spent.index_add_(0, rows, seen.passes)
+        return seen
 
     def _direction(self, gradient: Tensor, fall: float) -> Tensor:
         """The step of size 1: in L1 along those of the largest gradients, fewer and fewer."""
@@ -208,12 +257,13 @@ class Chains:
         signs = torch.zeros_like(flat).scatter(1, top.indices, flat.gather(1, top.indices).sign())
         return (signs / top.values.shape[1]).reshape(gradient.shape)
 
-    def _smoothness(self) -> Smoothness:
+    def _way(self) -> Way:
         """Of the descents of this number, whatever the batch."""
         text = f"{self.problem.seed} smoothness {self.number}"
         digest = hashlib.sha256(text.encode()).digest()
         a, b = (int.from_bytes(digest[i : i + 4], "big") / 2**32 for i in (0, 4))
-        return Smoothness(TAU[0] * (TAU[1] / TAU[0]) ** a, JUMP[0] + b * (JUMP[1] - JUMP[0]))
+        tau, jump = TAU[0] * (TAU[1] / TAU[0]) ** a, JUMP[0] + b * (JUMP[1] - JUMP[0])
+        return Way(self.number, Smoothness(tau, jump))
 
     def _loss(self, number: int, rows: Tensor) -> Loss:
         labels = self.problem.labels[rows]
@@ -260,24 +310,34 @@ class Chains:
         return self.ball.radius * signs / _wide(count, signs)
 
     def _look_around(self, rows: Tensor, place: Tensor) -> None:
-        """Try candidates near the ends of chains; each round moves on from the best so far."""
-        for number in range(ROUNDS):
-            stay = self.lowest[rows] >= 0
-            rows, place = rows[stay], place[stay]
+        """Try candidates near the ends of chains for as long as it pays, each example by itself."""
+        before = self.heights[rows, place]
+        for number in range(TIMES * ROUNDS):
+            stay = ~self.broken[rows]
+            if number and number % ROUNDS == 0:
+                now = self.heights[rows, place]
+                pays = (before - now > GAIN * now.abs()) | (number < self.patience * ROUNDS)
+                stay &= pays & (self.spent[rows] < self.passes)
+                before = now
+            rows, place, before = rows[stay], place[stay], before[stay]
             if not len(rows):
                 return
-            inputs, x = self.problem.inputs[rows], self.ends[rows, place]
-            tried = torch.stack(
-                [self._candidate(inputs, x, rows, number + i) for i in range(CANDIDATES)]
-            )
-            found, _ = self.look(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, Smoothness())
-            self.spent[rows] += CANDIDATES
-            low, which = found.double().reshape(CANDIDATES, -1).min(dim=0)
-            chosen = tried[which, torch.arange(len(rows), device=self.device)]
-            better = low < self.heights[rows, place]
-            self.heights[rows[better], place[better]] = low[better]
-            self.ends[rows[better], place[better]] = chosen[better]
-            self._keep(rows, chosen, low)
+            self._round(rows, place, number)
+
+    def _round(self, rows: Tensor, place: Tensor, number: int) -> None:
+        """Move the ends of chains to the lowest of their candidates, where it is lower."""
+        inputs, x = self.problem.inputs[rows], self.ends[rows, place]
+        tried = torch.stack(
+            [self._candidate(inputs, x, rows, number + i) for i in range(CANDIDATES)]
+        )
+        seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
+        low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
+        one = torch.arange(len(rows), device=self.device)
+        tried, broken = tried[which, one], seen.broken.reshape(CANDIDATES, -1)[which, one]
+        better = low < self.heights[rows, place]
+        self.heights[rows[better], place[better]] = low[better]
+        self.ends[rows[better], place[better]] = tried[better]
+        self._keep(rows, tried, low, broken)
 
     def _candidate(self, inputs: Tensor, x: Tensor, rows: Tensor, number: int) -> Tensor:
         """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move."""
@@ -298,21 +358,21 @@ class Chains:
 
     def _seen(self, rows: Tensor, x: Tensor) -> None:
         """Ask about points, and take them for ends of chains where they are lower."""
-        found, _ = self.look(x, rows, None, Smoothness())
-        self.spent[rows] += 1
-        self._enchain(rows, x, found.double())
+        seen = self._looked(x, rows, None, self._way())
+        self._enchain(rows, x, seen.margins, seen.broken)
 
-    def _enchain(self, rows: Tensor, points: Tensor, low: Tensor) -> None:
+    def _enchain(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Put points in the place of the highest end of each example, where they are lower."""
         place = self.heights[rows].argmax(dim=1)
         better = low < self.heights[rows, place]
         self.ends[rows[better], place[better]] = points[better]
         self.heights[rows[better], place[better]] = low[better]
-        self._keep(rows, points, low)
+        self._keep(rows, points, low, broken)
 
-    def _keep(self, rows: Tensor, points: Tensor, low: Tensor) -> None:
+    def _keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         better = low < self.lowest[rows]
         self.best[rows[better]], self.lowest[rows[better]] = points[better], low[better]
+        self.broken[rows[better]] = broken[better]
 
 
 def _radius(how: Descent, step: int) -> float:

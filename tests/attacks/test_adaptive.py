@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -135,8 +136,8 @@ def search(problem: Problem, passes: int = 600) -> Chains:
     with pytest.MonkeyPatch.context() as patch:
         own = Chains.__init__
 
-        def noted(self: Chains, *given: Any) -> None:
-            own(self, *given)
+        def noted(self: Chains, *given: Any, **named: Any) -> None:
+            own(self, *given, **named)
             found.append(self)
 
         patch.setattr(Chains, "__init__", noted)
@@ -227,6 +228,29 @@ def test_without_any_gradient_it_searches_by_scores() -> None:
     far_within = exact < 0.7 * problem.epsilon
     assert far_within.any()
     assert broken(blind, solve("adaptive", blind))[far_within].all()
+
+
+def test_a_randomised_linear_model_is_moved_by_its_mean_gradient() -> None:
+    """Half of the pixels drop out in each answer; in the mean it is linear, and solved by signs."""
+    generator = torch.Generator().manual_seed(7)
+    weights = torch.randn(1, 8, 8, generator=generator)
+    inputs = 0.3 + 0.4 * torch.rand(6, 1, 8, 8, generator=generator)
+    means = (weights * inputs).flatten(1).sum(dim=1)
+    offsets = 1.5 * 0.1 * weights.abs().sum() - means  # beyond reach in the mean
+
+    def dropped(x: Tensor) -> Tensor:
+        kept = 2 * (torch.rand(x.shape) < 0.5)
+        s = (weights * kept * x).flatten(1).sum(dim=1) + offsets.repeat(len(x) // 6)
+        return torch.stack([s, -s], dim=1) / 2
+
+    labels = torch.zeros(6, dtype=torch.int64)
+    problem = pose(Function(dropped), inputs, labels, epsilon=0.1, classes=2)
+    problem = dataclasses.replace(problem, randomised=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        found = solve("adaptive", problem).candidates
+    moved = (weights * (found - inputs)).flatten(1).sum(dim=1)
+    assert (moved < -0.85 * 0.1 * weights.abs().sum()).all()
 
 
 @pytest.mark.whole

@@ -1,0 +1,99 @@
+"""How a search sees a model: its margins, and the kindest gradient that there is.
+
+The model's own gradient, through winner-take-all layers as smooth as it is asked to be, by turns
+with those that the defense declares. Of a randomised model everything is a mean over draws.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.api.attacks import margins
+from bench.attacks.blocks.chains import Seen
+from bench.errors import is_out_of_memory
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from bench.api import Problem
+    from bench.attacks.blocks.chains import Loss, Way
+    from bench.attacks.blocks.smoothing import SmoothBackward
+
+#: Answers of a randomised model that a look is the mean of.
+DRAWS = 16
+#: Sets the draws of one descent apart from those of another.
+APART = 100_003
+
+
+class Outlook:
+    """A `bench.attacks.blocks.chains.Look`.
+
+    Args:
+        problem: whose model is looked at.
+        backward: what smooths the model's backward pass; None leaves it as it is.
+    """
+
+    def __init__(self, problem: Problem, backward: SmoothBackward | None) -> None:
+        self.problem, self.backward = problem, backward
+        self.draws = DRAWS if problem.randomised else 1
+        self.ways: list[nn.Module] = [problem.model, *problem.surrogates.values()]
+
+    def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
+        """See `bench.attacks.blocks.chains.Look`."""
+        labels = self.problem.labels[rows]
+        drawn = [self._draw(x, labels, loss, way, draw) for draw in range(self.draws)]
+        found = torch.stack([found for found, _ in drawn])
+        passes = torch.full_like(rows, self.draws * (1 if loss is None else 2))
+        mean, broken = found.mean(dim=0), (found < 0).all(dim=0)
+        if loss is None:
+            return Seen(mean, broken, None, passes)
+        gradient = torch.stack([gradient for _, gradient in drawn]).mean(dim=0)
+        return Seen(mean, broken, gradient, passes)
+
+    def _draw(
+        self, x: Tensor, labels: Tensor, loss: Loss | None, way: Way, draw: int
+    ) -> tuple[Tensor, Tensor]:
+        """Margins and, where there is a loss, its gradient; one answer of the model.
+
+        A draw is a seed of torch's generators, the same at each step of a descent.
+        """
+        if not self.problem.randomised:
+            return self._answer(x, labels, loss, way)
+        devices = [x.device.index or 0] if x.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(self.problem.seed + APART * (self.draws * way.number + draw))
+            return self._answer(x, labels, loss, way)
+
+    def _answer(
+        self, x: Tensor, labels: Tensor, loss: Loss | None, way: Way
+    ) -> tuple[Tensor, Tensor]:
+        if loss is None:
+            with torch.no_grad():
+                return margins(self.problem.model(x), labels).double(), x
+        if self.backward is not None:
+            self.backward.smooth = way.smooth
+        module = self.ways[way.number % len(self.ways)]
+        x = x.detach().requires_grad_()
+        with torch.enable_grad():
+            logits = module(x)
+            gradient = _gradient(loss(logits).sum(), x)
+        if self.backward is not None:
+            self.backward.smooth = None
+        usable = gradient.isfinite().flatten(1).all(dim=1).reshape(-1, *[1] * (x.ndim - 1))
+        found = margins(logits.detach(), labels).double()
+        return found, torch.where(usable, gradient.detach(), 0)
+
+
+def _gradient(loss: Tensor, x: Tensor) -> Tensor:
+    """Of a loss; zero where there is none, whatever the backward pass raises for want of it."""
+    try:
+        if loss.requires_grad:
+            (found,) = torch.autograd.grad(loss, x, allow_unused=True)
+            if found is not None:
+                return found
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise
+    return torch.zeros_like(x)
