@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
     from bench.api import Problem
     from bench.attacks.blocks.chains import Loss
-    from bench.attacks.blocks.smoothing import SmoothBackward, Smoothness
+    from bench.attacks.blocks.smoothing import SmoothBackward
+    from bench.defenses.activations.smooth import Smoothness
     from bench.threat import Norm
 
 #: Forwards and backwards of one example, after which nothing new is begun for it.
