@@ -43,6 +43,7 @@ class Adaptive(Attack):
     spoken = "The adaptive attack"
     escalation = (("",), ("preset=full",))
     urgency = 4
+    takes_surrogates = True
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True

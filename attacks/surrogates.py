@@ -8,20 +8,23 @@ from typing import TYPE_CHECKING, Literal
 from bench.api import Attack, Cost, Proposal
 from bench.api.attacks import radius
 from bench.attacks.autoattack import APGDCE, APGDT
-from bench.attacks.descents import FiniteDifferencePGD, MarginPGD
 from bench.errors import AttackError, UsageError
 from bench.registry import register_attack
 from bench.threat import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor, nn
 
     from bench.api import Problem
+    from bench.attacks.blocks.descent import Search
 
 #: Gradient steps of each search on the source of a transfer attack.
 STEPS = 50
-#: Restarts of PGD on the margin on each surrogate, by preset.
-RESTARTS = {"light": 8, "full": 40}
+#: Descents on the margin on each surrogate, by preset; the steps of each, and what is left of an
+#: older gradient after a step.
+DESCENTS, LONG, DECAY = {"light": 12, "full": 60}, 25, 0.6
 
 
 @register_attack("surrogate")
@@ -29,37 +32,36 @@ class Surrogate(Attack):
     """Backward-pass differentiable approximation (Athalye et al., ICML 2018), several attacks deep.
 
     What the defense declares in `Defense.surrogates` answers as the model does and has kinder
-    gradients. The attacks search with them one after another, each on what is not broken yet.
+    gradients. The attacks search with them one after another, each on what is not broken yet: the
+    last are descents on the margin, before each of which a surrogate that can be told how smooth
+    its backward pass is to be (`bench.defenses.activations.smooth.Softenable`) is told anew.
 
     Args:
-        preset: `light` is APGD-CE and PGD on the margin with 8 restarts, on each surrogate; `full`
-            has APGD-T between them and 40 restarts.
-        finite_differences: whether `fd-pgd` goes last.
+        preset: `light` is APGD-CE and 12 descents on each surrogate; `full` has APGD-T between
+            them and 60 descents.
     """
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
     spoken = "The defense's own surrogates"
     escalation = (("",), ("preset=full",))
     urgency = 2
-    version = 2
+    version = 3
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"
     libraries = ("pyautoattack",)
 
-    def __init__(
-        self, *, preset: Literal["light", "full"] = "light", finite_differences: bool = False
-    ) -> None:
-        if preset not in RESTARTS:
-            raise UsageError(f"preset has to be one of {', '.join(RESTARTS)} (got {preset!r})")
-        self.cascade: list[Attack] = [APGDCE(), MarginPGD(restarts=RESTARTS[preset])]
+    def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
+        if preset not in DESCENTS:
+            raise UsageError(f"preset has to be one of {', '.join(DESCENTS)} (got {preset!r})")
+        self.cascade: list[Attack] = [APGDCE()]
         if preset == "full":
-            self.cascade.insert(1, APGDT())
-        self.last = [FiniteDifferencePGD()] if finite_differences else []
+            self.cascade.append(APGDT())
+        self.descents = DESCENTS[preset]
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every attack on two surrogates, for an example that does not break."""
-        total = Cost(0)
-        for attack in (*self.cascade, *self.cascade, *self.last):
+        total = Cost(LONG + 1, LONG) * (2 * self.descents)
+        for attack in (*self.cascade, *self.cascade):
             if attack.why_not(norm=norm, shape=shape, classes=classes) is None:
                 passes = attack.cost(norm=norm, shape=shape, classes=classes)
                 total = total + passes + Cost(1)
@@ -71,20 +73,46 @@ class Surrogate(Attack):
         Raises:
             AttackError: no surrogates, or no epsilon.
         """
+        from bench.attacks.blocks.descent import Search
+        from bench.defenses.activations.smooth import Smoothness, soften
+
         if not problem.surrogates:
             raise AttackError("the defense declares no surrogates (Defense.surrogates)")
         channels, height, width = problem.inputs.shape[1:]
-        found = _Found(problem)
-        modules: list[nn.Module] = list(problem.surrogates.values())
-        for attack in self.cascade:
-            why = attack.why_not(
-                norm=problem.norm, shape=(channels, height, width), classes=problem.classes
-            )
-            for module in modules if why is None else []:
-                found.attack(attack, module)
-        for attack in self.last:
-            found.attack(attack, problem.model)
-        return Proposal(found.candidates)
+        modules = list(problem.surrogates.values())
+        search = Search(problem)
+        try:
+            for module in modules:
+                soften(module, Smoothness())
+            for attack in self.cascade:
+                why = attack.why_not(
+                    norm=problem.norm, shape=(channels, height, width), classes=problem.classes
+                )
+                for module in modules if why is None else []:
+                    search.hand_over(attack, module)
+            self._descend(search, modules)
+        finally:
+            for module in modules:
+                soften(module, Smoothness())
+        return Proposal(search.best)
+
+    def _descend(self, search: Search, modules: Sequence[nn.Module]) -> None:
+        """From the inputs and then from random points, each time on every surrogate."""
+        from bench.attacks.blocks.ball import Streams
+        from bench.attacks.blocks.descent import Momentum, OwnGradient, cosine
+        from bench.defenses.activations.smooth import Smoothness, soften
+
+        problem, sizes = search.problem, cosine(LONG, 1.0)
+        streams = Streams(problem, "surrogates")
+        for number in range(self.descents):
+            for module in modules:
+                soften(module, Smoothness.drawn(problem.seed, number))
+                own = OwnGradient(module, problem.labels)
+                look = Momentum(own, problem.inputs, DECAY)
+                if number:
+                    search.restart(streams, sizes, look, 1)
+                elif len(rows := search.remaining):
+                    search.descend(problem.inputs[rows], rows, sizes, look)
 
 
 @register_attack("transfer")
@@ -132,58 +160,15 @@ class Transfer(Attack):
         own = OwnGradient(problem.source, problem.labels)
         everything = torch.arange(len(problem.inputs), device=problem.inputs.device)
         momentum = Momentum(own, problem.inputs, 1.0)
-        found = _Found(problem)
+        found = Search(problem)
         for look, sizes in ((own, cosine(STEPS, 1.0)), (momentum, [0.1] * STEPS)):
-            search = Search(dataclasses.replace(problem, model=problem.source))
-            search.descend(problem.inputs, everything, sizes, look, leave=False)
-            found.offer(everything, search.best)
+            on_source = Search(dataclasses.replace(problem, model=problem.source))
+            on_source.descend(problem.inputs, everything, sizes, look, leave=False)
+            found.offer(everything, on_source.best)
         found.offer(everything, _lowered(problem, problem.source))
         with torch.no_grad():
-            fooled = margins(problem.source(found.candidates), problem.labels) < 0
-        return Proposal(found.candidates, extra={"source_broken": fooled.cpu().numpy()})
-
-
-class _Found:
-    """The best candidates of several searches, by the margin of the true model.
-
-    Args:
-        problem: whose model decides.
-    """
-
-    def __init__(self, problem: Problem) -> None:
-        import torch
-
-        self.problem = problem
-        self.candidates = problem.inputs.clone()
-        self.lowest = torch.full_like(problem.labels, torch.inf, dtype=torch.float64)
-
-    def attack(self, attack: Attack, module: nn.Module) -> None:
-        """Let an attack search with a module, on what is not broken yet."""
-        import torch
-
-        (rows,) = torch.where(self.lowest >= 0)
-        if len(rows) == 0:
-            return
-        part = dataclasses.replace(
-            self.problem,
-            model=module,
-            inputs=self.problem.inputs[rows],
-            labels=self.problem.labels[rows],
-        )
-        self.offer(rows, attack.run(part).candidates)
-
-    def offer(self, rows: Tensor, candidates: Tensor) -> None:
-        """Ask the model about candidates for these examples, and keep those that are better."""
-        import torch
-
-        from bench.api.attacks import margins
-
-        with torch.no_grad():
-            logits = self.problem.model(candidates)
-        found = margins(logits, self.problem.labels[rows]).double()
-        better = found < self.lowest[rows]
-        self.candidates[rows[better]] = candidates[better]
-        self.lowest[rows[better]] = found[better]
+            fooled = margins(problem.source(found.best), problem.labels) < 0
+        return Proposal(found.best, extra={"source_broken": fooled.cpu().numpy()})
 
 
 def _lowered(problem: Problem, source: nn.Module) -> Tensor:

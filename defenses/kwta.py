@@ -6,7 +6,7 @@ import functools
 from typing import TYPE_CHECKING
 
 from bench.defenses.activations.kinds import Kind, check_gamma
-from bench.defenses.networks import NetworkDefense, build_network
+from bench.defenses.networks import NetworkDefense
 from bench.defenses.recipes import GammaAnnealing, Natural, PGDAdversarialTraining, settings
 from bench.errors import UsageError
 from bench.registry import register_defense
@@ -17,9 +17,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from bench.api import Recipe
-
-#: Times gamma: the shares of winners whose gradient the surrogates pass.
-BACKWARD = (1.5, 2.0)
 
 
 @register_defense("kwta")
@@ -63,36 +60,19 @@ class KWTADefense(NetworkDefense):
 
     def activation(self) -> Callable[[], nn.Module]:
         """k-WTA."""
-        return self._activation()
-
-    def _activation(self, **options: float) -> Callable[[], nn.Module]:
         from bench.defenses import activations
 
         return functools.partial(
-            activations.KWTA,
-            self.gamma,
-            kind=self.kind,
-            k=self.k or None,
-            exact=self.exact,
-            **options,
+            activations.KWTA, self.gamma, kind=self.kind, k=self.k or None, exact=self.exact
         )
 
     def surrogates(
         self, *, network: str, shape: tuple[int, int, int], classes: int
     ) -> dict[str, nn.Module]:
-        """The same network whose gradient passes the winners of 1.5 and of 2 times gamma.
-
-        Which units win changes within small distances of an input, and the gradient of the winners
-        alone does not know of it. Nothing is kinder about them when all units win already.
-        """
+        """See `NetworkDefense.surrogates`; nothing is kinder about winners when all units win."""
         if self.gamma >= 1 and not self.k:
             return {}
-        return {
-            f"{factor:g}gamma": build_network(
-                network, shape, classes, self._activation(backward_factor=factor)
-            )
-            for factor in BACKWARD
-        }
+        return super().surrogates(network=network, shape=shape, classes=classes)
 
 
 class _Annealed(KWTADefense):

@@ -12,7 +12,6 @@ from its own past: what is found depends neither on its batch nor on its neighbo
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol
@@ -22,7 +21,7 @@ from torch.nn import functional
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams, unit
-from bench.attacks.blocks.smoothing import Smoothness
+from bench.defenses.activations.smooth import Smoothness
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -48,8 +47,6 @@ ANEW, WIDE = 8, 4.0
 DECAY = 0.6
 #: Of the pixels, the share that the first step of a descent in L1 moves; it falls as the steps do.
 L1_SHARE = 0.2
-#: What a descent draws: how smooth its backward pass is (`Smoothness`).
-TAU, JUMP = (0.015, 0.08), (0.5, 1.0)
 #: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
 #: that follows, both relative to epsilon.
 SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
@@ -258,12 +255,8 @@ class Chains:
         return (signs / top.values.shape[1]).reshape(gradient.shape)
 
     def _way(self) -> Way:
-        """Of the descents of this number, whatever the batch."""
-        text = f"{self.problem.seed} smoothness {self.number}"
-        digest = hashlib.sha256(text.encode()).digest()
-        a, b = (int.from_bytes(digest[i : i + 4], "big") / 2**32 for i in (0, 4))
-        tau, jump = TAU[0] * (TAU[1] / TAU[0]) ** a, JUMP[0] + b * (JUMP[1] - JUMP[0])
-        return Way(self.number, Smoothness(tau, jump))
+        """Of all that has this number, whatever the batch."""
+        return Way(self.number, Smoothness.drawn(self.problem.seed, self.number))
 
     def _loss(self, number: int, rows: Tensor) -> Loss:
         labels = self.problem.labels[rows]

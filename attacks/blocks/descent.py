@@ -11,6 +11,7 @@ the logit margin: with the cross-entropy, honest models with large logits look m
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from bench.api import Problem
+    from bench.api import Attack, Problem
     from bench.attacks.blocks.ball import Streams
 
 
@@ -84,6 +85,20 @@ class Search:
         better = found.double() < self.lowest[rows]
         self.best[rows[better]] = x[better]
         self.lowest[rows[better]] = found[better].double()
+
+    def offer(self, rows: Tensor, candidates: Tensor) -> None:
+        """Ask the model about candidates for these examples, and keep those that are better."""
+        with torch.no_grad():
+            logits = self.problem.model(candidates)
+        self.keep(rows, candidates, margins(logits, self.problem.labels[rows]))
+
+    def hand_over(self, attack: Attack, model: nn.Module) -> None:
+        """Let an attack search on a model, for the examples not broken yet."""
+        rows = self.remaining
+        if len(rows):
+            inputs, labels = self.problem.inputs[rows], self.problem.labels[rows]
+            part = dataclasses.replace(self.problem, model=model, inputs=inputs, labels=labels)
+            self.offer(rows, attack.run(part).candidates)
 
     def descend(
         self, x: Tensor, rows: Tensor, sizes: Sequence[float], look: Look, *, leave: bool = True

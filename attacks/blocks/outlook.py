@@ -12,6 +12,7 @@ import torch
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.chains import Seen
+from bench.defenses.activations.smooth import soften
 from bench.errors import is_out_of_memory
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ class Outlook:
         if self.backward is not None:
             self.backward.smooth = way.smooth
         module = self.ways[way.number % len(self.ways)]
+        if module is not self.problem.model:
+            soften(module, way.smooth)
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = module(x)

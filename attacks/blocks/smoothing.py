@@ -1,22 +1,23 @@
-"""A smooth backward pass for layers in which the largest win; what they answer stays, bit for bit.
-
-Which units win changes within small distances of an input, and a gradient that takes the winners'
-choice for constant does not know of it. Here a unit passes the gradient by how close its score is
-to the threshold between winners and losers, and the threshold moves with the scores, as it does in
-the model: that second term, the derivative of the choice itself, is what shows the way.
-"""
+"""Finds a model's winner-take-all layers while it is asked, and smooths their backward pass."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from torch import nn
+
+from bench.defenses.activations.smooth import (
+    SCORES,
+    Competition,
+    Smoothness,
+    highest,
+    lowest,
+    smoothed,
+    threshold,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
+    from torch import Tensor, nn
 
 #: A threshold nearer to 0 than this share of the scores' standard deviation is that of a ReLU.
 ZERO = 0.05
@@ -24,76 +25,13 @@ ZERO = 0.05
 ALIKE = 0.9
 
 
-class Smoothness(NamedTuple):
-    """How smooth a backward pass is."""
-
-    tau: float = 0.03
-    """Width of the threshold, in standard deviations of the scores that compete."""
-    jump: float = 1.0
-    """The share of the derivative of the choice itself: 0 leaves it out, 1 takes it whole."""
-
-
-class Competition(NamedTuple):
-    """How the units of a layer compete."""
-
-    score: str
-    """A key of `SCORES`."""
-    channels: bool
-    """Whether each channel is a group; else all units of an example are one."""
-
-    def grouped(self, x: Tensor) -> Tensor:
-        """From (N, ...) to (N, groups, M)."""
-        if self.channels:
-            return x.flatten(2)
-        return x.flatten(1)[:, None]
-
-
-#: By what units compete, and its derivative.
-SCORES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
-    "value": (lambda x: x, torch.ones_like),
-    "magnitude": (torch.abs, torch.sign),
-    "smallness": (lambda x: -x.abs(), lambda x: -x.sign()),
-}
-
-
-class _SmoothChoice(torch.autograd.Function):
-    """The values that a layer chose, and a smooth gradient of its choice.
-
-    With scores s of a group, the threshold t between winners and losers, T = tau times the standard
-    deviation of s, c = sigmoid((s − t) / T), w = c (1 − c) / T and p = g x w for the incoming
-    gradient g, the gradient is g c + jump · ds/dx · (p − w Σp / Σw).
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, out: Tensor, threshold: Tensor, score: str, smooth: Smoothness
-    ) -> Tensor:
-        """`x` and `out` are (N, groups, M), `threshold` (N, groups, 1)."""
-        ctx.save_for_backward(x, threshold)
-        ctx.score, ctx.smooth = score, smooth
-        return out.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
-        """See the class."""
-        (g,) = gradients
-        x, threshold = ctx.saved_tensors
-        (scored, slope), (tau, jump) = SCORES[ctx.score], ctx.smooth
-        scores = scored(x)
-        width = (tau * scores.std(dim=-1, keepdim=True, correction=0)).clamp(min=1e-12)
-        chosen = torch.sigmoid((scores - threshold) / width)
-        weight = chosen * (1 - chosen) / width
-        push = g * x * weight
-        mean = push.sum(dim=-1, keepdim=True) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-12)
-        return g * chosen + jump * slope(x) * (push - weight * mean), None, None, None, None
-
-
 class SmoothBackward:
     """Finds a model's winner-take-all layers while it is asked, and smooths their backward pass.
 
     A layer is one of those where its module has no children and no weights, and answers each unit
     of its input as it is or with 0, equally many in each group but for ties, and keeps none of a
-    lower score than one that it drops. The model itself is left as it was when the context ends.
+    lower score than one that it drops. A group is an example, a channel, or some neighbouring
+    channels at one position (LWTA). The model itself is left as it was when the context ends.
 
     Args:
         model: any.
@@ -135,10 +73,7 @@ class SmoothBackward:
         how = self.found[module]
         if how is None or not x.requires_grad:
             return None
-        groups, answers = how.grouped(x), how.grouped(out.detach())
-        threshold = _threshold(SCORES[how.score][0](groups.detach()), answers != 0)
-        smooth: Tensor = _SmoothChoice.apply(groups, answers, threshold, how.score, self.smooth)
-        return smooth.reshape(out.shape)
+        return smoothed(x, out, how, self.smooth)
 
 
 def _alike(x: Any, out: Any) -> bool:
@@ -157,18 +92,27 @@ def recognise(x: Tensor, out: Tensor) -> Competition | None:
     dropped = (out == 0) & (x != 0)
     if not bool((dropped | (out == x)).all()) or not bool(dropped.any()):
         return None
-    for channels in (False, True) if x.ndim > 2 else (False,):
-        for score, (scored, _) in SCORES.items():
-            how = Competition(score, channels)
-            scores, kept = scored(how.grouped(x)), how.grouped(out) != 0
-            some = _equally_many(scores, kept) >= ALIKE
-            ordered = _lowest(scores, kept) >= _highest(scores, ~kept)
-            spread = scores.std(dim=-1, keepdim=True, correction=0)
-            threshold = _threshold(scores, kept)
-            apart = bool((threshold.abs() > ZERO * spread).float().median())
-            if some and bool(ordered.all()) and apart:
-                return how
+    for how in _ways(x, out):
+        scored, _ = SCORES[how.score]
+        scores, kept = scored(how.grouped(x)), how.grouped(out) != 0
+        some = _equally_many(scores, kept) >= ALIKE
+        ordered = lowest(scores, kept) >= highest(scores, ~kept)
+        far = threshold(scores, kept).abs() > ZERO * how.spread(scores)
+        apart = bool(far.float().median())
+        if some and bool(ordered.all()) and apart:
+            return how
     return None
+
+
+def _ways(x: Tensor, out: Tensor) -> list[Competition]:
+    """How units could compete: in an example, a channel, or, one of a few, among neighbours."""
+    ways = [Competition(score) for score in SCORES]
+    if x.ndim > 2:
+        ways += [Competition(score, channels=True) for score in SCORES]
+    few = round(x.numel() / max(1, int((out != 0).sum())))
+    if few > 1 and x.shape[1] > few and x.shape[1] % few == 0:
+        ways.append(Competition(neighbours=few))
+    return ways
 
 
 def _equally_many(scores: Tensor, kept: Tensor) -> float:
@@ -177,25 +121,10 @@ def _equally_many(scores: Tensor, kept: Tensor) -> float:
     More of them win where units tie at the threshold, as those of a constant background do.
     """
     most = kept.sum(dim=-1).flatten()
-    above = (scores > _lowest(scores, kept)).sum(dim=-1).flatten()
+    above = (scores > lowest(scores, kept)).sum(dim=-1).flatten()
     counts = torch.unique(most)
     counts = counts[(counts > 0) & (counts < scores.shape[-1])]
     if not len(counts):
         return 0.0
     possible = (above[:, None] < counts) & (counts <= most[:, None])
     return float(possible.float().mean(dim=0).max())
-
-
-def _threshold(scores: Tensor, kept: Tensor) -> Tensor:
-    """Midway between the lowest score that won and the highest that lost, (N, groups, 1)."""
-    low, high = _lowest(scores, kept), _highest(scores, ~kept)
-    middle = (low + high) / 2
-    return torch.where(middle.isfinite(), middle, torch.where(low.isfinite(), low, 0))
-
-
-def _lowest(scores: Tensor, among: Tensor) -> Tensor:
-    return scores.masked_fill(~among, torch.inf).amin(dim=-1, keepdim=True)
-
-
-def _highest(scores: Tensor, among: Tensor) -> Tensor:
-    return scores.masked_fill(~among, -torch.inf).amax(dim=-1, keepdim=True)

@@ -89,7 +89,7 @@ class Problem:
     afterwards; it is for libraries that seed themselves."""
     surrogates: dict[str, nn.Module] = field(default_factory=dict)
     """What the defense declares for its backward pass (`Defense.surrogates`), weights loaded, by
-    name; passes count as the model's own. Empty unless the attack `needs` them."""
+    name; passes count as the model's own. Empty unless the attack `needs` or takes them."""
     randomised: bool = False
     """Whether the model answers differently when it is asked again: no one answer then settles
     that an example is broken."""
@@ -154,6 +154,8 @@ class Attack(Plugin):
     """`surrogates`: runs only where the defense declares some. `source`: gets the model of the
     defense that its parameter `source` names (`twin`: the defense's own). `candidates`: gets those
     that a file holds (`import-adversarial`)."""
+    takes_surrogates: ClassVar[bool] = False
+    """Whether it gets the surrogates of a defense that declares some, without needing any."""
     libraries: ClassVar[tuple[str, ...]] = ()
     """Distributions whose version can change its outcomes."""
 

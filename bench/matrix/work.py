@@ -157,7 +157,8 @@ class Bench:
     def _attack(self, task: Task, model: CountedModel) -> TaskResult:
         name = task.cell.defense
         attack = registry.attacks.create(task.cell.attack)
-        surrogates = self.surrogates(name) if attack.needs == "surrogates" else {}
+        kinder = attack.needs == "surrogates" or attack.takes_surrogates
+        surrogates = self.surrogates(name) if kinder else {}
         starts = self.contenders[name].starts
         start = self.model(starts[start_of(attack)][0]) if attack.needs == "source" else None
         helpers = [*surrogates.values(), *([start] if start else [])]

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.defenses.activations.kinds import check_group, check_height
+from bench.defenses.activations.smooth import Competition, WinnersTakeAll, smoothed
 from bench.errors import ModelError
 
 
-class _Competition(nn.Module):
+class _Grouped(WinnersTakeAll):
     """Units that compete in groups of neighbouring channels.
 
     Any floating dtype of shape (N, C, ...), C a multiple of the group size; dtype and shape are
@@ -52,8 +53,27 @@ class _Competition(nn.Module):
             )
         return x.reshape(len(x), x.shape[1] // self.group, self.group, *x.shape[2:])
 
+    def winners(self, x: Tensor) -> Tensor:
+        """The first largest of each group, and 0 in the place of the others: shape of `x`.
 
-class LWTA(_Competition):
+        Its gradient is as smooth as it was told to be.
+
+        Raises:
+            ModelError: `x` has no channels, or they do not make whole groups.
+        """
+        groups = self.grouped(x)
+        with torch.no_grad():
+            members = torch.arange(self.group, device=x.device)
+            members = members.reshape(-1, *[1] * (x.ndim - 2))
+            mask = groups.max(dim=2, keepdim=True).indices == members
+        chosen = torch.where(mask, groups, 0).flatten(1, 2)
+        smooth = self.smoothness(x)
+        if smooth is None:
+            return chosen
+        return smoothed(x, chosen, Competition(neighbours=self.group), smooth)
+
+
+class LWTA(_Grouped):
     """Local winners take all (Srivastava et al., "Compete to Compute", NeurIPS 2013).
 
     The largest of each group keeps its value, also a negative one, and the others become zero:
@@ -67,15 +87,10 @@ class LWTA(_Competition):
         Raises:
             ModelError: `x` has no channels, or they do not make whole groups.
         """
-        groups = self.grouped(x)
-        with torch.no_grad():
-            members = torch.arange(self.group, device=x.device)
-            members = members.reshape(-1, *[1] * (x.ndim - 2))
-            mask = groups.max(dim=2, keepdim=True).indices == members
-        return torch.where(mask, groups, 0).flatten(1, 2)
+        return self.winners(x)
 
 
-class MaxPoolActivation(_Competition):
+class MaxPoolActivation(_Grouped):
     """The maximum of each group of channels in the place of all its members.
 
     The max-pooling competitor in the comparison of k-WTA's authors, which is maxout (Goodfellow et
@@ -94,8 +109,12 @@ class MaxPoolActivation(_Competition):
             ModelError: `x` has no channels, or they do not make whole groups.
         """
         groups = self.grouped(x)
-        # Not amax, whose gradient is shared among equal members.
-        return groups.max(dim=2, keepdim=True).values.expand_as(groups).flatten(1, 2)
+        if self.smoothness(x) is None:
+            # Not amax, whose gradient is shared among equal members.
+            largest = groups.max(dim=2, keepdim=True).values
+        else:
+            largest = self.grouped(self.winners(x)).sum(dim=2, keepdim=True)
+        return largest.expand_as(groups).flatten(1, 2)
 
 
 class BrokenReLU(nn.Module):

@@ -4,26 +4,32 @@ from __future__ import annotations
 
 import functools
 import importlib
-import math
 import subprocess
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
+from bench.defenses.activations.smooth import SCORES, Competition, WinnersTakeAll, smoothed
 from bench.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
 
+#: Kinds that do not compete by value.
+_SCORES = {
+    "magnitude": "magnitude",
+    "channel-magnitude": "magnitude",
+    "smallest": "smallness",
+}
 #: Up to so many threads numpy on one is the fastest way to the k largest; beyond, torch on all.
 _THREADS = 4
 
 
-class KWTA(nn.Module):
+class KWTA(WinnersTakeAll):
     """Keep the largest activations of each example and set the others to zero.
 
     Units compete in groups, and of each group those stay that reach its k-th largest score:
@@ -42,7 +48,7 @@ class KWTA(nn.Module):
     the k − 1 smallest of a channel and keeps all others.
 
     Winners keep their value, negative ones too. The choice of winners counts as constant for the
-    gradient, which is the incoming one on winners and zero elsewhere.
+    gradient, which is the incoming one on winners and zero elsewhere, until `soften` is called.
 
     Args:
         gamma: the share of a group of M units that wins, in (0, 1]; k = max(1, int(gamma · M)).
@@ -52,10 +58,6 @@ class KWTA(nn.Module):
         exact: keep exactly k of each group. Units tied at the k-th largest score then stay in the
             order of their index (C, H, W), lowest first; otherwise, as in the paper's code, all of
             them do.
-        backward_factor: greater than 1; if given, the gradient passes the winners of so many times
-            gamma (or k) instead, at least k + 1 of them, while the values stay. With more winners
-            the gradient also sees the units that would win after a small change (BPDA, Athalye et
-            al., ICML 2018).
 
     Raises:
         UsageError: a parameter is out of its range.
@@ -68,7 +70,6 @@ class KWTA(nn.Module):
         kind: Kind = "layer",
         k: int | None = None,
         exact: bool = False,
-        backward_factor: float | None = None,
     ) -> None:
         super().__init__()
         check_gamma(gamma)
@@ -76,36 +77,19 @@ class KWTA(nn.Module):
             raise UsageError(f"kind has to be one of {', '.join(KINDS)} (got {kind!r})")
         if k is not None and k < 1:
             raise UsageError(f"k has to be at least 1 (got {k})")
-        if backward_factor is not None and not 1 < backward_factor < math.inf:
-            raise UsageError(
-                f"backward_factor has to be greater than 1 and finite (got {backward_factor})"
-            )
         self.gamma = gamma
         self.kind = kind
         self.k = k
         self.exact = exact
-        self.backward_factor = backward_factor
 
     def extra_repr(self) -> str:
         """The parameters, as torch prints them."""
         share = f"gamma={self.gamma}" if self.k is None else f"k={self.k}"
-        own = f"{share}, kind={self.kind}, exact={self.exact}"
-        factor = self.backward_factor
-        return own if factor is None else f"{own}, backward_factor={factor}"
+        return f"{share}, kind={self.kind}, exact={self.exact}"
 
     def winners(self, units: int) -> int:
         """How many of a group of so many units win: k."""
         return max(1, int(self.gamma * units)) if self.k is None else min(self.k, units)
-
-    def passing(self, units: int) -> int:
-        """How many of a group of so many units the gradient passes."""
-        k = self.winners(units)
-        if self.backward_factor is None:
-            return k
-        if self.k is None:
-            share = self.backward_factor * self.gamma
-            return min(units, max(k + 1, int(share * units)))
-        return min(units, max(k + 1, int(self.backward_factor * self.k)))
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply it to each example on its own.
@@ -121,47 +105,29 @@ class KWTA(nn.Module):
         """
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
-        first = 2 if self.kind.startswith("channel") and x.ndim > 2 else 1
-        units = x.shape[first:].numel()
-        k, passed = self.winners(units), self.passing(units)
-        surrogate = passed != k and torch.is_grad_enabled() and x.requires_grad
+        how = self.competition(x)
+        first = 2 if how.channels else 1
+        k = self.winners(x.shape[first:].numel())
+        smooth = self.smoothness(x)
+        if smooth is None or k == x.shape[first:].numel():
+            return self._chosen(x, how, first, k)
+        return smoothed(x, self._chosen(x.detach(), how, first, k), how, smooth)
+
+    def competition(self, x: Tensor) -> Competition:
+        """How the units of such an input compete."""
+        score = _SCORES.get(self.kind, "value")
+        return Competition(score, channels=self.kind.startswith("channel") and x.ndim > 2)
+
+    def _chosen(self, x: Tensor, how: Competition, first: int, k: int) -> Tensor:
+        """The k winners of each group, which lies along the dimensions from `first` on."""
         kernels = None if self.exact else _kernels(x, first)
         if kernels is not None:
-            wide = passed if surrogate else k
-            fused: Tensor = kernels.kwta(x, kind=self.kind, units=units, k=k, passing=wide)
+            fused: Tensor = kernels.kwta(x, kind=self.kind, units=x.shape[first:].numel(), k=k)
             return fused
+        scored, _ = SCORES[how.score]
         with torch.no_grad():
-            scores = self._scores(x.detach())
-            mask = _mask(scores, first, k, exact=self.exact)
-            passing = _mask(scores, first, passed, exact=self.exact) if surrogate else mask
-        if not surrogate:
-            return torch.where(mask, x, 0)
-        out: Tensor = _ValuesOfOne.apply(x, mask, passing)
-        return out
-
-    def _scores(self, x: Tensor) -> Tensor:
-        """By what units compete: the largest win."""
-        if self.kind == "smallest":
-            return -x.abs()
-        return x.abs() if self.kind.endswith("magnitude") else x
-
-
-class _ValuesOfOne(torch.autograd.Function):
-    """The values of one mask, the gradient of another.
-
-    Not `soft + (hard - soft).detach()`, whose sum rounds: the values have to be exact.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, mask: Tensor, passing: Tensor) -> Tensor:
-        ctx.save_for_backward(passing)
+            mask = _mask(scored(x.detach()), first, k, exact=self.exact)
         return torch.where(mask, x, 0)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None]:
-        (gradient,) = gradients
-        (passing,) = ctx.saved_tensors
-        return torch.where(passing, gradient, 0), None, None
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:
@@ -176,7 +142,7 @@ def _triton(device: int) -> ModuleType | None:
     try:
         kernels = importlib.import_module("bench.defenses.activations.triton_kwta")
         one = torch.ones(1, 1, device=torch.device("cuda", device))
-        kernels.kwta(one, kind="layer", units=1, k=1, passing=1)
+        kernels.kwta(one, kind="layer", units=1, k=1)
     except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as problem:
         warnings.warn(
             f"k-WTA runs without its Triton kernels, slower, with the same results: {problem}",

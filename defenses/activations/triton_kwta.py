@@ -48,8 +48,8 @@ def serves(x: Tensor, first: int) -> bool:
     return x.dtype in _FORMATS and x.numel() > 0 and together
 
 
-def kwta(x: Tensor, *, kind: Kind, units: int, k: int, passing: int) -> Tensor:
-    """The winners of each group keep their value, the gradient passes those of another number.
+def kwta(x: Tensor, *, kind: Kind, units: int, k: int) -> Tensor:
+    """The winners of each group keep their value, and the gradient passes them.
 
     All units tied at the k-th largest score win, and zeros of both signs are equal. The gradient
     keeps `x` and one number for each group, no mask.
@@ -59,7 +59,6 @@ def kwta(x: Tensor, *, kind: Kind, units: int, k: int, passing: int) -> Tensor:
         kind: by what units compete.
         units: in a group.
         k: how many win, 1 to `units`.
-        passing: how many the gradient passes, likewise.
 
     Returns:
         Shape, dtype and memory format of `x`.
@@ -67,13 +66,13 @@ def kwta(x: Tensor, *, kind: Kind, units: int, k: int, passing: int) -> Tensor:
     Raises:
         ModelError: `x` contains NaN.
     """
-    out: Tensor = _KWTA.apply(x, units, k, passing, _SCORES[kind])
+    out: Tensor = _KWTA.apply(x, units, k, _SCORES[kind])
     return out
 
 
 class _KWTA(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, units: int, k: int, passing: int, score: int) -> Tensor:
+    def forward(ctx: Any, x: Tensor, units: int, k: int, score: int) -> Tensor:
         integer, options = _options(x, units, score)
         out = torch.empty_like(x)
         groups = x.numel() // units
@@ -81,19 +80,18 @@ class _KWTA(torch.autograd.Function):
         # Triton launches on the current device, which need not be that of x.
         with torch.cuda.device_of(x):
             _select_and_mask[(groups,)](
-                x.view(integer), out.view(integer), thresholds, units, k, passing,
-                SURROGATE=passing != k, **options,
-            )  # fmt: skip
+                x.view(integer), out.view(integer), thresholds, units, k, **options
+            )
         refuse_nan(thresholds == 0)
         ctx.save_for_backward(x, thresholds)
         ctx.units, ctx.score = units, score
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None]:
         x, thresholds = ctx.saved_tensors
         passed = _Masked.apply(gradients[0], x, thresholds, ctx.units, ctx.score)
-        return passed, None, None, None, None
+        return passed, None, None, None
 
 
 class _Masked(torch.autograd.Function):
@@ -118,8 +116,8 @@ class _Masked(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None, None, None, None]:
-        return _KWTA.backward(ctx, *gradients)
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        return *_KWTA.backward(ctx, *gradients), None
 
 
 def _is_channels_last(x: Tensor) -> bool:
@@ -182,20 +180,16 @@ def _kth_key(
     return found
 
 
-@triton.jit(do_not_specialize=["k", "passing"])
+@triton.jit(do_not_specialize=["k"])
 def _select_and_mask(
-    x, out, thresholds, units, k, passing,
-    SURROGATE: tl.constexpr, SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr,
-    BLOCK: tl.constexpr,
+    x, out, thresholds, units, k,
+    SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """Write the winners of one group, and the key from which the gradient passes; 0 for NaN."""
+    """Write the winners of one group, and the key of the last of them; 0 for NaN."""
     group = tl.program_id(0).to(tl.int64)
     x += group * units
     out += group * units
     kth = _kth_key(x, units, k, SCORE, WIDTH, INFINITY, BLOCK)
-    threshold = kth
-    if SURROGATE:
-        threshold = _kth_key(x, units, passing, SCORE, WIDTH, INFINITY, BLOCK)
     largest = tl.zeros((BLOCK,), tl.uint32)
     for start in range(0, units, BLOCK):
         unit = start + tl.arange(0, BLOCK)
@@ -206,7 +200,7 @@ def _select_and_mask(
         largest = tl.maximum(largest, keys)
     NAN: tl.constexpr = (1 << WIDTH) - 1
     has_nan = tl.max(largest, axis=0) == NAN
-    tl.store(thresholds + group, tl.where(has_nan, 0, threshold).to(tl.int32))
+    tl.store(thresholds + group, tl.where(has_nan, 0, kth).to(tl.int32))
 
 
 @triton.jit

@@ -67,6 +67,18 @@ class NetworkDefense(Defense):
         """The network with this activation and untrained weights."""
         return build_network(network, shape, classes, self.activation())
 
+    def surrogates(
+        self, *, network: str, shape: tuple[int, int, int], classes: int
+    ) -> dict[str, nn.Module]:
+        """The same network with a smooth backward pass, where its activation offers one."""
+        from bench.defenses.activations.smooth import Smoothness, soften
+
+        if not soften(self.activation()(), Smoothness()):
+            return {}
+        model = self.build(network=network, shape=shape, classes=classes)
+        soften(model, Smoothness())
+        return {"smooth": model}
+
     def recipe(self, family: str) -> Recipe:
         """Natural training, or what `training` says.
 

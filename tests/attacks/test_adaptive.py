@@ -14,8 +14,9 @@ from bench import registry
 from bench.attacks.adaptive import PASSES
 from bench.attacks.blocks import chains, smoothing
 from bench.attacks.blocks.chains import Chains
-from bench.attacks.blocks.smoothing import SCORES, Competition, SmoothBackward, Smoothness
+from bench.attacks.blocks.smoothing import SmoothBackward
 from bench.defenses.activations import KWTA, LWTA, MaxPoolActivation
+from bench.defenses.activations.smooth import SCORES, Competition, Smoothness
 from bench.models.counted import CountedModel
 from bench.threat import Norm
 from tests.attacks.worlds import Function, broken, linear_problem, pose, solve
@@ -290,4 +291,24 @@ def test_recognition_wants_equally_many_winners() -> None:
     out = KWTA(0.24)(tied)
     assert len((out != 0).sum(dim=1).unique()) > 1
     assert smoothing.recognise(tied, out) == Competition("value", channels=False)
-    assert smoothing.recognise(x, LWTA()(x)) is None  # groups of channels: left to its gradient
+
+
+@pytest.mark.parametrize("shape", [(8, 12), (8, 12, 5, 4)])
+@pytest.mark.parametrize("group", [2, 3, 4])
+def test_local_winners_are_recognised(shape: tuple[int, ...], group: int) -> None:
+    """One of each group of neighbouring channels wins, and gets the gradient that LWTA declares."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(6))
+    assert smoothing.recognise(x, LWTA(group)(x)) == Competition(neighbours=group)
+    out, gradient = through(LWTA(group), x, SMOOTH)
+    layer, point = LWTA(group), x.clone().requires_grad_()
+    layer.soften(*SMOOTH)
+    declared = layer(point)
+    assert torch.equal(out, declared)
+    assert torch.equal(gradient(2 * x), torch.autograd.grad(declared, point, 2 * x)[0])
+
+
+def test_pairs_of_opposite_units_are_no_competition() -> None:
+    """ReLU keeps one of each pair, too, and its threshold is 0."""
+    x = torch.randn(20, 16, generator=torch.Generator().manual_seed(7))
+    pairs = torch.stack([x, -x], dim=2).flatten(1)
+    assert smoothing.recognise(pairs, pairs.relu()) is None

@@ -141,7 +141,6 @@ def is_kwta(
     return lambda module: (
         isinstance(module, KWTA)
         and (module.gamma, module.kind, module.k, module.exact) == (gamma, kind, k, exact)
-        and module.backward_factor is None
     )
 
 
@@ -179,23 +178,29 @@ def test_options_reach_every_place_of_the_activation(
     assert all(is_expected(module) for module in found)
 
 
-@pytest.mark.parametrize("name", ["kwta-at", "kwta[k=3]", "kwta[kind=channel]", "kwta-annealed"])
-def test_surrogates_differ_from_k_wta_in_the_backward_pass_alone(name: str) -> None:
-    """1.5 and 2 times as many winners pass the gradient; all else is as in the defense."""
+@pytest.mark.parametrize(
+    "name", ["kwta-at", "kwta[k=3]", "kwta[kind=channel]", "kwta-annealed", "lwta", "max-pool-at"]
+)
+def test_surrogates_differ_in_the_backward_pass_alone(name: str) -> None:
+    """Of every layer in which units compete; it takes the same weights."""
+    torch.manual_seed(0)
     defense = registry.defenses.create(name)
-    with torch.device("meta"):
-        surrogates = defense.surrogates(network="cnn", shape=SHAPE, classes=10)
-    own = [module for module in module_of(name).modules() if isinstance(module, KWTA)]
+    own = defense.build(network="cnn", shape=SHAPE, classes=10)
+    surrogates = defense.surrogates(network="cnn", shape=SHAPE, classes=10)
+    assert list(surrogates) == ["smooth"]
+    surrogates["smooth"].load_state_dict(own.state_dict())
+    x = torch.rand(4, *SHAPE).requires_grad_()
+    logits = [model(x) for model in (own, surrogates["smooth"])]
+    gradients = [torch.autograd.grad(each.sum(), x)[0] for each in logits]
 
-    assert list(surrogates) == ["1.5gamma", "2gamma"]
-    for factor, model in zip((1.5, 2.0), surrogates.values(), strict=True):
-        places = [module for module in model.modules() if isinstance(module, KWTA)]
-        assert shapes_of(model) == shapes_of(module_of(name))
-        for place, other in zip(places, own, strict=True):
-            assert place.backward_factor == factor
-            assert (place.gamma, place.kind, place.k, place.exact) == (
-                (other.gamma, other.kind, other.k, other.exact)
-            )
+    assert torch.equal(logits[0], logits[1])
+    assert not torch.allclose(gradients[0], gradients[1])
+
+
+@pytest.mark.parametrize("name", ["relu", "broken-relu-at"])
+def test_where_nothing_competes_there_are_no_surrogates(name: str) -> None:
+    """Their activations decide unit by unit."""
+    assert registry.defenses.create(name).surrogates(network="cnn", shape=SHAPE, classes=10) == {}
 
 
 def test_k_wta_of_all_units_has_no_surrogates() -> None:

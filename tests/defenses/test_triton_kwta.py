@@ -50,17 +50,14 @@ def test_the_kernels_compile_without_a_gpu(
     from bench.defenses.activations import triton_kwta
 
     options = {"SCORE": 0, "WIDTH": width, "INFINITY": 0x7F80 << (width - 16), "BLOCK": 128}
-    for kernel, constants in [
-        (triton_kwta._select_and_mask, {**options, "SURROGATE": False}),
-        (triton_kwta._mask, options),
-    ]:
-        signature = dict.fromkeys(("units", "k", "passing"), "i32")
+    for kernel in (triton_kwta._select_and_mask, triton_kwta._mask):
+        signature = dict.fromkeys(("units", "k"), "i32")
         signature |= dict.fromkeys(("values", "x", "out"), f"*i{width}")
-        signature |= {"thresholds": "*i32"} | dict.fromkeys(constants, "constexpr")
+        signature |= {"thresholds": "*i32"} | dict.fromkeys(options, "constexpr")
         source = ASTSource(
             fn=kernel,
             signature={name: signature[name] for name in kernel.arg_names},
-            constexprs={(kernel.arg_names.index(name),): constants[name] for name in constants},
+            constexprs={(kernel.arg_names.index(name),): options[name] for name in options},
         )
         compiled = triton.compile(
             source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 1}

@@ -99,9 +99,17 @@ def test_scores(kind: Kind, kernels: Mock) -> None:
     assert_same(KWTA(k=8, kind=kind), rows(30), kernels)
 
 
-def test_the_gradient_passes_more_winners(kernels: Mock) -> None:
-    """A threshold of its own for the gradient."""
-    assert_same(KWTA(k=3, backward_factor=2.0), rows(30), kernels)
+def test_a_smooth_gradient_of_what_the_kernels_chose(kernels: Mock) -> None:
+    """It follows from the values, which are theirs; only sigmoids differ in their last bits."""
+    module, x = KWTA(k=3), rows(30)[:1]
+    module.soften(0.1, 1.0)
+    point, other = (x.clone().to(device).requires_grad_() for device in (DEVICE, "cpu"))
+    (found,) = torch.autograd.grad((module(point) ** 2).sum(), point)
+    assert kernels.call_count == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kwta, "_kernels", lambda *_: None)
+        (expected,) = torch.autograd.grad((module(other) ** 2).sum(), other)
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_a_channel_each(kernels: Mock) -> None:

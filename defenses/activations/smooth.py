@@ -1,0 +1,191 @@
+"""A smooth backward pass for layers in which the largest win; what they answer stays, bit for bit.
+
+Which units win changes within small distances of an input, and a gradient that takes the winners'
+choice for constant does not know of it. Here a unit passes the gradient by how close its score is
+to the threshold between winners and losers, and the threshold moves with the scores, as it does in
+the model: that second term, the derivative of the choice itself, is what shows the way.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_checkable
+
+import torch
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+#: What a descent draws: both numbers of its `Smoothness`, the first one on a logarithmic scale.
+TAU, JUMP = (0.015, 0.08), (0.5, 1.0)
+
+
+class Smoothness(NamedTuple):
+    """How smooth a backward pass is."""
+
+    tau: float = 0.03
+    """Width of the threshold, in standard deviations of the scores that compete."""
+    jump: float = 1.0
+    """The share of the derivative of the choice itself: 0 leaves it out, 1 takes it whole."""
+
+    @classmethod
+    def drawn(cls, seed: int, number: int) -> Self:
+        """That of the descent of this number, whatever the batch."""
+        digest = hashlib.sha256(f"{seed} smoothness {number}".encode()).digest()
+        a, b = (int.from_bytes(digest[i : i + 4], "big") / 2**32 for i in (0, 4))
+        return cls(TAU[0] * (TAU[1] / TAU[0]) ** a, JUMP[0] + b * (JUMP[1] - JUMP[0]))
+
+
+@runtime_checkable
+class Softenable(Protocol):
+    """A layer whose backward pass is as smooth as it was last told to be."""
+
+    def soften(self, tau: float, jump: float) -> None:
+        """Set both numbers of `Smoothness` for the passes to come; what it answers stays."""
+
+
+def soften(model: nn.Module, smooth: Smoothness) -> bool:
+    """Set how smooth the backward pass of a model is, in each of its layers that can be told.
+
+    Returns:
+        Whether there is any.
+    """
+    layers = [module for module in model.modules() if isinstance(module, Softenable)]
+    for layer in layers:
+        layer.soften(*smooth)
+    return bool(layers)
+
+
+class Competition(NamedTuple):
+    """How the units of a layer compete."""
+
+    score: str = "value"
+    """A key of `SCORES`."""
+    channels: bool = False
+    """Whether each channel is a group; else all units of an example are one."""
+    neighbours: int = 0
+    """If positive, so many neighbouring channels are a group instead, at each position."""
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """From (N, ...) to (N, groups, M)."""
+        if self.neighbours:
+            x = x.flatten(2) if x.ndim > 2 else x[..., None]
+            count, channels, places = x.shape
+            sets = x.reshape(count, channels // self.neighbours, self.neighbours, places)
+            return sets.transpose(2, 3).flatten(1, 2)
+        return x.flatten(2) if self.channels else x.flatten(1)[:, None]
+
+    def ungrouped(self, groups: Tensor, shape: torch.Size) -> Tensor:
+        """From (N, groups, M) back to this shape."""
+        if self.neighbours:
+            sets, places = shape[1] // self.neighbours, shape[2:].numel()
+            groups = groups.reshape(shape[0], sets, places, self.neighbours).transpose(2, 3)
+        return groups.reshape(shape)
+
+    def spread(self, scores: Tensor) -> Tensor:
+        """The standard deviation by which widths are measured, of (N, groups, M): (N, ., 1).
+
+        That of each group; a few neighbours have none that says much, and go by the example's.
+        """
+        among = scores.flatten(1)[:, None] if self.neighbours else scores
+        return among.std(dim=-1, keepdim=True, correction=0)
+
+
+#: By what units compete, and its derivative.
+SCORES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
+    "value": (lambda x: x, torch.ones_like),
+    "magnitude": (torch.abs, torch.sign),
+    "smallness": (lambda x: -x.abs(), lambda x: -x.sign()),
+}
+
+
+class _SmoothChoice(torch.autograd.Function):
+    """The values that a layer chose, and a smooth gradient of its choice.
+
+    With scores s of a group, the threshold t between winners and losers, T = tau times the standard
+    deviation of s, c = sigmoid((s − t) / T), w = c (1 − c) / T and p = g x w for the incoming
+    gradient g, the gradient is g c + jump · ds/dx · (p − w Σp / Σw).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Tensor:
+        ctx.save_for_backward(x, out)
+        ctx.how, ctx.smooth = how, smooth
+        return out.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        how, (tau, jump) = ctx.how, ctx.smooth
+        x, out, g = (how.grouped(each) for each in (*ctx.saved_tensors, *gradients))
+        scored, slope = SCORES[how.score]
+        scores = scored(x)
+        width = (tau * how.spread(scores)).clamp(min=1e-12)
+        chosen = torch.sigmoid((scores - threshold(scores, out != 0)) / width)
+        weight = chosen * (1 - chosen) / width
+        push = g * x * weight
+        mean = push.sum(dim=-1, keepdim=True) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-12)
+        gradient = g * chosen + jump * slope(x) * (push - weight * mean)
+        return how.ungrouped(gradient, ctx.saved_tensors[0].shape), None, None, None
+
+
+def smoothed(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Tensor:
+    """What a layer answered, with a smooth gradient of its choice in the place of its own.
+
+    Args:
+        x: what it got, (N, ...), any floating dtype.
+        out: what it answered: the winners' values and 0, same shape.
+        how: its units compete.
+        smooth: the backward pass.
+
+    Returns:
+        The values, dtype and memory format of `out`.
+    """
+    chosen: Tensor = _SmoothChoice.apply(x, out.detach(), how, smooth)
+    return chosen
+
+
+class WinnersTakeAll(nn.Module):
+    """A layer in which units compete: its own gradient takes the winners for constant.
+
+    Once `soften` was called, a smooth one takes its place; values stay, bit for bit.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._smooth: Smoothness | None = None
+
+    def soften(self, tau: float, jump: float) -> None:
+        """See `Softenable`."""
+        self._smooth = Smoothness(tau, jump)
+
+    def smoothness(self, x: Tensor) -> Smoothness | None:
+        """Of the backward pass of this input; None where it is the layer's own."""
+        return self._smooth if torch.is_grad_enabled() and x.requires_grad else None
+
+
+def threshold(scores: Tensor, kept: Tensor) -> Tensor:
+    """Midway between the lowest score that won and the highest that lost.
+
+    Args:
+        scores: (N, groups, M).
+        kept: bool, same shape.
+
+    Returns:
+        (N, groups, 1); the lowest score where all won, 0 where none did.
+    """
+    low, high = lowest(scores, kept), highest(scores, ~kept)
+    middle = (low + high) / 2
+    return torch.where(middle.isfinite(), middle, torch.where(low.isfinite(), low, 0))
+
+
+def lowest(scores: Tensor, among: Tensor) -> Tensor:
+    """Of each group, infinity where there is none: (N, groups, 1)."""
+    return scores.masked_fill(~among, torch.inf).amin(dim=-1, keepdim=True)
+
+
+def highest(scores: Tensor, among: Tensor) -> Tensor:
+    """Of each group, minus infinity where there is none: (N, groups, 1)."""
+    return scores.masked_fill(~among, -torch.inf).amax(dim=-1, keepdim=True)
