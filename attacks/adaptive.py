@@ -40,9 +40,10 @@ class Adaptive(Attack):
     summary = "Chains of hops, descents and local search, through winner-take-all layers as well"
     approach = "mixed"
     lowers = "margin"
+    challenge = "adaptive"
     spoken = "The adaptive attack"
+    examination = ("",)
     escalation = (("",), ("preset=full",))
-    urgency = 4
     takes_surrogates = True
 
     def __init__(

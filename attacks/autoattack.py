@@ -115,6 +115,7 @@ class FABT(AutoAttackRow):
     summary = "Smallest perturbation towards each of the most likely classes (AutoAttack)"
     strength = "strong"
     kind = "minimum"
+    deterministic = True
     version = 2
     member = "fab-t"
 
@@ -157,7 +158,6 @@ class Square(AutoAttackRow):
     challenge = "square"
     spoken = "Square"
     stand_in = "queries=1000"
-    escalation = ((), ("queries=20000,restarts=3",), ("queries=20000,restarts=10",))
     member = "square"
     access = "black-box"
 

@@ -45,8 +45,6 @@ class MarginPGD(Attack):
     spoken = "PGD on the margin"
     examination = ("",)
     free = True
-    escalation = ((), ("restarts=30",))
-    urgency = 1
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, steps: int = 25, rel_stepsize: float = 1.0, restarts: int = 10) -> None:
@@ -84,7 +82,7 @@ class Averaging(NamedTuple):
     """Antithetic pairs of points around each iterate."""
 
 
-AVERAGING = {"light": Averaging(20, 0.2, 10), "full": Averaging(50, 0.1, 50)}
+AVERAGING = {"light": Averaging(15, 0.25, 5), "full": Averaging(50, 0.1, 50)}
 
 
 @register_attack("averaged-pgd")
@@ -96,14 +94,12 @@ class AveragedPGD(Attack):
 
     Args:
         preset: `full` is the attack on k-WTA of IndicatorsOfAttackFailure, in units of epsilon:
-            50 steps of 0.1, 50 antithetic pairs each. `light` takes 20 steps of 0.2 with 10 pairs.
+            50 steps of 0.1, 50 antithetic pairs each. `light` takes 15 steps of 0.25 with 5 pairs.
     """
 
     summary = "Gradient descent on the margin, gradients averaged around each iterate"
     approach = "smoothed"
     lowers = "margin"
-    escalation = (("",), (), ("preset=full",))
-    urgency = 1
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
@@ -228,7 +224,7 @@ class Spending(NamedTuple):
 
 
 PRESETS = {
-    "light": Spending(0.5, 0.5, ((40, 40), (20, 64))),
+    "light": Spending(0.5, 0.5, ((25, 32),)),
     "medium": Spending(0.5, 0.5, ((40, 100), (40, 200)), restarts=2),
     "tramer": Spending(
         1.0,
@@ -254,9 +250,9 @@ class FiniteDifferencePGD(Attack):
         preset: `tramer` is the published schedule against k-WTA, in units of epsilon (8/255
             there): sigma 1, steps of 0.32, up to 100 of them, with 100 points each for 20 steps,
             1,000 for 20 more, 20,000 for the rest: 1.2 million forwards per example that does not
-            break. `light` takes 3,000: falling steps, 40 with 40 points and 20 with 64, sigma 0.5,
-            the points of a step orthogonal to one another, and momentum 0.9. `medium` takes eight
-            times that, in two descents.
+            break. `light` takes 826: 25 falling steps with 32 points each, sigma 0.5, the
+            points of a step orthogonal to one another, and momentum 0.9. `medium` takes 24,000, in
+            two descents.
         sigma: spread of the points relative to epsilon; 0 means the preset's.
         restarts: descents, from random points of the ball after the first; 0 means the preset's.
     """
@@ -265,8 +261,6 @@ class FiniteDifferencePGD(Attack):
     lowers = "margin"
     challenge = "finite-differences"
     spoken = "Finite differences"
-    escalation = (("",), ("preset=medium",), ("preset=medium,restarts=5",))
-    urgency = 3
     access = "black-box"
     norms = frozenset({Norm.LINF, Norm.L2})
 

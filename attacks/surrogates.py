@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from bench.attacks.blocks.descent import Search
 
 #: Gradient steps of each search on the source of a transfer attack.
-STEPS = 50
+STEPS = 25
 #: Descents on the margin on each surrogate, by preset; the steps of each, and what is left of an
 #: older gradient after a step.
-DESCENTS, LONG, DECAY = {"light": 12, "full": 60}, 25, 0.6
+DESCENTS, LONG, DECAY = {"light": 4, "full": 60}, 25, 0.6
 
 
 @register_attack("surrogate")
@@ -37,14 +37,12 @@ class Surrogate(Attack):
     its backward pass is to be (`bench.defenses.activations.smooth.Softenable`) is told anew.
 
     Args:
-        preset: `light` is APGD-CE and 12 descents on each surrogate; `full` has APGD-T between
+        preset: `light` is APGD-CE and 4 descents on each surrogate; `full` has APGD-T between
             them and 60 descents.
     """
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
     spoken = "The defense's own surrogates"
-    escalation = (("",), ("preset=full",))
-    urgency = 2
     version = 3
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"

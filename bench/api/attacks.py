@@ -174,6 +174,8 @@ class Attack(Plugin):
     traces: ClassVar[tuple[str, ...]] = ()
     """The columns that it keeps in `Proposal.extra` and an examination reads: of a descent those of
     `bench.api.TRACES`, of an attack of scope `evidence` what it measures."""
+    deterministic: ClassVar[bool] = False
+    """Whether another seed finds the same, so that an examination repeats it for nothing."""
     challenge: ClassVar[str] = ""
     """An identifier, where what it breaks beyond white-box attacks is a test of its own."""
     figure: ClassVar[str] = ""
@@ -189,8 +191,6 @@ class Attack(Plugin):
     """Whether an examination may let it move in the whole box, where it has to break everything."""
     escalation: ClassVar[tuple[tuple[str, ...], ...]] = ()
     """Options of itself for each round of escalation, on what nothing broke; some may be empty."""
-    urgency: ClassVar[int] = 0
-    """Of the attacks of a round, those of a larger number are paid first from its budget."""
 
     def goes_by(self) -> Approach:
         """Its approach, declared or as it follows from the other attributes."""

@@ -147,6 +147,7 @@ class AttackRecord(Record):
     lowers: Loss = "other"
     strength: Strength = "ordinary"
     over_draws: bool = False
+    deterministic: bool = False
     traces: tuple[str, ...] = ()
     challenge: str = ""
     spoken: str = ""
@@ -165,6 +166,7 @@ class AttackRecord(Record):
             lowers=attack.lowers,
             strength=attack.strength,
             over_draws=attack.over_draws,
+            deterministic=attack.deterministic,
             traces=attack.traces,
             challenge=attack.challenge,
             spoken=attack.spoken,

@@ -37,6 +37,11 @@ class Inferred(NamedTuple):
     example: int
 
 
+def _by_gradient(attack: str) -> bool:
+    """Whether an attack goes by gradients, the model's own or others."""
+    return registry.attacks.create(attack).goes_by() not in ("scores", "noise")
+
+
 def faithful(evidence: Sequence[Evidence]) -> bool:
     """Whether gradients are there and tell how the model changes, all of it measured."""
     passed = {item.id for item in evidence if item.status == "pass"}
@@ -82,23 +87,30 @@ class Inquiry:
     def _check_sweep(self) -> None:
         """Attack after all what the sweep inferred: a sample where gradients are faithful.
 
-        Elsewhere, and where the sample differs from what was inferred, everything.
+        Elsewhere all that was inferred of attacks that go by gradients; and where what was inferred
+        of those, or of those that go by scores alone, turns out to be wrong, all of that kind.
         """
-        distrusted = {case.name for case in self._cases() if not faithful(evidence_of(case))}
+        names = [case.name for case in self._cases()]
+        distrusted = {
+            (case.name, True) for case in self._cases() if not faithful(evidence_of(case))
+        }
         for repeat in (1, 2):
             planned = []
-            for name in [case.name for case in self._cases()]:
+            for name in names:
                 inferred = self._inferred(name)
-                if name not in distrusted:
-                    inferred = sample(inferred, self.prepared.setting.seed) if repeat == 1 else []
-                planned += self._checks(name, inferred, repeat)
+                some = {e for e in inferred if (name, _by_gradient(e.attack)) in distrusted}
+                if repeat == 1:
+                    rest = [each for each in inferred if each not in some]
+                    some |= set(sample(rest, self.prepared.setting.seed))
+                planned += self._checks(name, sorted(some), repeat)
             if not planned:
                 return
             self.records += self.filler.fill(planned)
             distrusted |= {
-                name
-                for name, results in self.filler.results.items()
-                if any((r.frame["attacked"] & r.frame["broken"]).any() for r in checks(results))
+                (name, _by_gradient(result.cell.attack))
+                for name in names
+                for result in checks(self.filler.results[name])
+                if (result.frame["attacked"] & result.frame["broken"]).any()
             }
 
     def _inferred(self, name: str) -> list[Inferred]:

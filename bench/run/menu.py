@@ -66,10 +66,10 @@ def menu_of(norm: Norm, shape: tuple[int, int, int], classes: int) -> Menu:
         stand_ins=stand_ins,
         free=tuple(a.name for a in sorted(free, key=lambda a: (a.lowers != "margin", a.name))),
         escalation=tuple(
-            _urgent_first(world, (name for names in tried for name in names))
+            _those_able(world, (name for names in tried for name in names))
             for tried in zip_longest(*rounds, fillvalue=[])
         ),
-        over_draws=_urgent_first(world, over_draws),
+        over_draws=_those_able(world, over_draws),
     )
 
 
@@ -78,6 +78,5 @@ def _named(name: str, options: str) -> str:
     return f"{name}[{options}]" if options else name
 
 
-def _urgent_first(world: World, names: Iterable[str]) -> tuple[str, ...]:
-    attacks = sorted(world.able(names), key=lambda attack: (-attack.urgency, attack.name))
-    return tuple(attack.name for attack in attacks)
+def _those_able(world: World, names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(attack.name for attack in world.able(names)))

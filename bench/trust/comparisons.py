@@ -81,7 +81,8 @@ def strong(case: Case, attacks: Iterable[str]) -> list[str]:
 def _worth_repeating(case: Case, attack: str) -> bool:
     """Whether a fresh seed of it tells what gradient attacks missed by chance."""
     record = case.declared(attack)
-    return record.strength == "strong" or (record.examined and record.strength == "ordinary")
+    examined = record.examined and record.strength == "ordinary"
+    return (record.strength == "strong" or examined) and not record.deterministic
 
 
 def beyond_white_box(case: Case, check: Check, challengers: Sequence[str], what: str) -> Evidence:
