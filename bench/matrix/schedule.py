@@ -3,7 +3,8 @@
 `each` attacks every epsilon by itself. `bracket` spends nothing on what is known already:
 
 - A row takes the headline epsilon first, and then the others upwards, without the examples that
-  the same attack has broken within them.
+  the same attack has broken within them; one that does not go by gradients leaves out as well what
+  survived it at a larger one.
 - An attack of scope `remaining` takes its epsilons downwards: what anything broke within an
   epsilon is not attacked at it, and what survives one is not attacked below it. Each example thus
   costs it one survival, at its own largest epsilon, and the far cheaper breaks above.
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from bench.api import Attack
     from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Clean, Task
     from bench.record.outcomes import Totals
@@ -90,7 +92,8 @@ class Chooser:
         skips = mine and _skips(planned, sweep, self.headline)
         if skips and not self.stored(planned.key, clean.right):
             broken = broken_within(critical_distances(mine, norm), epsilon)
-            left = [i for i in clean.right if not broken[i]]
+            above = _survivors(mine if _by_scores(planned) else [], epsilon, self.setting.n)
+            left = [i for i in clean.right if not broken[i] and not above[i]]
             if len(left) < len(clean.right):
                 return self._keyed(planned, left, inferred=True)
         return replace(planned, chosen=tuple(clean.right))
@@ -112,6 +115,16 @@ def _skips(planned: Planned, sweep: Sweep, headline: Epsilon) -> bool:
         and planned.cell.scope == "all"
         and planned.epsilon != headline
     )
+
+
+def _by_scores(planned: Planned) -> bool:
+    """Whether a search goes by scores, at least in part: gradients that mislead do not end it."""
+    return planned.attack is not None and by_scores(planned.attack)
+
+
+def by_scores(attack: Attack) -> bool:
+    """Whether an attack goes by scores, at least in part."""
+    return attack.goes_by() in ("scores", "mixed", "noise")
 
 
 def _survivors(mine: Sequence[CellResult], epsilon: Epsilon, n: int) -> np.ndarray:

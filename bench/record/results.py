@@ -178,12 +178,13 @@ def row_broken(result: CellResult, results: list[CellResult], norm: str) -> np.n
 def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, str], list[int]]:
     """Whose survival is inferred, by (attack, epsilon as written).
 
-    An attack of scope `remaining` left these examples unbroken at a larger epsilon and did not
-    attack them here, where nothing broke them either.
+    An attack left these examples unbroken at a larger epsilon and did not attack them here, where
+    nothing broke them either.
     """
     import numpy as np
 
-    swept = [r for r in results if r.cell.scope == "remaining" and not r.cell.round]
+    rows = [r for r in results if r.cell.scope != "check" and r.cell.attack != CLEAN]
+    swept = [r for r in rows if not r.cell.round and r.cell.scope != "evidence"]
     found: dict[tuple[str, str], list[int]] = {}
     if len(swept) < 2:
         return found

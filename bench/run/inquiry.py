@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from bench import registry
 from bench.matrix.plan import WhyNot, plan_cell
+from bench.matrix.schedule import by_scores
 from bench.matrix.tasks import estimate
 from bench.record.files import digest_of
 from bench.record.results import checks, inferred_survivors
@@ -38,8 +39,8 @@ class Inferred(NamedTuple):
 
 
 def _by_gradient(attack: str) -> bool:
-    """Whether an attack goes by gradients, the model's own or others."""
-    return registry.attacks.create(attack).goes_by() not in ("scores", "noise")
+    """Whether an attack goes by gradients alone, the model's own or others."""
+    return not by_scores(registry.attacks.create(attack))
 
 
 def faithful(evidence: Sequence[Evidence]) -> bool:

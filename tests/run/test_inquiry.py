@@ -48,7 +48,7 @@ def kwta(out: Path) -> Result:
 def test_what_evidence_asks_for_is_registered_under_its_canonical_name() -> None:
     """A name written otherwise would be another cell than the user's own."""
     names = menu_of(Norm.LINF, (1, 8, 8), 10).names
-    assert {"pgd[steps=80]", "square[queries=1000]", "eot-pgd", "fd-pgd[preset=medium]"} <= {*names}
+    assert {"pgd[steps=80]", "square[queries=1000]", "eot-pgd", "adaptive[preset=full]"} <= {*names}
     assert [registry.attacks.create(name).name for name in names] == list(names)
 
 

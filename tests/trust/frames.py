@@ -192,6 +192,7 @@ def honest(**changed: pd.DataFrame) -> dict[Any, pd.DataFrame]:
         "margin-pgd": frame(HONEST, **TRACE),
         "square": frame(range(90)),
         "fd-pgd": frame(range(95)),
+        "adaptive": frame(HONEST),
         ("margin-pgd", "0.5"): frame(range(195), distance=0.5),
         ("margin-pgd", "1"): frame(range(N), distance=0.7),
         **changed,
