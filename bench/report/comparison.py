@@ -128,10 +128,15 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
         ]
         found = _difference(ours["critical"], theirs["critical"], limit)
         epsilons[epsilon] = {**found, "complete": whole}
-    differing = _defense_differences(ours, theirs)
+    headline = first["headline"] if first["headline"] in epsilons else shared[-1]
+    verdicts = (
+        ours["worst_case"][headline].get("verdict"),
+        theirs["worst_case"][written[Epsilon.parse(headline)]].get("verdict"),
+    )
+    differing = _defense_differences(ours, theirs) + _unlike(*({"verdict": v} for v in verdicts))
     return {
         "defenses": [one, other],
-        "headline": first["headline"] if first["headline"] in epsilons else shared[-1],
+        "headline": headline,
         "epsilons": epsilons,
         "differences": differing,
         "notes": _notes(ours, theirs, differing, itself=one == other),
@@ -187,11 +192,9 @@ def _circumstances(summary: Summary) -> dict[str, Any]:
 def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[dict[str, Any]]:
     """Where two defenses are not the same, or were not attacked alike."""
     keys = {"weights": "weights_digest", "network": "network", "twin": "twin"}
-    facts, rulings = [], []
-    for part in (ours, theirs):
-        facts.append({what: part.get(key) for what, key in keys.items()})
-        rulings.append({"verdict": (part.get("verdict") or {}).get("level")})
-    found = _unlike(*facts)
+    found = _unlike(
+        *({what: part.get(key) for what, key in keys.items()} for part in (ours, theirs))
+    )
     sides = [
         {
             attack
@@ -203,7 +206,7 @@ def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[d
     if sides[0] != sides[1]:
         only = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
         found.append({"what": "attacks", "first": only[0], "second": only[1]})
-    return found + _unlike(*rulings)
+    return found
 
 
 def _notes(
