@@ -104,7 +104,7 @@ def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
 def examinations(summary: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Evidence, verdict, marks and comparison by epsilon, where a defense was examined."""
     own = {key: part[key] for key in EXAMINATION if key in part}
-    found = {summary["headline"]: own} if "verdict" in own else {}
+    found = {summary["headline"]: own} if own.get("verdict") else {}
     return {**found, **part.get("examinations", {})}
 
 

@@ -122,12 +122,14 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
     epsilons = {CLEAN: _difference(ours["critical"], theirs["critical"], 0.0)}
     for epsilon in sorted(shared, key=lambda text: float(Epsilon.parse(text))):
         limit = float(Epsilon.parse(epsilon)) + TOLERANCE
-        whole = [
-            ours["worst_case"][epsilon]["complete"],
-            theirs["worst_case"][written[Epsilon.parse(epsilon)]]["complete"],
-        ]
+        sides = (
+            ours["worst_case"][epsilon],
+            theirs["worst_case"][written[Epsilon.parse(epsilon)]],
+        )
         found = _difference(ours["critical"], theirs["critical"], limit)
-        epsilons[epsilon] = {**found, "complete": whole}
+        epsilons[epsilon] = {**found, "complete": [side["complete"] for side in sides]}
+        if any("majority_accuracy" in side for side in sides):
+            epsilons[epsilon]["shown"] = [side["robust_accuracy"] for side in sides]
     headline = first["headline"] if first["headline"] in epsilons else shared[-1]
     verdicts = (
         ours["worst_case"][headline].get("verdict"),
@@ -139,7 +141,7 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
         "headline": headline,
         "epsilons": epsilons,
         "differences": differing,
-        "notes": _notes(ours, theirs, differing, itself=one == other),
+        "notes": _notes((ours, theirs), epsilons, differing, itself=one == other),
     }
 
 
@@ -210,9 +212,14 @@ def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[d
 
 
 def _notes(
-    ours: dict[str, Any], theirs: dict[str, Any], differing: list[dict[str, Any]], *, itself: bool
+    sides: tuple[dict[str, Any], dict[str, Any]],
+    epsilons: dict[str, dict[str, Any]],
+    differing: list[dict[str, Any]],
+    *,
+    itself: bool,
 ) -> list[str]:
     """What a reader must not overlook; `itself` where both are the defense of one name."""
+    ours, theirs = sides
     notes = []
     if any(item["what"] == "attacks" for item in differing):
         notes.append(
@@ -230,10 +237,16 @@ def _notes(
             "One checkpoint a side: this holds for these two checkpoints. Training seeds are "
             "compared with run --seeds."
         )
-    if any(
-        "majority_accuracy" in cell for p in (ours, theirs) for cell in p["worst_case"].values()
-    ):
-        notes.append("A randomised defense counts as robust on an example where most draws are.")
+    if any("shown" in found for found in epsilons.values()):
+        shown = "; ".join(
+            f"{' and '.join(map(percent, found['shown']))} at {epsilon}"
+            for epsilon, found in epsilons.items()
+            if "shown" in found
+        )
+        notes.append(
+            "A randomised defense counts as robust on an example where most draws are. Tables and "
+            f"verdicts go by the mean over its draws (first and second, in percent: {shown})."
+        )
     return notes
 
 

@@ -16,6 +16,7 @@ from bench.trust.evidence import worthwhile
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
 
     from bench.api.attacks import Approach
@@ -198,12 +199,20 @@ class Case:
         """How many examples nothing broke at the headline epsilon."""
         return self.n - len(self.broken_at(self.headline))
 
+    @property
+    def randomised(self) -> bool:
+        """Whether the judge had to ask more than once."""
+        return is_randomised(self.results)
+
     @functools.cached_property
     def shown(self) -> float:
         """How many survive as tables say it: of a randomised defense, their mean over its draws."""
-        if not is_randomised(self.results):
-            return self.robust
-        return float(correct_within(self.results, self.norm.value, self.headline).sum())
+        return float(self.right.sum()) if self.randomised else self.robust
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """The fraction of draws in which each example is right at its worst; float64, (n,)."""
+        return correct_within(self.results, self.norm.value, self.headline)
 
     def at_epsilon(self, epsilon: Epsilon) -> Case:
         """The same outcomes, and the twin's, to be looked at by another epsilon of the run."""

@@ -235,6 +235,26 @@ def test_json_is_the_summary(tmp_path: Path) -> None:
     assert json.loads(done.stdout) == json.loads(path.read_text())
 
 
+def test_where_to_examine_is_said_on_the_command_line(tmp_path: Path) -> None:
+    """`--headline` ranks, `--examine none` leaves it out; what cannot be is told in one line."""
+    shared = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 1]
+    shared += ["--eps", "0.05,0.1", "--out", tmp_path / "runs"]
+    for words, said in (
+        (["--headline", "0.2"], "the headline epsilon 0.2 is none of the run's (0.05, 0.1)"),
+        (["--examine", "each", "--no-examine"], "exclude each other"),
+        (["--examine", "all"], "'headline', 'each', 'none'"),
+    ):
+        refused = call(*shared, *words)
+        assert refused.returncode == 2, refused.stderr
+        assert said in refused.stderr
+    done = call(*shared, "--examine", "none", "--headline", "1/20", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["headline"] == "0.05"
+    worst = summary["defenses"]["relu"]["worst_case"]
+    assert {entry["verdict"] for entry in worst.values()} == {"not examined"}
+
+
 def test_a_failed_cell_exits_with_1(tmp_path: Path) -> None:
     """A plugin that raises fails its cell, is shown, and leaves the other attack alone."""
     plugin = tmp_path / "plugin.py"
