@@ -230,11 +230,16 @@ def _rulings(summary: Summary, defense: dict[str, Any]) -> list[str]:
     if headline not in found and level:
         lines += [f"**Verdict: {escape(level)}.** No evidence was gathered at this epsilon.", ""]
     for epsilon, examination in found.items():
-        place = "" if epsilon == headline else f" at ε = {escape(epsilon)}"
+        place = _elsewhere(summary, epsilon)
         ruling = examination["verdict"]
         reasons = " ".join(escape(reason) for reason in ruling["reasons"])
         lines += [f"**Verdict{place}: {escape(ruling['level'])}.** {reasons}".rstrip(), ""]
     return lines
+
+
+def _elsewhere(summary: Summary, epsilon: str) -> str:
+    """Where something is, unless it is at the headline epsilon."""
+    return "" if epsilon == summary["headline"] else f" at ε = {escape(epsilon)}"
 
 
 def _evidence(epsilon: str, evidence: list[dict[str, Any]]) -> list[str]:
@@ -270,15 +275,19 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [i["attack"] for i in defense["skipped"] if i["cause"] == "escalation-budget"]
+    beyond = [
+        escape(attack) + _elsewhere(summary, epsilon)
+        for attack, cells in defense["attacks"].items()
+        for epsilon, cell in cells.items()
+        if cell["cause"] == "escalation-budget"
+    ]
     if beyond:
         lines += [
             "",
-            f"Left out by --escalation-budget {summary['budget']}: "
-            f"{', '.join(map(escape, beyond))}.",
+            f"Left out by --escalation-budget {summary['budget']}: {', '.join(beyond)}.",
         ]
     for epsilon, part in found.items():
-        place = "" if epsilon == summary["headline"] else f" at ε = {escape(epsilon)}"
+        place = _elsewhere(summary, epsilon)
         comparison = part.get("comparison")
         sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
         lines += ["", f"Credit{place}: {escape(sentence)}"]

@@ -59,7 +59,7 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
         evidence: of the final outcomes, after escalation.
         case: the final outcomes.
     """
-    if case.at_chance and not case.few_classes:
+    if case.shown == 0 or (case.at_chance and not case.few_classes):
         return Verdict("broken", (_broken(case),))
     found = _weighed(evidence, case)
     return _at_chance(found, evidence, case) if case.at_chance else found
@@ -74,7 +74,7 @@ def _at_chance(found: Verdict, evidence: Sequence[Evidence], case: Case) -> Verd
     doubts = found.reasons if found.families else ()
     if case.rising or len(case.imported) >= allowed(case.n):
         return found
-    if case.rounds or case.robust == 0 or not any(item.counts for item in evidence):
+    if case.rounds or not any(item.counts for item in evidence):
         return Verdict("broken", (_broken(case), *doubts)[:REASONS], found.families)
     untried = "No stronger attack followed the evidence against it: it may be far lower."
     level = "suspect" if found.level == "credible" else found.level

@@ -82,6 +82,10 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
         {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.8)},
         {}, "credible",
     ),
+    "randomised, right in a third of its draws everywhere": (
+        {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(N), draws=100, share=0.66)},
+        {}, "credible",
+    ),
     "randomised, at chance": (
         {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.95)},
         {}, "broken",
@@ -147,6 +151,7 @@ FEW: dict[str, tuple[dict[Any, Any], tuple[int, ...], str]] = {
         {"external:theirs": frame(range(150))}, (), "unreliable",
     ),
     "nothing survives": ({"square": frame(range(N))}, (), "broken"),
+    "nothing survives the last round": ({"square": frame(range(N))}, (9,), "broken"),
 }  # fmt: skip
 
 
