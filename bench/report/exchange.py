@@ -262,7 +262,7 @@ def _footnote(summary: Summary, name: str, epsilon: str) -> str:
         sentences.append(f"Verdict: {worst['verdict']}.")
         at = ", ".join(examined)
         gathered = f"at {summary['norm']} {at} only" if at else "at no epsilon"
-        sentences.append(f"Evidence was gathered {gathered}.")
+        sentences.append(f"Evidence on these outcomes was gathered {gathered}.")
     return " ".join(sentences)
 
 

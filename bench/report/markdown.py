@@ -228,7 +228,7 @@ def _rulings(summary: Summary, defense: dict[str, Any]) -> list[str]:
     level = defense["worst_case"][headline].get("verdict")
     lines = []
     if headline not in found and level:
-        lines += [f"**Verdict: {escape(level)}.** No evidence was gathered at this epsilon.", ""]
+        lines += [f"**Verdict: {escape(level)}.** No evidence was gathered on these outcomes.", ""]
     for epsilon, examination in found.items():
         place = _elsewhere(summary, epsilon)
         ruling = examination["verdict"]
