@@ -188,6 +188,7 @@ def _defense(
         "critical": None
         if critical is None
         else [float(d) if np.isfinite(d) else None for d in critical],
+        **({"right": _right(record, results, clean)} if clean and is_randomised(results) else {}),
         **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
             {"attack": c.label, "epsilon": c.epsilon, "cause": c.cause, "reason": c.reason}
@@ -200,6 +201,17 @@ def _defense(
                 {(c.label, c.cause, c.reason) for c in cells if c.status == "skipped"}
             )
         ],
+    }
+
+
+def _right(
+    record: RunRecord, results: list[CellResult], clean: CellResult
+) -> dict[str, list[float]]:
+    """Of a randomised defense, the share of draws in which each example is right, by epsilon."""
+    unperturbed = 1 - clean.frame["wrong_draws"] / clean.frame["draws"]
+    return {CLEAN: unperturbed.tolist()} | {
+        epsilon: correct_within(results, record.norm, Epsilon.parse(epsilon)).tolist()
+        for epsilon in record.epsilons
     }
 
 

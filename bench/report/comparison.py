@@ -6,10 +6,10 @@ other, so that the sampling of the examples, which both share, does not blur the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UnknownNameError, UsageError
-from bench.record.statistics import mcnemar, paired_interval
+from bench.record.statistics import mcnemar, paired_interval, paired_t
 from bench.report.markdown import escape, percent, points, table
 from bench.threat import TOLERANCE, Epsilon
 
@@ -119,17 +119,17 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
             f"{one} and {other} have no epsilon in common ({', '.join(ours['worst_case'])}; "
             f"{', '.join(theirs['worst_case'])}); run one of them again with --eps of the other"
         )
-    epsilons = {CLEAN: _difference(ours["critical"], theirs["critical"], 0.0)}
+    epsilons = {CLEAN: _difference(_side(ours, CLEAN, 0.0), _side(theirs, CLEAN, 0.0))}
     for epsilon in sorted(shared, key=lambda text: float(Epsilon.parse(text))):
         limit = float(Epsilon.parse(epsilon)) + TOLERANCE
         sides = (
             ours["worst_case"][epsilon],
             theirs["worst_case"][written[Epsilon.parse(epsilon)]],
         )
-        found = _difference(ours["critical"], theirs["critical"], limit)
+        found = _difference(
+            _side(ours, epsilon, limit), _side(theirs, written[Epsilon.parse(epsilon)], limit)
+        )
         epsilons[epsilon] = {**found, "complete": [side["complete"] for side in sides]}
-        if any("majority_accuracy" in side for side in sides):
-            epsilons[epsilon]["shown"] = [side["robust_accuracy"] for side in sides]
     headline = first["headline"] if first["headline"] in epsilons else shared[-1]
     verdicts = (
         ours["worst_case"][headline].get("verdict"),
@@ -141,28 +141,44 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
         "headline": headline,
         "epsilons": epsilons,
         "differences": differing,
-        "notes": _notes((ours, theirs), epsilons, differing, itself=one == other),
+        "notes": _notes(ours, theirs, differing, itself=one == other),
     }
 
 
-def _difference(
-    ours: list[float | None], theirs: list[float | None], limit: float
-) -> dict[str, Any]:
-    """Who withstands what is within a distance, example by example."""
-    n = len(ours)
-    robust = [[d is None or d > limit for d in side] for side in (ours, theirs)]
-    gained = sum(a and not b for a, b in zip(*robust, strict=True))
-    lost = sum(b and not a for a, b in zip(*robust, strict=True))
-    low, high = paired_interval(gained, lost, n)
+class _Side(NamedTuple):
+    """How one defense does on each example at an epsilon."""
+
+    robust: list[bool]
+    """By most draws where it is randomised."""
+    right: list[float] | None
+    """Of a randomised defense, in which share of its draws."""
+
+
+def _side(part: dict[str, Any], epsilon: str, limit: float) -> _Side:
+    """A defense at an epsilon, as its run writes it; `limit` is the largest norm that counts."""
+    robust = [d is None or d > limit for d in part["critical"]]
+    return _Side(robust, part.get("right", {}).get(epsilon))
+
+
+def _difference(ours: _Side, theirs: _Side) -> dict[str, Any]:
+    """Who withstands what, example by example."""
+    n = len(ours.robust)
+    gained = sum(a and not b for a, b in zip(ours.robust, theirs.robust, strict=True))
+    lost = sum(b and not a for a, b in zip(ours.robust, theirs.robust, strict=True))
+    difference = (gained - lost) / n
+    (low, high), p = paired_interval(gained, lost, n), mcnemar(gained, lost)
+    rights = [side.right or [float(robust) for robust in side.robust] for side in (ours, theirs)]
+    if n > 1 and (ours.right or theirs.right):
+        difference, low, high, p = paired_t([a - b for a, b in zip(*rights, strict=True)])
     return {
-        "first": sum(robust[0]) / n,
-        "second": sum(robust[1]) / n,
-        "difference": (gained - lost) / n,
+        "first": sum(rights[0]) / n,
+        "second": sum(rights[1]) / n,
+        "difference": difference,
         "low": low,
         "high": high,
         "only_first": gained,
         "only_second": lost,
-        "p": mcnemar(gained, lost),
+        "p": p,
     }
 
 
@@ -212,14 +228,9 @@ def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[d
 
 
 def _notes(
-    sides: tuple[dict[str, Any], dict[str, Any]],
-    epsilons: dict[str, dict[str, Any]],
-    differing: list[dict[str, Any]],
-    *,
-    itself: bool,
+    ours: dict[str, Any], theirs: dict[str, Any], differing: list[dict[str, Any]], *, itself: bool
 ) -> list[str]:
     """What a reader must not overlook; `itself` where both are the defense of one name."""
-    ours, theirs = sides
     notes = []
     if any(item["what"] == "attacks" for item in differing):
         notes.append(
@@ -237,15 +248,20 @@ def _notes(
             "One checkpoint a side: this holds for these two checkpoints. Training seeds are "
             "compared with run --seeds."
         )
-    if any("shown" in found for found in epsilons.values()):
-        shown = "; ".join(
-            f"{' and '.join(map(percent, found['shown']))} at {epsilon}"
-            for epsilon, found in epsilons.items()
-            if "shown" in found
-        )
+    randomised = [
+        part
+        for part in (ours, theirs)
+        if any("majority_accuracy" in worst for worst in part["worst_case"].values())
+    ]
+    if any("right" not in part for part in randomised):
         notes.append(
-            "A randomised defense counts as robust on an example where most draws are. Tables and "
-            f"verdicts go by the mean over its draws (first and second, in percent: {shown})."
+            "A randomised defense of an older run counts as robust on an example where most draws "
+            "are; its tables go by the mean over its draws."
+        )
+    elif randomised:
+        notes.append(
+            "A randomised defense is compared by the share of its draws, as in tables: interval "
+            "and p are those of a paired t-test; `only first` and `only second` go by most draws."
         )
     return notes
 
