@@ -64,9 +64,20 @@ def run(
     twins: Annotated[
         bool, typer.Option("--twins/--no-twins", help="Evaluate each defense's ReLU twin as well.")
     ] = True,
+    headline: Annotated[
+        str,
+        typer.Option(
+            help="The epsilon that ranks and is examined (default: the data set's usual one among "
+            "--eps, else the largest)."
+        ),
+    ] = "",
     examine: Annotated[
-        bool, typer.Option("--examine/--no-examine", help="Gather evidence and give a verdict.")
-    ] = True,
+        Literal["headline", "each", "none"],
+        typer.Option(help="Where to gather evidence and give a verdict: at which epsilons."),
+    ] = "headline",
+    no_examine: Annotated[
+        bool, typer.Option("--no-examine", help="The same as --examine none.")
+    ] = False,
     escalate: Annotated[
         bool, typer.Option("--escalate/--no-escalate", help="Follow failed evidence with attacks.")
     ] = True,
@@ -81,7 +92,8 @@ def run(
         typer.Option(help="Passes the run may spend; what does not fit is marked incomplete."),
     ] = None,
     escalation_budget: Annotated[
-        int | None, typer.Option(help="Passes of escalation per defense (default 15,000 × n).")
+        int | None,
+        typer.Option(help="Passes of escalation per defense and epsilon (default 15,000 × n)."),
     ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json instead of tables.")
@@ -100,6 +112,8 @@ def run(
     from bench.run.prepare import RunConfig
     from bench.threat import Norm
 
+    if no_examine and examine == "each":
+        raise UsageError("--examine each and --no-examine exclude each other: give one of them")
     names = registry.defenses.names() if defense == "all" else split_names(defense)
     config = RunConfig(
         defenses=tuple(names),
@@ -117,7 +131,8 @@ def run(
         out=out,
         fresh=fresh,
         twins=twins,
-        examine=examine,
+        headline=headline,
+        examine="each" if examine == "each" else examine == "headline" and not no_examine,
         escalate=escalate,
         sweep=sweep,
         budget=budget,
@@ -208,9 +223,11 @@ def _print_plan(prepared: Prepared) -> None:
         f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
         f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
-    if prepared.config.examine:
-        more = f", escalation at most {prepared.escalation_budget:,} passes a defense"
+    if prepared.examined:
+        more = (
+            f", escalation at most {prepared.escalation_budget:,} passes a defense at each of them"
+        )
         typer.echo(
-            "the examination adds measurements at the headline epsilon"
+            f"the examination adds measurements at ε = {', '.join(map(str, prepared.examined))}"
             + (more if prepared.config.escalate else "")
         )

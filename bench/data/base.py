@@ -124,14 +124,29 @@ def default_epsilons(family: str | None, norm: Norm) -> tuple[list[Epsilon], Eps
     return Epsilon.parse_many(written.split()), Epsilon.parse(ranking)
 
 
-def headline(family: str | None, norm: Norm, epsilons: Sequence[Epsilon]) -> Epsilon:
+def headline(
+    family: str | None, norm: Norm, epsilons: Sequence[Epsilon], chosen: str = ""
+) -> Epsilon:
     """The epsilon that ranks defenses: the default one if it is among these, else the largest.
 
     Args:
         family: of the data set, or None.
         norm: of the threat model.
         epsilons: those asked for, at least one.
+        chosen: in place of that rule, as written; nothing where empty.
+
+    Raises:
+        UsageError: what was chosen is none of these.
     """
+    if chosen:
+        wanted = Epsilon.parse(chosen)
+        for epsilon in epsilons:
+            if epsilon == wanted:
+                return epsilon
+        raise UsageError(
+            f"the headline epsilon {chosen} is none of the run's "
+            f"({', '.join(map(str, epsilons))}): choose one of them, or add it to --eps"
+        )
     if family is not None and (family, norm) in _DEFAULTS:
         usual = Epsilon.parse(_DEFAULTS[family, norm][1])
         for epsilon in epsilons:

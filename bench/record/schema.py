@@ -18,8 +18,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.attacks import Approach, Loss, Strength  # noqa: TC001 - pydantic reads them
 from bench.errors import StoreError
+from bench.record.files import digest_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from bench.api import Attack
 
 SCHEMA_VERSION = 1
@@ -186,9 +189,12 @@ class DefenseRecord(Record):
     """The file's name, or a sentence on where the weights came from."""
     twin: str | None = None
     control: bool = False
-    """Here as somebody's twin, at the headline epsilon alone, without being asked for."""
+    """Here as somebody's twin, where that is examined alone, without being asked for."""
     published: dict[str, Any] | None = None
     """What others published of it for this data and norm: `bench.api.Published`."""
+    examined: dict[str, str] = {}
+    """Where it was examined, as written, and the digest of the outcomes that this was about
+    (`RunRecord.outcomes`). Of other outcomes it says nothing."""
 
 
 class DatasetRecord(Record):
@@ -227,8 +233,6 @@ class RunRecord(Record):
     attacks: dict[str, AttackRecord] = Field(default_factory=dict)
     """What its attacks declared, and those that the examination could have asked for."""
     provenance: dict[str, Any]
-    examined: bool = False
-    """Whether the defenses were examined as well as attacked."""
     suites: dict[str, list[str]] = {}
     """Suites all of whose attacks are in the run, with their attacks; `all` is none."""
     figures: dict[str, str] = {}
@@ -264,7 +268,48 @@ class RunRecord(Record):
                 f"{where} has schema version {record.schema_version}; this Winnow reads "
                 f"{SCHEMA_VERSION}"
             )
-        return record
+        older = isinstance(content, dict) and content.get("examined") is True
+        return record._examined_once() if older else record
+
+    def outcomes(self, defense: str) -> str:
+        """Digest of the cells of a defense, but for adversarial examples from elsewhere.
+
+        Those add no evidence: with them the same evidence is weighed again.
+        """
+        return digest_of(
+            sorted(
+                (cell.label, cell.epsilon, cell.scope, cell.round, cell.key, cell.status)
+                for cell in self.cells
+                if cell.defense == defense
+                and cell.status != "skipped"
+                and not cell.attack.startswith(EXTERNAL)
+            )
+        )
+
+    def examined(self, defense: str) -> list[str]:
+        """The epsilons at which its outcomes as they are now were examined, ascending."""
+        about, now = self.defenses[defense].examined, self.outcomes(defense)
+        return [epsilon for epsilon in self.epsilons if about.get(epsilon) == now]
+
+    def with_examined(self, defenses: Iterable[str], epsilons: Iterable[str]) -> RunRecord:
+        """The record after an examination at these epsilons; what is out of date goes."""
+        found, epsilons = dict(self.defenses), set(epsilons)
+        for name in defenses:
+            now = dict.fromkeys({*self.examined(name), *epsilons}, self.outcomes(name))
+            found[name] = found[name].model_copy(update={"examined": dict(sorted(now.items()))})
+        return self.model_copy(update={"defenses": found})
+
+    def _examined_once(self) -> RunRecord:
+        """As read from older files, which say only that there was some examination.
+
+        It was at the headline epsilon, if what measures a defense ran there.
+        """
+        measured = {
+            cell.defense
+            for cell in self.cells
+            if (cell.epsilon, cell.scope, cell.status) == (self.headline, "evidence", "ok")
+        }
+        return self.with_examined(sorted(measured & self.defenses.keys()), [self.headline])
 
 
 #: Distributions whose versions a run notes.

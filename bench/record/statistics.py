@@ -51,6 +51,21 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, float(2 * tail / 2**discordant))
 
 
+def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
+    """Student's paired t-test: the mean difference, its 95 % interval, and the two-sided p.
+
+    Args:
+        differences: first minus second, of each pair; at least two.
+    """
+    from scipy.stats import t
+
+    mean, low, high = t_interval(differences)
+    error = (high - mean) / float(t.ppf(0.975, len(differences) - 1))
+    if error == 0:
+        return mean, low, high, float(mean == 0)
+    return mean, low, high, float(2 * t.sf(abs(mean) / error, len(differences) - 1))
+
+
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
     """Mean and 95 % t-interval of values that are normal around it; infinite for a single one."""
     from scipy.stats import t

@@ -34,8 +34,12 @@ if TYPE_CHECKING:
 
 #: In place of a verdict where no evidence was gathered.
 NOT_EXAMINED = "not examined"
+#: What an examination leaves of a defense.
+EXAMINATION = ("verdict", "evidence", "marks", "comparison")
 #: How older versions ended the sentence about a figure at chance.
 _GONE = "it is broken."
+#: How the sentence of a measurement begins that was not made at the headline epsilon.
+_NOTHING_MEASURED = "Not run: nothing measured it"
 
 
 def build(
@@ -70,7 +74,7 @@ def build(
         "budget": record.escalation_budget,
         "figures": record.figures,
         "defenses": {n: part for n, part in parts.items() if not record.defenses[n].control},
-        # Twins that were not asked for themselves: attacked at the headline epsilon alone.
+        # Twins that were not asked for themselves: attacked where their defense is examined.
         "controls": {n: part for n, part in parts.items() if record.defenses[n].control},
         "provenance": record.provenance,
     }
@@ -97,8 +101,23 @@ def upgraded(summary: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
+def examinations(summary: dict[str, Any], part: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Evidence, verdict, marks and comparison by epsilon, where a defense was examined."""
+    own = {key: part[key] for key in EXAMINATION if key in part}
+    found = {summary["headline"]: own} if own.get("verdict") else {}
+    return {**found, **part.get("examinations", {})}
+
+
 def _rename_verdicts(part: dict[str, Any], headline: str) -> None:
     """What older ones called credible at chance, and copied to epsilons that nobody examined."""
+    if "examinations" in part:
+        return
+    part["examinations"] = {}
+    if _measured_elsewhere(part):
+        for key in EXAMINATION:
+            part.pop(key, None)
+        for worst in part["worst_case"].values():
+            worst["verdict"] = NOT_EXAMINED
     ruling = part.get("verdict")
     if ruling is None:
         return
@@ -115,6 +134,13 @@ def _rename_verdicts(part: dict[str, Any], headline: str) -> None:
             doubted = ruling["level"] in ("suspect", "unreliable")
             alone = doubted and worst["verdict"] == "credible"
             worst["verdict"] = "broken" if alone else NOT_EXAMINED
+
+
+def _measured_elsewhere(part: dict[str, Any]) -> bool:
+    """Whether an older one called credible what it had examined at another epsilon alone."""
+    credible = (part.get("verdict") or {}).get("level") == "credible"
+    gradients = [item for item in part.get("evidence", []) if item["id"] == "gradient-fidelity"]
+    return credible and any(i["sentence"].startswith(_NOTHING_MEASURED) for i in gradients)
 
 
 def _defense(
@@ -148,7 +174,7 @@ def _defense(
                 **_worst_case(record, results, critical, cells, epsilon),
                 "verdict": examined.get("verdicts", {}).get(epsilon),
             }
-            for epsilon in ([record.headline] if entry.control else record.epsilons)
+            for epsilon in (_attacked(record, cells) if entry.control else record.epsilons)
         },
         "attacks": {attack: attacks[attack] for attack in sorted(attacks)},
         "suites": {
@@ -162,6 +188,7 @@ def _defense(
         "critical": None
         if critical is None
         else [float(d) if np.isfinite(d) else None for d in critical],
+        **({"right": _right(record, results, clean)} if clean and is_randomised(results) else {}),
         **{key: value for key, value in examined.items() if key != "verdicts"},
         "failed": [
             {"attack": c.label, "epsilon": c.epsilon, "cause": c.cause, "reason": c.reason}
@@ -175,6 +202,23 @@ def _defense(
             )
         ],
     }
+
+
+def _right(
+    record: RunRecord, results: list[CellResult], clean: CellResult
+) -> dict[str, list[float]]:
+    """Of a randomised defense, the share of draws in which each example is right, by epsilon."""
+    unperturbed = 1 - clean.frame["wrong_draws"] / clean.frame["draws"]
+    return {CLEAN: unperturbed.tolist()} | {
+        epsilon: correct_within(results, record.norm, Epsilon.parse(epsilon)).tolist()
+        for epsilon in record.epsilons
+    }
+
+
+def _attacked(record: RunRecord, cells: list[CellRecord]) -> list[str]:
+    """The epsilons of a run at which a control has rows, and the headline."""
+    rows = {cell.epsilon for cell in cells if cell.scope in ("all", "remaining")}
+    return [epsilon for epsilon in record.epsilons if epsilon in {*rows, record.headline}]
 
 
 def _published(record: RunRecord, entry: DefenseRecord) -> dict[str, Any] | None:

@@ -18,7 +18,7 @@ from bench.errors import StoreError
 from bench.record.files import digest_of, read_json, write_bytes
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
-from bench.record.summary import proportion, upgraded
+from bench.record.summary import NOT_EXAMINED, proportion, upgraded
 from bench.report.markdown import (
     Summary,
     caveats,
@@ -162,7 +162,7 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
         escape(defense["network"]),
         percent(defense["clean_accuracy"]),
         f"**{interval(worst)}**" + caveats([e.defense["worst_case"][headline] for e in group]),
-        escape((defense.get("verdict") or {}).get("level", "–")),
+        escape(_level([item.defense["worst_case"][headline] for item in group])),
         escape(lowest),
         str(summary["n"]),
         f"{sum(_passes(item) for item in group) / summary['n']:,.0f}",
@@ -170,6 +170,19 @@ def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
         ", ".join(item.summary["run"][:8] for item in group),
     ]
     return worst["robust_accuracy"], defense["clean_accuracy"], cells
+
+
+#: What a verdict says of a figure that several runs made together, the first that any of them has.
+GRAVEST = ("broken", "unreliable", "suspect", NOT_EXAMINED, "credible")
+
+
+def _level(worst: list[dict[str, Any]]) -> str:
+    """The verdict on a figure that these runs made together: none is better than its worst part.
+
+    Only what every one of them calls credible is; a dash where none says anything.
+    """
+    levels = {entry.get("verdict") or ("" if len(worst) == 1 else NOT_EXAMINED) for entry in worst}
+    return next((level for level in GRAVEST if level in levels), "–")
 
 
 def _passes(entry: Entry) -> int:

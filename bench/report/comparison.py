@@ -6,10 +6,10 @@ other, so that the sampling of the examples, which both share, does not blur the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UnknownNameError, UsageError
-from bench.record.statistics import mcnemar, paired_interval
+from bench.record.statistics import mcnemar, paired_interval, paired_t
 from bench.report.markdown import escape, percent, points, table
 from bench.threat import TOLERANCE, Epsilon
 
@@ -119,43 +119,66 @@ def _pair(first: Summary, second: Summary, one: str, other: str) -> dict[str, An
             f"{one} and {other} have no epsilon in common ({', '.join(ours['worst_case'])}; "
             f"{', '.join(theirs['worst_case'])}); run one of them again with --eps of the other"
         )
-    epsilons = {CLEAN: _difference(ours["critical"], theirs["critical"], 0.0)}
+    epsilons = {CLEAN: _difference(_side(ours, CLEAN, 0.0), _side(theirs, CLEAN, 0.0))}
     for epsilon in sorted(shared, key=lambda text: float(Epsilon.parse(text))):
         limit = float(Epsilon.parse(epsilon)) + TOLERANCE
-        whole = [
-            ours["worst_case"][epsilon]["complete"],
-            theirs["worst_case"][written[Epsilon.parse(epsilon)]]["complete"],
-        ]
-        found = _difference(ours["critical"], theirs["critical"], limit)
-        epsilons[epsilon] = {**found, "complete": whole}
-    differing = _defense_differences(ours, theirs)
+        sides = (
+            ours["worst_case"][epsilon],
+            theirs["worst_case"][written[Epsilon.parse(epsilon)]],
+        )
+        found = _difference(
+            _side(ours, epsilon, limit), _side(theirs, written[Epsilon.parse(epsilon)], limit)
+        )
+        epsilons[epsilon] = {**found, "complete": [side["complete"] for side in sides]}
+    headline = first["headline"] if first["headline"] in epsilons else shared[-1]
+    verdicts = (
+        ours["worst_case"][headline].get("verdict"),
+        theirs["worst_case"][written[Epsilon.parse(headline)]].get("verdict"),
+    )
+    differing = _defense_differences(ours, theirs) + _unlike(*({"verdict": v} for v in verdicts))
     return {
         "defenses": [one, other],
-        "headline": first["headline"] if first["headline"] in epsilons else shared[-1],
+        "headline": headline,
         "epsilons": epsilons,
         "differences": differing,
         "notes": _notes(ours, theirs, differing, itself=one == other),
     }
 
 
-def _difference(
-    ours: list[float | None], theirs: list[float | None], limit: float
-) -> dict[str, Any]:
-    """Who withstands what is within a distance, example by example."""
-    n = len(ours)
-    robust = [[d is None or d > limit for d in side] for side in (ours, theirs)]
-    gained = sum(a and not b for a, b in zip(*robust, strict=True))
-    lost = sum(b and not a for a, b in zip(*robust, strict=True))
-    low, high = paired_interval(gained, lost, n)
+class _Side(NamedTuple):
+    """How one defense does on each example at an epsilon."""
+
+    robust: list[bool]
+    """By most draws where it is randomised."""
+    right: list[float] | None
+    """Of a randomised defense, in which share of its draws."""
+
+
+def _side(part: dict[str, Any], epsilon: str, limit: float) -> _Side:
+    """A defense at an epsilon, as its run writes it; `limit` is the largest norm that counts."""
+    robust = [d is None or d > limit for d in part["critical"]]
+    return _Side(robust, part.get("right", {}).get(epsilon))
+
+
+def _difference(ours: _Side, theirs: _Side) -> dict[str, Any]:
+    """Who withstands what, example by example."""
+    n = len(ours.robust)
+    gained = sum(a and not b for a, b in zip(ours.robust, theirs.robust, strict=True))
+    lost = sum(b and not a for a, b in zip(ours.robust, theirs.robust, strict=True))
+    difference = (gained - lost) / n
+    (low, high), p = paired_interval(gained, lost, n), mcnemar(gained, lost)
+    rights = [side.right or [float(robust) for robust in side.robust] for side in (ours, theirs)]
+    if n > 1 and (ours.right or theirs.right):
+        difference, low, high, p = paired_t([a - b for a, b in zip(*rights, strict=True)])
     return {
-        "first": sum(robust[0]) / n,
-        "second": sum(robust[1]) / n,
-        "difference": (gained - lost) / n,
+        "first": sum(rights[0]) / n,
+        "second": sum(rights[1]) / n,
+        "difference": difference,
         "low": low,
         "high": high,
         "only_first": gained,
         "only_second": lost,
-        "p": mcnemar(gained, lost),
+        "p": p,
     }
 
 
@@ -187,11 +210,9 @@ def _circumstances(summary: Summary) -> dict[str, Any]:
 def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[dict[str, Any]]:
     """Where two defenses are not the same, or were not attacked alike."""
     keys = {"weights": "weights_digest", "network": "network", "twin": "twin"}
-    facts, rulings = [], []
-    for part in (ours, theirs):
-        facts.append({what: part.get(key) for what, key in keys.items()})
-        rulings.append({"verdict": (part.get("verdict") or {}).get("level")})
-    found = _unlike(*facts)
+    found = _unlike(
+        *({what: part.get(key) for what, key in keys.items()} for part in (ours, theirs))
+    )
     sides = [
         {
             attack
@@ -203,7 +224,7 @@ def _defense_differences(ours: dict[str, Any], theirs: dict[str, Any]) -> list[d
     if sides[0] != sides[1]:
         only = [sorted(sides[0] - sides[1]), sorted(sides[1] - sides[0])]
         found.append({"what": "attacks", "first": only[0], "second": only[1]})
-    return found + _unlike(*rulings)
+    return found
 
 
 def _notes(
@@ -227,10 +248,21 @@ def _notes(
             "One checkpoint a side: this holds for these two checkpoints. Training seeds are "
             "compared with run --seeds."
         )
-    if any(
-        "majority_accuracy" in cell for p in (ours, theirs) for cell in p["worst_case"].values()
-    ):
-        notes.append("A randomised defense counts as robust on an example where most draws are.")
+    randomised = [
+        part
+        for part in (ours, theirs)
+        if any("majority_accuracy" in worst for worst in part["worst_case"].values())
+    ]
+    if any("right" not in part for part in randomised):
+        notes.append(
+            "A randomised defense of an older run counts as robust on an example where most draws "
+            "are; its tables go by the mean over its draws."
+        )
+    elif randomised:
+        notes.append(
+            "A randomised defense is compared by the share of its draws, as in tables: interval "
+            "and p are those of a paired t-test; `only first` and `only second` go by most draws."
+        )
     return notes
 
 

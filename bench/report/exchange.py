@@ -17,7 +17,7 @@ from bench.record.files import canonical_json, write_bytes
 from bench.record.results import outcomes_frame, read_cells
 from bench.record.runs import stored_summary
 from bench.record.store import open_run
-from bench.record.summary import NOT_EXAMINED
+from bench.record.summary import NOT_EXAMINED, examinations
 from bench.report.markdown import interval, strongest
 from bench.threat import Epsilon
 
@@ -247,19 +247,22 @@ def _footnote(summary: Summary, name: str, epsilon: str) -> str:
     ]
     if not worst["complete"]:
         sentences.append("Some cells did not finish: the worst case may be lower.")
-    verdict = part.get("verdict")
-    if verdict and epsilon == summary["headline"]:
+    examined = examinations(summary, part)
+    if epsilon in examined:
+        verdict = examined[epsilon]["verdict"]
         sentences += [f"Verdict: {verdict['level']}.", *verdict["reasons"]]
         failed = [
             item["id"]
-            for item in part.get("evidence", [])
+            for item in examined[epsilon].get("evidence", [])
             if item.get("status") == "fail" and item.get("kind") != "context"
         ]
         if failed:
             sentences.append(f"Failed tests: {', '.join(failed)}.")
     elif worst.get("verdict"):
-        examined = f"Evidence was gathered at {summary['norm']} {summary['headline']} only."
-        sentences.append(f"Verdict: {worst['verdict']}. {examined}")
+        sentences.append(f"Verdict: {worst['verdict']}.")
+        at = ", ".join(examined)
+        gathered = f"at {summary['norm']} {at} only" if at else "at no epsilon"
+        sentences.append(f"Evidence on these outcomes was gathered {gathered}.")
     return " ".join(sentences)
 
 

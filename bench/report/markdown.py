@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from bench.record.summary import examinations
+
 Summary = dict[str, Any]
 #: Marks a figure in which some outcomes follow from another epsilon.
 INFERRED = " ‡"
@@ -173,7 +175,6 @@ def render_defense(summary: Summary, name: str) -> str:
     defense = summary["defenses"][name]
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
-    verdict = defense.get("verdict")
     lines = [
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
@@ -181,7 +182,7 @@ def render_defense(summary: Summary, name: str) -> str:
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
         f"(lowest row: {escape(strongest(defense, headline))}).",
         "",
-        *([_ruling(verdict), ""] if verdict else []),
+        *_rulings(summary, defense),
         render_matrix(summary, name),
         "",
         "Rows are each attack's own robust accuracy in percent over all "
@@ -220,34 +221,52 @@ def _sweep(defense: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _ruling(verdict: dict[str, Any]) -> str:
-    reasons = " ".join(escape(reason) for reason in verdict["reasons"])
-    return f"**Verdict: {escape(verdict['level'])}.** {reasons}".rstrip()
+def _rulings(summary: Summary, defense: dict[str, Any]) -> list[str]:
+    """The verdict on the headline's figure, and those that others have of their own."""
+    headline = summary["headline"]
+    found = examinations(summary, defense)
+    level = defense["worst_case"][headline].get("verdict")
+    lines = []
+    if headline not in found and level:
+        lines += [f"**Verdict: {escape(level)}.** No evidence was gathered on these outcomes.", ""]
+    for epsilon, examination in found.items():
+        place = _elsewhere(summary, epsilon)
+        ruling = examination["verdict"]
+        reasons = " ".join(escape(reason) for reason in ruling["reasons"])
+        lines += [f"**Verdict{place}: {escape(ruling['level'])}.** {reasons}".rstrip(), ""]
+    return lines
 
 
-def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
-    """What the evidence says, what escalation did, and how the twin fares."""
-    evidence = defense.get("evidence")
-    if not evidence:
-        return []
+def _elsewhere(summary: Summary, epsilon: str) -> str:
+    """Where something is, unless it is at the headline epsilon."""
+    return "" if epsilon == summary["headline"] else f" at ε = {escape(epsilon)}"
+
+
+def _evidence(epsilon: str, evidence: list[dict[str, Any]]) -> list[str]:
+    """How many tests passed at an epsilon, and which failed."""
     counts = {
         status: sum(item["status"] == status for item in evidence)
         for status in ("pass", "fail", "not run")
     }
     lines = [
         "",
-        f"Evidence at ε = {escape(summary['headline'])}: {counts['pass']} tests passed, "
+        f"Evidence at ε = {escape(epsilon)}: {counts['pass']} tests passed, "
         f"{counts['fail']} failed, {counts['not run']} not run.",
     ]
-    failed = [item for item in evidence if item["status"] == "fail"]
-    if failed:
-        lines += [
-            "",
-            *(
-                f"- {escape(item['id'])} ({item['kind']}): {escape(item['sentence'])}"
-                for item in failed
-            ),
-        ]
+    failed = [
+        f"- {escape(item['id'])} ({item['kind']}): {escape(item['sentence'])}"
+        for item in evidence
+        if item["status"] == "fail"
+    ]
+    return [*lines, *(["", *failed] if failed else [])]
+
+
+def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
+    """What the evidence says, what escalation did, and how the twin fares."""
+    found = examinations(summary, defense)
+    lines = [line for at, part in found.items() for line in _evidence(at, part.get("evidence", []))]
+    if not found:
+        return []
     lowered = [
         f"{escape(attack)} broke {cells[epsilon]['broken']} more at ε = {escape(epsilon)}"
         for attack, cells in defense["attacks"].items()
@@ -256,16 +275,23 @@ def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
     ]
     if lowered:
         lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [i["attack"] for i in defense["skipped"] if i["cause"] == "escalation-budget"]
+    beyond = [
+        escape(attack) + _elsewhere(summary, epsilon)
+        for attack, cells in defense["attacks"].items()
+        for epsilon, cell in cells.items()
+        if cell["cause"] == "escalation-budget"
+    ]
     if beyond:
         lines += [
             "",
-            f"Left out by --escalation-budget {summary['budget']}: "
-            f"{', '.join(map(escape, beyond))}.",
+            f"Left out by --escalation-budget {summary['budget']}: {', '.join(beyond)}.",
         ]
-    comparison = defense.get("comparison")
-    sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
-    return [*lines, "", f"Credit: {escape(sentence)}"]
+    for epsilon, part in found.items():
+        place = _elsewhere(summary, epsilon)
+        comparison = part.get("comparison")
+        sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
+        lines += ["", f"Credit{place}: {escape(sentence)}"]
+    return lines
 
 
 def _notes(defense: dict[str, Any]) -> list[str]:

@@ -132,7 +132,7 @@ def _figures(summary: Summary) -> str:
             escape(name),
             percent(part["clean_accuracy"]),
             interval(part["worst_case"][headline]),
-            escape(_level(part)),
+            escape(_level(part, headline)),
             str(len(part["attacks"])),
         ]
         for name, part in summary["defenses"].items()
@@ -159,7 +159,9 @@ def render_seeds(summaries: Mapping[int, Summary]) -> str:
                 escape(name),
                 _mean_and_range([entry["clean_accuracy"] for entry in entries.values()]),
                 f"**{_mean_and_range(robust)}**",
-                ", ".join(dict.fromkeys(escape(_level(entry)) for entry in entries.values())),
+                ", ".join(
+                    dict.fromkeys(escape(_level(entry, headline)) for entry in entries.values())
+                ),
             ]
         )
         single += [
@@ -168,7 +170,7 @@ def render_seeds(summaries: Mapping[int, Summary]) -> str:
                 str(seed),
                 percent(entry["clean_accuracy"]),
                 interval(worst[seed]),
-                escape(_level(entry)),
+                escape(_level(entry, headline)),
                 entry["weights_digest"][:8],
                 summaries[seed]["run"][:8],
             ]
@@ -230,7 +232,6 @@ def _mean_and_range(values: Sequence[float]) -> str:
     return f"{percent(mean)} ({percent(min(values))}–{percent(max(values))})"
 
 
-def _level(entry: dict[str, Any]) -> str:
-    """Of the verdict; a dash where there is none."""
-    level: str = (entry.get("verdict") or {}).get("level", "–")
-    return level
+def _level(entry: dict[str, Any], epsilon: str) -> str:
+    """Of the verdict on an epsilon's figure; a dash where there is none."""
+    return entry["worst_case"][epsilon].get("verdict") or "–"

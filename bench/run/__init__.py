@@ -11,16 +11,18 @@ from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
 from bench.record.results import outcomes_frame, read_cells
 from bench.record.store import RunStore, open_run
-from bench.record.summary import build
+from bench.record.summary import build, examinations
 from bench.report import render_leaderboard, write_leaderboard
 from bench.run.inquiry import Inquiry
 from bench.run.recording import examined, record_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import pandas as pd
 
     from bench.matrix.fill import Observer
-    from bench.record.schema import RunRecord
+    from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
     from bench.run.recording import RunStatus
 
@@ -85,7 +87,7 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
             limit=prepared.config.budget,
         )
         filled = filler.fill(cells, prepared.sweep)
-        if prepared.config.examine:
+        if prepared.examined:
             filled = Inquiry(prepared, filler).conduct(filled)
     except UsageError:
         store.put_back_record(previous)  # a mistake of the user's leaves no trace
@@ -98,8 +100,18 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         executor.close()
     unfinished = any(cell.status == "incomplete" for cell in filled)
     record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
+    record = _with_examined(record, prepared, filled)
     store.write_record(record)
     return summarise(store, record)
+
+
+def _with_examined(
+    record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]
+) -> RunRecord:
+    """The record after the examination of this command; one that did not finish is none."""
+    unfinished = {cell.defense for cell in filled if cell.status == "incomplete"}
+    names = [c.name for c in prepared.contenders if c.name not in unfinished]
+    return record.with_examined(names, [epsilon.text for epsilon in prepared.examined])
 
 
 def summarise(store: RunStore, record: RunRecord) -> Result:
@@ -108,10 +120,10 @@ def summarise(store: RunStore, record: RunRecord) -> Result:
     summary = build(record, results, examined(record, results))
     store.write_json("summary.json", summary)
     evidence = {
-        name: part["evidence"]
+        name if epsilon == summary["headline"] else f"{name} @ {epsilon}": found["evidence"]
         for group in ("defenses", "controls")
         for name, part in summary[group].items()
-        if "verdict" in part
+        for epsilon, found in examinations(summary, part).items()
     }
     store.write_json("evidence.json", evidence)
     store.write_text("leaderboard.md", render_leaderboard([summary]))

@@ -7,11 +7,10 @@ import functools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
-from bench import registry
+from bench import data, registry
 from bench.api import Examples
-from bench.data import headline
 from bench.errors import ModelError, UsageError
 from bench.record.schema import DefenseRecord
 from bench.run import Result, run
@@ -50,7 +49,8 @@ def evaluate(
     batch_size: int | None = None,
     shard_size: int | None = None,
     out: str | Path | None = None,
-    examine: bool = True,
+    headline: str | float | Fraction | None = None,
+    examine: bool | Literal["each"] = True,
     escalate: bool = True,
     budget: int | None = None,
     escalation_budget: int | None = None,
@@ -76,11 +76,13 @@ def evaluate(
             the CPU and 500 on a GPU.
         out: folder of runs to store this one in, so that it can be continued and verified; nothing
             is kept on the disk where None.
-
-        examine: whether to examine the model as well as attack it: evidence and verdict.
+        headline: of the epsilons, the one that ranks and is examined; the largest where None.
+        examine: whether to examine the model as well as attack it: evidence and verdict. At the
+            headline epsilon; `"each"` does so at every one.
         escalate: whether failed evidence asks for stronger attacks.
         budget: passes to spend in all; what does not fit is marked incomplete.
-        escalation_budget: passes that escalation may spend; 15,000 per example where None.
+        escalation_budget: passes that escalation may spend at an epsilon; 15,000 per example where
+            None.
         sweep: `each` attacks every epsilon by itself; `bracket` infers that what survives the last
             attacks at one survives below, and checks that.
 
@@ -106,9 +108,9 @@ def evaluate(
     for epsilon in radii:
         ThreatModel(threat_norm, epsilon)
     module = copy.deepcopy(model).eval()
-    data = torch.as_tensor(inputs)
-    names = class_names or [str(i) for i in range(_count_classes(module, data, place))]
-    examples = Examples.of(data, torch.as_tensor(labels), names, "inputs")
+    given = torch.as_tensor(inputs)
+    names = class_names or [str(i) for i in range(_count_classes(module, given, place))]
+    examples = Examples.of(given, torch.as_tensor(labels), names, "inputs")
     with tempfile.TemporaryDirectory() as scratch:
         config = RunConfig(
             defenses=(name,),
@@ -119,6 +121,7 @@ def evaluate(
             shard_size=shard_size,
             workers=1,
             out=Path(out if out is not None else scratch),
+            headline="" if headline is None else Epsilon.parse(headline).text,
             examine=examine,
             escalate=escalate,
             budget=budget,
@@ -131,7 +134,7 @@ def evaluate(
             examples=examples,
             dataset=dataset_record(examples, "", None),
             setting=setting_of(config, examples, radii, place),
-            headline=headline(None, threat_norm, radii),
+            headline=data.headline(None, threat_norm, radii, config.headline),
             contenders=[contender_of(name, module)],
             attacks=chosen,
             device=place,

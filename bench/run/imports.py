@@ -145,6 +145,7 @@ def _extending(prepared: Prepared, previous: RunRecord) -> Prepared:
         ThreatModel(config.norm, epsilon)
     return dataclasses.replace(
         prepared,
+        config=dataclasses.replace(config, headline=previous.headline),
         setting=dataclasses.replace(
             setting, epsilons=tuple(epsilons), shard_size=previous.shard_size
         ),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Planned
     from bench.record.schema import Place
     from bench.run.prepare import Prepared
+    from bench.threat import Epsilon
     from bench.trust import Evidence
 
 #: Of the examples that a sweep inferred to survive, the share that is attacked after all, each at
@@ -58,6 +59,8 @@ def sample(inferred: Sequence[Inferred], seed: int) -> list[Inferred]:
 class Inquiry:
     """Examines the defenses of a run, asking for more cells where the evidence needs them.
 
+    Each examined epsilon of a defense is a case of its own.
+
     It decides by the cells of its own command alone, so that the same command asks for the same
     cells again, whatever else the run's folder holds by then.
     """
@@ -91,7 +94,7 @@ class Inquiry:
         Elsewhere all that was inferred of attacks that go by gradients; and where what was inferred
         of those, or of those that go by scores alone, turns out to be wrong, all of that kind.
         """
-        names = [case.name for case in self._cases()]
+        names = list(dict.fromkeys(case.name for case in self._cases()))
         distrusted = {
             (case.name, True) for case in self._cases() if not faithful(evidence_of(case))
         }
@@ -138,14 +141,14 @@ class Inquiry:
 
     def _escalate(self) -> None:
         menu, budget = self.prepared.menu, self.prepared.escalation_budget
-        spent: dict[str, float] = defaultdict(float)
+        spent: dict[tuple[str, Epsilon], float] = defaultdict(float)
         for number in range(1, len(menu.escalation) + 1):
             affordable = []
             for case in self._cases():
                 for cell in _of(case, escalate(evidence_of(case), case, menu, number)):
-                    cost = self._cost(cell, case)
-                    if spent[case.name] + cost <= budget:
-                        spent[case.name] += cost
+                    cost, here = self._cost(cell, case), (case.name, case.headline)
+                    if spent[here] + cost <= budget:
+                        spent[here] += cost
                         affordable.append(cell)
                     else:
                         self._leave_out(cell, cost)
@@ -168,12 +171,12 @@ class Inquiry:
         )
 
     def _cases(self) -> list[Case]:
-        """The cases of the defenses that were asked for."""
+        """The defenses that were asked for, at every epsilon that is examined."""
         record = record_of(self.prepared, None, self.records, "running")
-        record = record.model_copy(update={"headline": self.prepared.headline.text})
         found = cases(record, self.filler.read(record))
         return [
-            case
+            case.at_epsilon(epsilon)
+            for epsilon in self.prepared.examined
             for name, case in found.items()
             if not record.defenses[name].control and case.clean is not None
         ]

@@ -9,7 +9,7 @@ import dataclasses
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from bench import registry
 from bench.data import default_epsilons, headline, open_dataset, subset
@@ -74,18 +74,24 @@ class RunConfig:
     out: Path = Path("results/runs")
     fresh: bool = False
     twins: bool = True
-    """Whether each defense's twin is evaluated beside it, at the headline epsilon."""
-    examine: bool = True
-    """Whether each defense is examined as well as attacked."""
+    """Whether each defense's twin is evaluated beside it, where the defense is examined."""
+    headline: str = ""
+    """The epsilon that ranks and is examined, as written, one of the run's; where empty the data
+    set's usual one if it is among them, else the largest."""
+    examine: bool | Literal["each"] = True
+    """Whether each defense is examined as well as attacked: at the headline epsilon, or at `each`
+    one, with a verdict of its own."""
     escalate: bool = True
     """Whether failed evidence asks for stronger attacks."""
     budget: int | None = None
     """Passes that the run may spend; what does not fit stays incomplete."""
     escalation_budget: int | None = None
-    """Passes that escalation may spend on each defense; `ESCALATION` per example where None."""
+    """Passes that escalation may spend on each defense at an epsilon; `ESCALATION` per example
+    where None."""
     sweep: Sweep = "bracket"
     """How epsilons are gone over (`bench.matrix.schedule`); `each` where nothing is examined, since
-    what a sweep infers could not be trusted."""
+    what a sweep infers could not be trusted, and where every epsilon is, since evidence needs whole
+    rows."""
     command: str = ""
 
     def __post_init__(self) -> None:
@@ -98,6 +104,8 @@ class RunConfig:
         ):
             if value is not None and value < 1:
                 raise UsageError(f"--{name} has to be at least 1 (got {value})")
+        if not isinstance(self.examine, bool) and self.examine != "each":
+            raise UsageError(f"examine has to be True, False or 'each' (got {self.examine!r})")
 
 
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
@@ -146,15 +154,22 @@ class Prepared:
     def cells(self) -> list[Planned]:
         """All cells asked for, those of scope `remaining` still without their key.
 
-        A control is attacked at the headline epsilon alone.
+        A control is attacked where its defense is examined, at least at the headline epsilon.
         """
         asked = [c for c in self.contenders if c.role == "asked"]
         controls = [c for c in self.contenders if c.role == "control"]
-        at_headline = dataclasses.replace(self.setting, epsilons=(self.headline,))
+        beside = dataclasses.replace(self.setting, epsilons=self.examined or (self.headline,))
         return [
             *plan(asked, self.attacks, self.setting),
-            *plan(controls, self.attacks, at_headline),
+            *plan(controls, self.attacks, beside),
         ]
+
+    @property
+    def examined(self) -> tuple[Epsilon, ...]:
+        """The epsilons that evidence is gathered at, ascending."""
+        if self.config.examine == "each":
+            return tuple(Epsilon.parse_many([*self.setting.epsilons, self.headline]))
+        return (self.headline,) if self.config.examine else ()
 
     @property
     def menu(self) -> Menu:
@@ -163,14 +178,14 @@ class Prepared:
 
     @property
     def escalation_budget(self) -> int:
-        """Passes that escalation may spend on each defense."""
+        """Passes that escalation may spend on each defense at an epsilon."""
         given = self.config.escalation_budget
         return ESCALATION * self.setting.n if given is None else given
 
     @property
     def sweep(self) -> Sweep:
         """How epsilons are gone over."""
-        return self.config.sweep if self.config.examine else "each"
+        return self.config.sweep if self.config.examine is True else "each"
 
     @property
     def cost(self) -> Cost:
@@ -215,7 +230,9 @@ class Prepared:
         return dataclasses.replace(
             self,
             setting=dataclasses.replace(self.setting, epsilons=epsilons),
-            headline=headline(self.dataset.family, self.config.norm, together),
+            headline=headline(
+                self.dataset.family, self.config.norm, together, self.config.headline
+            ),
         )
 
 
@@ -269,13 +286,13 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     own = {name: path for name, path in config.checkpoints.items() if name not in controls}
     asked = Lineup(config.dataset, examples, own, config.norm).asked(config.defenses)
     lineup = Lineup(config.dataset, examples, config.checkpoints, config.norm)
-    together = lineup.with_controls(asked, named, twins=config.twins and config.examine)
+    together = lineup.with_controls(asked, named, twins=config.twins and bool(config.examine))
     return Prepared(
         config=config,
         examples=examples,
         dataset=dataset_record(examples, config.dataset, dataset.family),
         setting=setting_of(config, examples, epsilons, device),
-        headline=headline(dataset.family, config.norm, epsilons),
+        headline=headline(dataset.family, config.norm, epsilons, config.headline),
         contenders=[c for c in together if c.role != "start"],
         attacks=attacks,
         device=device,

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
-from bench.data import headline
 from bench.errors import UsageError
 from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
 from bench.record.summary import NOT_EXAMINED
@@ -22,6 +20,7 @@ if TYPE_CHECKING:
     from bench.record.schema import CellRecord
     from bench.run.prepare import Prepared
     from bench.threat import Norm
+    from bench.trust import Case
 
 RunStatus = Literal["running", "complete", "interrupted", "failed"]
 
@@ -38,10 +37,16 @@ def record_of(
         status: of the run.
     """
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
+    earlier = previous.defenses if previous else {}
     merged = {cell.place: cell for cell in (previous.cells if previous else [])}
     merged |= {cell.place: cell for cell in cells}
     own = {
-        c.name: c.record.model_copy(update={"control": c.role == "control"})
+        c.name: c.record.model_copy(
+            update={
+                "control": c.role == "control",
+                "examined": earlier[c.name].examined if c.name in earlier else {},
+            }
+        )
         for c in prepared.contenders
     }
     escalates = config.examine and config.escalate
@@ -58,11 +63,10 @@ def record_of(
         norm=config.norm.value,
         seed=config.seed,
         epsilons=[epsilon.text for epsilon in epsilons],
-        headline=headline(prepared.dataset.family, config.norm, epsilons).text,
+        headline=prepared.headline.text,
         shard_size=setting.shard_size,
         judging=setting.judging,
-        defenses=(previous.defenses if previous else {}) | own,
-        examined=config.examine or (previous is not None and previous.examined),
+        defenses=earlier | own,
         suites=_whole_suites({cell.label for cell in merged.values()}, config.norm),
         figures=_figures(merged.values()),
         sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
@@ -159,28 +163,46 @@ def completed(record: RunRecord) -> RunRecord:
 
 
 def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[str, dict[str, Any]]:
-    """Evidence, verdict, marks and comparison with the twin, of each defense, ready for JSON."""
+    """Evidence, verdict, marks and comparison with the twin, of each defense, ready for JSON.
+
+    Those of the headline epsilon stand by themselves, others in `examinations`; in `verdicts` every
+    epsilon has its word. Nothing is said of outcomes that were not examined as they are now.
+    """
     found: dict[str, dict[str, Any]] = {}
-    if not record.examined:
-        return found
     for name, case in cases(completed(record), results).items():
         if case.clean is None:
             continue
-        evidence = evidence_of(case)
-        comparison, ruling = compare(case), verdict(evidence, case)
+        here = record.examined(name)
+        examinations = {
+            epsilon.text: _examination(case.at_epsilon(epsilon))
+            for epsilon in case.epsilons
+            if epsilon.text in here
+        }
         found[name] = {
-            "evidence": [item.to_json() for item in evidence],
-            "verdict": ruling.to_json(),
-            # Gathered at the headline epsilon; elsewhere only a figure at chance speaks for itself.
             "verdicts": {
-                epsilon.text: "broken"
-                if replace(case, headline=epsilon).at_chance
-                else ruling.level
-                if epsilon == case.headline
-                else NOT_EXAMINED
+                epsilon.text: examinations[epsilon.text]["verdict"]["level"]
+                if epsilon.text in examinations
+                else unexamined(case.at_epsilon(epsilon))
                 for epsilon in case.epsilons
             },
-            "marks": attack_marks(case, evidence),
-            "comparison": comparison.to_json() if comparison else None,
+            **examinations.pop(record.headline, {}),
+            "examinations": examinations,
         }
     return found
+
+
+def _examination(case: Case) -> dict[str, Any]:
+    """What is said of a defense at one epsilon, where evidence was gathered."""
+    evidence = evidence_of(case)
+    comparison = compare(case)
+    return {
+        "evidence": [item.to_json() for item in evidence],
+        "verdict": verdict(evidence, case).to_json(),
+        "marks": attack_marks(case, evidence),
+        "comparison": comparison.to_json() if comparison else None,
+    }
+
+
+def unexamined(case: Case) -> str:
+    """The word for a figure without evidence: only one at chance among many speaks for itself."""
+    return "broken" if case.at_chance and not case.few_classes else NOT_EXAMINED

@@ -109,7 +109,8 @@ def _check_summary(
     """Recompute the summary from the outcomes, and the leaderboard from the summary."""
     summary = build(record, results, examined(record, results))
     stored = read_json(store.folder / "summary.json")
-    if not record.figures:
+    older = any("examinations" not in part for part in stored.get("defenses", {}).values())
+    if older or not record.figures:
         findings.faults.append(
             "run.json is an older version's: run its command again, which computes nothing anew"
         )

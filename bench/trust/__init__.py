@@ -15,7 +15,7 @@ from bench.record.schema import CLEAN, Cell
 from bench.threat import Epsilon, Norm
 from bench.trust.case import Case, cases
 from bench.trust.comparisons import Comparison, compare, twin_evidence
-from bench.trust.evidence import Evidence, allowed, asked, pending, worthwhile
+from bench.trust.evidence import Evidence, allowed, asked, pending
 from bench.trust.measurements import measurements
 from bench.trust.sanity import sanity
 from bench.trust.verdict import Verdict, attack_marks, verdict
@@ -43,10 +43,6 @@ __all__ = [
     "twin_evidence",
     "verdict",
 ]
-
-
-#: From here on a figure at chance is low enough to end with.
-FEW_CLASSES = 5
 
 
 @dataclass(frozen=True)
@@ -123,10 +119,10 @@ def escalate(
     """
     counting = [item for item in evidence if item.counts]
     # Half of two classes is chance, too, and far from the bottom.
-    done = case.at_chance and case.classes >= FEW_CLASSES
+    done = case.at_chance and not case.few_classes
     if not counting or done or case.robust == 0:
         return []
-    if case.rounds and not worthwhile(case.rounds[-1], case.n):
+    if case.rounds and not case.rising:
         return []
     for number in range(round - 1, len(menu.escalation)):
         names = menu.escalation[number]

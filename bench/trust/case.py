@@ -11,16 +11,20 @@ from typing import TYPE_CHECKING
 from bench.record.results import correct_within, is_randomised
 from bench.record.schema import CLEAN, AttackRecord, CellRecord, Place
 from bench.threat import TOLERANCE, Epsilon, Norm
+from bench.trust.evidence import worthwhile
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    import numpy as np
     import pandas as pd
 
     from bench.api.attacks import Approach
     from bench.record.results import CellResult
     from bench.record.schema import RunRecord
 
+#: From so many classes on, a figure at chance is low enough to end with.
+FEW_CLASSES = 5
 #: Of an attack that no record tells of.
 UNKNOWN = AttackRecord()
 
@@ -178,24 +182,47 @@ class Case:
 
     @property
     def rounds(self) -> tuple[int, ...]:
-        """How many examples each round of escalation broke."""
+        """How many examples each round of escalation broke at the headline epsilon."""
         broken: dict[int, set[int]] = defaultdict(set)
         for result in self.results:
-            if result.cell.round:
+            if result.cell.round and result.epsilon == self.headline:
                 broken[result.cell.round] |= where(result.frame, result.frame["broken"])
         return tuple(len(broken[number] - self.clean_errors) for number in sorted(broken))
+
+    @property
+    def rising(self) -> bool:
+        """Whether the last round of escalation still paid: no bottom is reached."""
+        return bool(self.rounds) and worthwhile(self.rounds[-1], self.n)
 
     @property
     def robust(self) -> int:
         """How many examples nothing broke at the headline epsilon."""
         return self.n - len(self.broken_at(self.headline))
 
+    @property
+    def randomised(self) -> bool:
+        """Whether the judge had to ask more than once."""
+        return is_randomised(self.results)
+
     @functools.cached_property
     def shown(self) -> float:
         """How many survive as tables say it: of a randomised defense, their mean over its draws."""
-        if not is_randomised(self.results):
-            return self.robust
-        return float(correct_within(self.results, self.norm.value, self.headline).sum())
+        return float(self.right.sum()) if self.randomised else self.robust
+
+    @functools.cached_property
+    def right(self) -> np.ndarray:
+        """The fraction of draws in which each example is right at its worst; float64, (n,)."""
+        return correct_within(self.results, self.norm.value, self.headline)
+
+    def at_epsilon(self, epsilon: Epsilon) -> Case:
+        """The same outcomes, and the twin's, to be looked at by another epsilon of the run."""
+        twin = None if self.twin is None else self.twin.at_epsilon(epsilon)
+        return replace(self, headline=epsilon, twin=twin)
+
+    @property
+    def few_classes(self) -> bool:
+        """Whether a figure at chance may be far above the bottom, so that it asks for evidence."""
+        return self.classes < FEW_CLASSES
 
     @property
     def at_chance(self) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.record.statistics import mcnemar, paired_interval
+from bench.record.statistics import mcnemar, paired_interval, paired_t
 from bench.trust.case import hits
 from bench.trust.evidence import Check, allowed, asked
 
@@ -150,7 +150,9 @@ class Comparison:
     """Of its 95 % interval."""
     high: float
     p: float
-    """Exact two-sided McNemar: how likely a split this uneven is if both are alike."""
+    """By the test below, two-sided: how likely a difference this large is if both are alike."""
+    test: str = "McNemar"
+    """`McNemar`, exact; a `paired t-test` of the fractions of draws where a side is randomised."""
     missing: tuple[str, ...] = ()
     """Attacks that the defense got and the twin did not, but for those that a twin cannot get."""
 
@@ -168,7 +170,7 @@ class Comparison:
         if self.missing:
             unfair = f" The twin did not get {', '.join(self.missing)}."
         return (
-            f"{claim}: {points} ({interval}; McNemar p = {self.p:.2g}). One checkpoint a side: "
+            f"{claim}: {points} ({interval}; {self.test} p = {self.p:.2g}). One checkpoint a side: "
             f"this holds for these two checkpoints only, not for the defense.{unfair}"
         )
 
@@ -179,13 +181,22 @@ class Comparison:
 
 
 def compare(case: Case) -> Comparison | None:
-    """The comparison; None without a twin on the same examples."""
+    """The comparison; None without a twin on the same examples.
+
+    Of a randomised side it compares what tables show, the mean over draws; which examples are
+    robust on one side alone is told by most of the draws.
+    """
     twin = case.twin
     if twin is None or twin.n != case.n:
         return None
     broken, other = case.broken_at(case.headline), twin.broken_at(case.headline)
     gained, lost = len(other - broken), len(broken - other)
-    low, high = paired_interval(gained, lost, case.n)
+    difference = (gained - lost) / case.n
+    (low, high), p = paired_interval(gained, lost, case.n), mcnemar(gained, lost)
+    test = "McNemar"
+    if (case.randomised or twin.randomised) and case.n > 1:
+        difference, low, high, p = paired_t((case.right - twin.right).tolist())
+        test = "paired t-test"
     ours, theirs = (
         {a for a in side.at(case.headline) if side.approach(a) not in ("surrogate", "transfer")}
         for side in (case, twin)
@@ -196,10 +207,11 @@ def compare(case: Case) -> Comparison | None:
         n=case.n,
         only_defense=gained,
         only_twin=lost,
-        difference=(gained - lost) / case.n,
+        difference=difference,
         low=low,
         high=high,
-        p=mcnemar(gained, lost),
+        p=p,
+        test=test,
         missing=tuple(sorted(ours - theirs)),
     )
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.trust.case import attacked, hits, marked
-from bench.trust.evidence import allowed, worthwhile
+from bench.trust.evidence import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,8 +59,30 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
         evidence: of the final outcomes, after escalation.
         case: the final outcomes.
     """
-    if case.at_chance:
+    if case.shown == 0 or (case.at_chance and not case.few_classes):
         return Verdict("broken", (_broken(case),))
+    found = _weighed(evidence, case)
+    return _at_chance(found, evidence, case) if case.at_chance else found
+
+
+def _at_chance(found: Verdict, evidence: Sequence[Evidence], case: Case) -> Verdict:
+    """The word for a figure at chance among few classes, which may be far above the bottom.
+
+    It is `broken` once evidence asked for nothing stronger, or stronger attacks found next to
+    nothing more; what still speaks against the figure stands beside it.
+    """
+    doubts = found.reasons if found.families else ()
+    if case.rising or len(case.imported) >= allowed(case.n):
+        return found
+    if case.rounds or not any(item.counts for item in evidence):
+        return Verdict("broken", (_broken(case), *doubts)[:REASONS], found.families)
+    untried = "No stronger attack followed the evidence against it: it may be far lower."
+    level = "suspect" if found.level == "credible" else found.level
+    return Verdict(level, (_broken(case), untried, *doubts)[:REASONS], found.families)
+
+
+def _weighed(evidence: Sequence[Evidence], case: Case) -> Verdict:
+    """What the evidence says, whatever the figure."""
     counting = [item for item in evidence if item.counts]
     by_chance = any(item.id == "randomised" for item in counting)
     settled = by_chance and evaluated_over_draws(case)
@@ -70,8 +92,7 @@ def verdict(evidence: Sequence[Evidence], case: Case) -> Verdict:
     soft = [item for item in counting if item.weight == "soft"]
     families = tuple(sorted({item.family for item in (*faults, *soft)}))
     reasons = _reasons([*faults, *soft])
-    rising = bool(case.rounds) and worthwhile(case.rounds[-1], case.n)
-    if rising:
+    if case.rising:
         share = case.rounds[-1] / case.n
         more = f"The last round of stronger attacks still broke {share:.0%} of the examples: "
         return Verdict("unreliable", (more + "no bottom is reached.", *reasons[:2]), families)

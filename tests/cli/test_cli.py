@@ -7,16 +7,21 @@ import os
 import signal
 import sys
 import time
+import types
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from typer.testing import CliRunner
 
-from bench.cli import main
+from bench.cli import app, main
+from bench.errors import UsageError
 from tests.commands import ROOT, call, interpret, start
 
 if TYPE_CHECKING:
     import subprocess
+
+    from bench.run.prepare import RunConfig
 
 PYTHON_M_BENCH = [sys.executable, "-m", "bench"]
 WINNOW = Path(sys.executable).with_name("winnow")
@@ -233,6 +238,53 @@ def test_json_is_the_summary(tmp_path: Path) -> None:
     )  # fmt: skip
     (path,) = tmp_path.glob("*/summary.json")
     assert json.loads(done.stdout) == json.loads(path.read_text())
+
+
+@pytest.mark.parametrize(
+    ("words", "examine"),
+    [
+        ([], True),
+        (["--examine", "headline"], True),
+        (["--examine", "each"], "each"),
+        (["--examine", "none"], False),
+        (["--no-examine"], False),
+        (["--examine", "none", "--no-examine"], False),
+    ],
+)
+def test_options_of_the_examination_are_those_of_the_run(
+    monkeypatch: pytest.MonkeyPatch, words: list[str], examine: object
+) -> None:
+    """Each way to write them, and the headline beside them."""
+    asked: list[RunConfig] = []
+
+    def once(config: RunConfig, _: object) -> types.SimpleNamespace:
+        asked.append(config)
+        return types.SimpleNamespace(failed=False)
+
+    monkeypatch.setattr(sys.modules["bench.cli.run"], "_run_once", once)
+    done = CliRunner().invoke(app, ["run", "--defense", "relu", "--headline", "8/255", *words])
+    assert done.exit_code == 0, done.output
+    assert [(config.examine, config.headline) for config in asked] == [(examine, "8/255")]
+
+
+def test_where_to_examine_is_said_on_the_command_line(tmp_path: Path) -> None:
+    """`--headline` ranks, `--examine none` leaves it out; what cannot be is told in one line."""
+    shared = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 1]
+    shared += ["--eps", "0.05,0.1", "--out", tmp_path / "runs"]
+    refused = call(*shared, "--headline", "0.2")
+    assert refused.returncode == 2, refused.stderr
+    assert "the headline epsilon 0.2 is none of the run's (0.05, 0.1)" in refused.stderr
+    words = ["run", "--defense", "relu", "--examine"]
+    both = CliRunner().invoke(app, [*words, "each", "--no-examine"])
+    assert isinstance(both.exception, UsageError)
+    assert "exclude each other" in str(both.exception)
+    assert CliRunner().invoke(app, [*words, "all"]).exit_code == 2
+    done = call(*shared, "--examine", "none", "--headline", "1/20", "--json")
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["headline"] == "0.05"
+    worst = summary["defenses"]["relu"]["worst_case"]
+    assert {entry["verdict"] for entry in worst.values()} == {"not examined"}
 
 
 def test_a_failed_cell_exits_with_1(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 
 import pytest
 import torch
@@ -90,3 +91,21 @@ def test_the_same_seed_draws_the_same() -> None:
         for _ in range(2)
     )
     assert first.outcomes.equals(second.outcomes)
+
+
+def test_one_number_is_shown_ruled_and_said() -> None:
+    """The mean over draws, in the table, in what runs are compared by, and for the verdict."""
+    examples = linear_examples()
+    result = attack_only(
+        NoisySum(), examples.inputs, examples.labels, epsilons=["0.01", "0.02"], attacks="test-best"
+    )
+    found = result.summary["defenses"]["model"]
+    assert statistics.fmean(found["right"]["clean"]) == pytest.approx(found["clean_accuracy"])
+    differs = False
+    for epsilon, worst in found["worst_case"].items():
+        shown = worst["robust_accuracy"]
+        assert statistics.fmean(found["right"][epsilon]) == pytest.approx(shown)
+        differs |= worst["majority_accuracy"] != pytest.approx(shown)
+    assert differs
+    plain = attack_only(Sum(), examples.inputs, examples.labels, epsilons=["0.02"], attacks="pgd")
+    assert "right" not in plain.summary["defenses"]["model"]

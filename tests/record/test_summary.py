@@ -50,5 +50,41 @@ def test_older_verdicts_are_read_by_today_s_words() -> None:
         "unexamined": {"0.1": None},
     }
     assert found["defenses"]["gone"]["verdict"]["level"] == "broken"
+    assert all(part["examinations"] == {} for part in found["defenses"].values())
     assert upgraded(found) == found
     assert older["defenses"]["gone"]["verdict"]["level"] == "credible"  # type: ignore[index]
+
+
+def test_older_summaries_examined_elsewhere_call_nothing_credible() -> None:
+    """Examined at one epsilon, then run at another: what did not measure gradients is no verdict.
+
+    One that doubts keeps its word, and so does one of today's.
+    """
+    unmeasured = {
+        "id": "gradient-fidelity",
+        "status": "not run",
+        "sentence": "Not run: nothing measured it at epsilon 0.1.",
+    }
+
+    def part(level: str, **more: object) -> dict[str, object]:
+        return {
+            "verdict": {"level": level, "reasons": ["Why."]},
+            "evidence": [unmeasured],
+            "marks": {},
+            "comparison": None,
+            "worst_case": {"0.05": {"verdict": level}, "0.1": {"verdict": level}},
+            **more,
+        }
+
+    defenses = {
+        "moved": part("credible"),
+        "failed": part("unreliable"),
+        "new": part("credible", examinations={"0.05": {"verdict": {"level": "credible"}}}),
+    }
+    found = upgraded({"headline": "0.1", "defenses": defenses, "figures": {}})["defenses"]
+
+    words = {n: [w["verdict"] for w in p["worst_case"].values()] for n, p in found.items()}
+    assert words["moved"] == ["not examined", "not examined"]
+    assert words["failed"] == ["not examined", "unreliable"]
+    assert words["new"] == ["credible", "credible"]
+    assert not {"verdict", "evidence", "marks", "comparison"} & found["moved"].keys()

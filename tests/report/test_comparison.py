@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
 from bench.errors import UnknownNameError, UsageError
 from bench.report.comparison import compare_runs, render_comparison
@@ -75,6 +75,30 @@ def test_differences_are_paired_by_example() -> None:
         assert found["low"] < found["difference"] < found["high"]
         assert found["p"] == pytest.approx(binomtest(gained, gained + lost, 0.5).pvalue)
     assert pair["epsilons"]["8/255"]["only_first"] > 0
+
+
+def test_a_randomised_defense_is_compared_by_what_tables_show() -> None:
+    """The mean over its draws, by a paired t-test as in scipy; an older summary has no draws."""
+    first, second = summary(seed=1), summary("bbbb0000", seed=2)
+    part = first["defenses"]["kwta"]
+    part["worst_case"]["8/255"]["majority_accuracy"] = 0.5
+    (older,) = compare_runs(first, second)["pairs"]
+    assert any("of an older run" in note for note in older["notes"])
+    shares = np.random.default_rng(5).uniform(0, 1, N).tolist()
+    part["right"] = {"clean": [1.0] * N, "4/255": shares, "8/255": shares}
+
+    (pair,) = compare_runs(first, second)["pairs"]
+
+    found, theirs = pair["epsilons"]["8/255"], robust(second, "kwta", 8 / 255)
+    expected = ttest_rel(shares, [float(each) for each in theirs])
+    assert found["first"] == pytest.approx(np.mean(shares))
+    assert found["second"] == sum(theirs) / N
+    assert found["difference"] == pytest.approx(found["first"] - found["second"])
+    assert found["p"] == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["only_first"] == older["epsilons"]["8/255"]["only_first"]
+    assert any("paired t-test" in note for note in pair["notes"])
 
 
 def test_the_interval_is_bonett_and_prices() -> None:

@@ -102,6 +102,30 @@ def test_runs_of_the_same_weights_are_one_row_by_the_and_per_example(
     assert robust.startswith("**90.0 ")
 
 
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["credible", "credible"], "credible"),
+        (["credible", "not examined"], "not examined"),
+        (["credible", None], "not examined"),
+        (["not examined", "suspect"], "suspect"),
+        (["suspect", "unreliable"], "unreliable"),
+        (["unreliable", "broken"], "broken"),
+    ],
+)
+def test_a_figure_of_several_runs_is_no_better_examined_than_each(
+    summary: dict[str, Any], words: list[str | None], shown: str
+) -> None:
+    """A verdict is about its own run's figure, not about a lower one that runs make together."""
+    runs = [variant(summary, run=name) for name in "ab"]
+    for run, word in zip(runs, words, strict=True):
+        run["defenses"]["model"]["worst_case"]["0.02"]["verdict"] = word
+    for order in (runs, runs[::-1]):
+        ((*_, where),) = table = rows(render_leaderboard(order))
+        assert where == "a, b"
+        assert table[0][5] == shown
+
+
 def test_defenses_are_ranked_by_their_worst_case(summary: dict[str, Any]) -> None:
     """Three defenses in three runs, the most robust first."""
     runs = []

@@ -36,9 +36,15 @@ def summary(robust: float, difference: float | None) -> dict[str, Any]:
             "kwta": {
                 "clean_accuracy": robust + 0.5,
                 "weights_digest": "fedcba9876543210",
-                "verdict": {"level": "suspect"},
                 "comparison": comparison,
-                "worst_case": {"0.1": {"robust_accuracy": robust, "low": 0.0, "high": 1.0}},
+                "worst_case": {
+                    "0.1": {
+                        "robust_accuracy": robust,
+                        "low": 0.0,
+                        "high": 1.0,
+                        "verdict": "suspect",
+                    }
+                },
             }
         },
     }

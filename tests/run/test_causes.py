@@ -53,7 +53,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, dict[st
         for cell in record.cells
     ]
     kept = {name: [r for r in own if r.cell.attack != "fgsm"] for name, own in results.items()}
-    return record.model_copy(update={"cells": cells}), kept
+    changed = record.model_copy(update={"cells": cells})
+    return changed.with_examined(changed.defenses, changed.epsilons), kept
 
 
 def told(stored: tuple[RunRecord, dict[str, list[Any]]], sentence: str) -> tuple[Any, str]:

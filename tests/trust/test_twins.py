@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, ttest_rel
 
-from bench.record.statistics import mcnemar, paired_interval
+from bench.record.statistics import mcnemar, paired_interval, paired_t
 from bench.trust import compare, twin_evidence
 from tests.trust.frames import case, frame
 
@@ -48,6 +48,24 @@ def test_comparison_counts_the_same_examples() -> None:
     assert "these two checkpoints only" in found.sentence
     assert "did not get fd-pgd" in found.sentence
     assert found.to_json()["p"] == mcnemar(39, 10)
+
+
+def test_a_randomised_side_is_compared_by_what_tables_show() -> None:
+    """Student's paired t-test of the fractions of draws, against scipy; not by most draws."""
+    mine = case({"eot-pgd": frame(range(60), draws=100, share=0.8)})
+    twin = case({"apgd-ce": frame(range(10, 100))}, name="relu")
+    found = compare(dataclasses.replace(mine, twin=twin))
+    assert found is not None
+    fractions = [0.2] * 60 + [1.0] * 140
+    theirs = [1.0] * 10 + [0.0] * 90 + [1.0] * 100
+    expected = ttest_rel(fractions, theirs)
+    assert found.difference == pytest.approx((sum(fractions) - sum(theirs)) / 200)
+    assert found.difference == pytest.approx((mine.shown - twin.shown) / 200)
+    assert found.p == pytest.approx(expected.pvalue)
+    interval = expected.confidence_interval()
+    assert (found.low, found.high) == pytest.approx((interval.low, interval.high))
+    assert "paired t-test p = " in found.sentence
+    assert paired_t([0.0, 0.0]) == (0.0, 0.0, 0.0, 1.0)
 
 
 def test_credit_never_counts_against_a_defense() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bench.run.menu import menu_of
-from bench.threat import Norm
+from bench.threat import Epsilon, Norm
 from bench.trust import asked, attack_marks, escalate, evidence_of, requests, verdict
 from tests.trust.frames import (
     BEHAVIOUR,
@@ -82,6 +82,10 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
         {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.8)},
         {}, "credible",
     ),
+    "randomised, right in a third of its draws everywhere": (
+        {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(N), draws=100, share=0.66)},
+        {}, "credible",
+    ),
     "randomised, at chance": (
         {"probe-behaviour": frame(**RANDOM), "eot-pgd": frame(range(190), draws=100, share=0.95)},
         {}, "broken",
@@ -129,6 +133,48 @@ def test_verdict(situation: str) -> None:
     assert 1 <= len(found.reasons) <= 3
     assert all(reason.rstrip().endswith(".") for reason in found.reasons)
     assert found.to_json()["level"] == expected
+
+
+#: Of two classes, whose chance is 100 of 200: changed cells, rounds of escalation, and the verdict.
+FEW: dict[str, tuple[dict[Any, Any], tuple[int, ...], str]] = {
+    "masked, and nothing stronger followed": (MASKED, (), "suspect"),
+    "masked, still falling": (MASKED, (9, 2), "unreliable"),
+    "masked, at the bottom": (MASKED, (9, 1), "broken"),
+    "one soft test, and nothing stronger followed": (
+        {"square": frame(range(110))}, (), "suspect",
+    ),
+    "one soft test, at the bottom": ({"square": frame(range(110))}, (1,), "broken"),
+    "detached, and nothing stronger followed": (
+        {"probe-gradients": frame(**DETACHED), "square": frame(range(110))}, (), "unreliable",
+    ),
+    "examples from elsewhere that nobody had": (
+        {"external:theirs": frame(range(150))}, (), "unreliable",
+    ),
+    "nothing survives": ({"square": frame(range(N))}, (), "broken"),
+    "nothing survives the last round": ({"square": frame(range(N))}, (9,), "broken"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("situation", FEW)
+def test_at_chance_of_few_classes_evidence_comes_first(situation: str) -> None:
+    """`broken` once stronger attacks have found no more, with doubts beside it; never credible."""
+    cells, rounds, expected = FEW[situation]
+    this = case({**honest(), **cells}, rounds=rounds, classes=2)
+    assert this.at_chance
+    found = verdict(evidence_of(this), this)
+    assert found.level == expected
+    if expected == "broken":
+        assert found.reasons[0].endswith("the claim is gone.")
+    assert 1 <= len(found.reasons) <= 3
+    assert verdict([], case(honest(), classes=2)).level == "broken"  # nothing asked for more
+
+
+def test_rounds_count_at_their_own_epsilon() -> None:
+    """What escalation broke at one is no word on another."""
+    this = case({**honest(), **MASKED}, rounds=(9, 2))
+    assert this.rounds == (9, 2)
+    assert this.at_epsilon(Epsilon.parse("0.2")).rounds == ()
+    assert this.at_epsilon(Epsilon.parse("1/10")).rounds == (9, 2)
 
 
 def test_reasons_are_the_strongest_of_each_family() -> None:
