@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bench.threat import Norm
 
 #: Forwards and backwards of one example, after which nothing new is begun for it.
-PASSES = {"light": 400, "default": 3600, "full": 12000}
+PASSES = {"light": 400, "default": 3600, "full": 10000}
 
 
 @register_attack("adaptive")
@@ -32,7 +32,7 @@ class Adaptive(Attack):
 
     Args:
         preset: passes of an example that does not break, at most: `light` 400, `default` 3,600,
-            `full` 12,000.
+            `full` 10,000.
         smooth: whether winner-take-all layers are looked for; without it the model's own gradient
             is followed throughout.
     """

@@ -222,7 +222,7 @@ class Boundary(FoolboxAttack):
     """Boundary attack (Brendel et al., ICLR 2018): a random walk along the boundary.
 
     Args:
-        preset: `light` walks 500 steps, `full` 25,000 as Foolbox does.
+        preset: `light` walks 300 steps, `full` 25,000 as Foolbox does.
     """
 
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
@@ -233,7 +233,7 @@ class Boundary(FoolboxAttack):
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "BoundaryAttack"}
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
-        self.steps = 500 if preset == "light" else 25_000
+        self.steps = 300 if preset == "light" else 25_000
 
     def options(self, norm: Norm) -> dict[str, Any]:
         """The length of the walk."""
@@ -249,7 +249,7 @@ class HopSkipJump(FoolboxAttack):
     """HopSkipJump (Chen et al., S&P 2020): estimates the boundary's normal from decisions.
 
     Args:
-        preset: `light` jumps 5 times, `full` 64 times as Foolbox does.
+        preset: `light` jumps 3 times, `full` 64 times as Foolbox does.
     """
 
     summary = "Smallest perturbation by estimating the boundary's normal from decisions"
@@ -263,7 +263,7 @@ class HopSkipJump(FoolboxAttack):
     }
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
-        self.steps = 5 if preset == "light" else 64
+        self.steps = 3 if preset == "light" else 64
 
     def options(self, norm: Norm) -> dict[str, Any]:
         """The jumps, and the norm that they are to make small."""

@@ -81,7 +81,7 @@ class LocalSearch(Attack):
     access = "black-box"
 
     def __init__(
-        self, *, rounds: int = 5, pixels: int = 24, moves: int = 5, reach: int = 5
+        self, *, rounds: int = 4, pixels: int = 24, moves: int = 5, reach: int = 5
     ) -> None:
         check_positive(rounds=rounds, pixels=pixels, moves=moves, reach=reach)
         self.rounds, self.pixels, self.moves, self.reach = rounds, pixels, moves, reach

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bench.attacks.blocks.descent import Search
 
 #: Gradient steps of each search on the source of a transfer attack.
-STEPS = 25
+STEPS = 20
 #: Descents on the margin on each surrogate, by preset; the steps of each, and what is left of an
 #: older gradient after a step.
 DESCENTS, LONG, DECAY = {"light": 4, "full": 60}, 25, 0.6
