@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from bench.attacks.blocks.descent import Look, Search
 
 #: The steps of the traced descent, and the size of the first, relative to epsilon.
-TRACED, FIRST = 40, 0.2
+TRACED, FIRST = 40, 0.15
 
 
 @register_attack("margin-pgd")
@@ -30,8 +30,8 @@ class MarginPGD(Attack):
     """PGD on the logit margin, from the input and then from random points of the ball.
 
     In each descent the step falls to 0 along half a cosine, and the best iterate is kept. The first
-    one takes 40 steps from a fifth of epsilon on all examples and is traced; its second half, where
-    steps are small, tells how the loss follows the gradient.
+    one takes 40 steps on all examples, from 0.15 epsilon, and is traced; its second half, where the
+    steps are small, tells whether the loss follows the gradient.
 
     Args:
         steps: gradient steps of each restart.

@@ -209,9 +209,8 @@ def cosine(steps: int, size: float) -> list[float]:
 LAST = 10
 
 
-#: Steps at the end on which a descent is watched for getting worse: of those that fall along a
-#: cosine from 0.2 epsilon, the ones below 0.1. Larger steps overshoot on an honest model too,
-#: where epsilon is large.
+#: Steps at the end on which a descent is watched for getting worse: of those of `margin-pgd` the
+#: ones below 0.075 epsilon. Larger steps overshoot on an honest model too, where epsilon is large.
 WATCHED = 20
 
 
