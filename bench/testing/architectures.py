@@ -114,4 +114,5 @@ class Block(nn.Module):
         heads = self.into(self.before(tokens)).unflatten(2, (3, HEADS, -1)).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(*heads)
         tokens = tokens + self.out(attended.transpose(1, 2).flatten(2))
-        return tokens + self.hidden(self.after(tokens))
+        mixed: Tensor = tokens + self.hidden(self.after(tokens))
+        return mixed

@@ -28,12 +28,12 @@ PINTOR = "Pintor et al., Indicators of Attack Failure (NeurIPS 2022)"
 ATHALYE = "Athalye et al., Obfuscated Gradients (ICML 2018)"
 AUTOATTACK = "AutoAttack's check (Croce and Hein, ICML 2020)"
 CARLINI = "Carlini et al., On Evaluating Adversarial Robustness (2019)"
-#: Correlation below which a gradient does not tell how the model changes. Lowest of 1,300 examples
-#: of 14 honest models on digits, MNIST and CIFAR-10: 0.71; below it 49 to 100 % of the examples of
-#: each of eight of k-WTA.
+#: Correlation below which a gradient does not tell how the model changes. Lowest of 1,196 examples
+#: of 18 honest models on digits, MNIST and CIFAR-10: 0.71; below it 49 to 100 % of the examples of
+#: each of nine of k-WTA.
 FAITHFUL = 0.5
 #: Mean relative change of the margin within 0.01. Above it at most one in 97 examples of each of
-#: nine honest models, 2 to 15 % of those of five of k-WTA.
+#: ten honest models, 2 to 15 % of those of five of k-WTA.
 STABLE = 0.1
 #: Mean share of small steps on which the margin grew: at most 0.02 on honest models at up to 0.35,
 #: k-WTA 0.28 and more, a gradient of the opposite sign 0.13, one of noise 0.25.
