@@ -154,8 +154,9 @@ class ProbeBehaviour(Probe):
 
     Around the input: `nonfinite_near` (NaN or infinity at one of 10 draws from the ball, at two of
     its corners, or at corners of the box), `unstable` (mean of |ΔL| / |L| over 100 uniform draws
-    within 0.01, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; around a point without
-    ties, and relative to the larger of the margins there and at the input).
+    within 0.01, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; here ΔL is the mean of
+    two opposite draws, which a slope leaves at 0, around a point without ties, and L the larger of
+    the margins there and at the input).
 
     Args:
         draws: around the input, for `unstable`.

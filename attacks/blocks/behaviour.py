@@ -156,11 +156,15 @@ def around(problem: Problem, draws: int) -> dict[str, Tensor]:
     middle = margins(logits_where_finite(problem, beside), problem.labels)
     size = torch.maximum(at_input.abs(), middle.abs())
     total = torch.zeros_like(middle)
-    for _ in range(draws):
+    pairs = max(1, draws // 2)
+    for _ in range(pairs):
         noise = CLOSE * (2 * streams.uniform(rows) - 1)
-        logits = logits_where_finite(problem, beside + noise)
-        total += (margins(logits, problem.labels) - middle).abs() / size
-    return {"nonfinite_near": failed, "unstable": (total / draws).clamp(max=1)}
+        ahead, behind = (
+            margins(logits_where_finite(problem, beside + sign * noise), problem.labels)
+            for sign in (1, -1)
+        )
+        total += ((ahead + behind) / 2 - middle).abs() / size
+    return {"nonfinite_near": failed, "unstable": (total / pairs).clamp(max=1)}
 
 
 def logits_where_finite(problem: Problem, x: Tensor) -> Tensor:
