@@ -21,16 +21,17 @@ if TYPE_CHECKING:
     from bench.api import Problem
     from bench.attacks.blocks.descent import Look, Search
 
-#: The steps of a traced descent, relative to epsilon.
-TRACED = (0.1,) * 40
+#: The steps of the traced descent, and the size of the first, relative to epsilon.
+TRACED, FIRST = 40, 0.15
 
 
 @register_attack("margin-pgd")
 class MarginPGD(Attack):
     """PGD on the logit margin, from the input and then from random points of the ball.
 
-    The first descent takes 40 equal steps of a tenth of epsilon and is traced. In the others, for
-    what is not broken yet, the step falls to 0 along half a cosine. The best iterate is kept.
+    In each descent the step falls to 0 along half a cosine, and the best iterate is kept. The first
+    one takes 40 steps on all examples, from 0.15 epsilon, and is traced; its second half, where the
+    steps are small, tells whether the loss follows the gradient.
 
     Args:
         steps: gradient steps of each restart.
@@ -39,6 +40,7 @@ class MarginPGD(Attack):
     """
 
     summary = "Gradient descent on the logit margin, with restarts and a trace of its path"
+    version = 2
     lowers = "margin"
     strength = "strong"
     traces = TRACES
@@ -53,7 +55,7 @@ class MarginPGD(Attack):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step of every descent, for an example that does not break."""
-        first = Cost(len(TRACED) + 1, len(TRACED))
+        first = Cost(TRACED + 1, TRACED)
         return Cost(self.steps + 1, self.steps) * self.restarts + first
 
     def run(self, problem: Problem) -> Proposal:
@@ -67,7 +69,7 @@ class MarginPGD(Attack):
 
         search = Search(problem)
         look = OwnGradient(problem.model, problem.labels)
-        columns = _traced(search, look, TRACED)
+        columns = _traced(search, look, cosine(TRACED, FIRST))
         sizes = cosine(self.steps, self.rel_stepsize)
         search.restart(Streams(problem, "restarts"), sizes, look, self.restarts)
         return Proposal(search.best, extra=columns)
@@ -148,6 +150,7 @@ class EOTPGD(Attack):
     """
 
     summary = "Gradient descent on the mean margin over fixed draws, for randomised defenses"
+    version = 2
     approach = "smoothed"
     lowers = "margin"
     over_draws = True

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from bench.api import Problem
     from bench.threat import Norm
 
-#: The distance of central differences, in units of the standard deviation of their directions.
-STEP = 0.01
+#: The distance of central differences, in units of the standard deviation of their directions:
+#: short of most kinks of an honest model, and far enough for the jumps of a masked one.
+STEP = 0.003
 #: Where directions are cut off, so that no difference leaves the box.
 CUT = 3.0
 
@@ -70,9 +71,10 @@ class ProbeGradients(Probe):
     """Does the gradient say how the model changes?
 
     `fidelity` is the correlation, over Gaussian directions u, of central differences of the logit
-    margin z_y - max z_j at distance 0.01 u with the inner product of its gradient and u: 1 for a
-    smooth model, near 0 where the gradient says nothing. It is taken at the input moved 0.03 into
-    the box, so that a model that clips its inputs is not blamed for it; an all-zero gradient has 0.
+    margin z_y - max z_j at distance 0.003 u with the inner product of its gradient and u: 1 for a
+    smooth model, near 0 where the gradient says nothing. It is taken beside the input, at a point
+    without ties and inside the box (`bench.attacks.blocks.ball.untied`), so that a model that pools
+    or clips is not blamed for it; an all-zero gradient has 0.
 
     At the input itself: `no_gradient` (none can be computed, or it is not finite),
     `zero_margin_gradient` and `zero_ce_gradient` (zero in every pixel; Athalye et al., ICML 2018).
@@ -82,6 +84,7 @@ class ProbeGradients(Probe):
     """
 
     summary = "Measures whether gradients tell how the model changes"
+    version = 2
     traces = ("fidelity", "no_gradient", "zero_margin_gradient", "zero_ce_gradient", "unmeasured")
 
     def __init__(self, *, directions: int = 32) -> None:
@@ -98,13 +101,14 @@ class ProbeGradients(Probe):
         from torch.nn import functional
 
         from bench.api.attacks import margins
+        from bench.attacks.blocks.ball import untied
 
         def cross_entropy(logits: Any, labels: Any) -> Any:
             return functional.cross_entropy(logits, labels, reduction="none")
 
-        inside = problem.inputs.clamp(CUT * STEP, 1 - CUT * STEP)
-        slope, usable = gradient(problem, inside, margins)
-        fidelity = self._fidelity(problem, inside, slope)
+        beside = untied(problem)
+        slope, usable = gradient(problem, beside, margins)
+        fidelity = self._fidelity(problem, beside, slope)
         fidelity[~usable.cpu().numpy()] = np.nan
         at_input, has_margin = gradient(problem, problem.inputs, margins)
         of_ce, has_ce = gradient(problem, problem.inputs, cross_entropy)
@@ -149,14 +153,17 @@ class ProbeBehaviour(Probe):
     examples). `mutates_input`, `optimises_in_forward`, `probability_output`, `one_hot_output`.
 
     Around the input: `nonfinite_near` (NaN or infinity at one of 10 draws from the ball, at two of
-    its corners, or at corners of the box), `unstable` (mean over 100 uniform draws within 0.01 of
-    |ΔL| / |L|, at most 1, L the logit margin: Pintor et al., NeurIPS 2022).
+    its corners, or at corners of the box), `unstable` (mean of |ΔL| / |L| over 100 uniform draws
+    within 0.01, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; here ΔL is the mean of
+    two opposite draws, which a slope leaves at 0, around a point without ties, and L the larger of
+    the margins there and at the input).
 
     Args:
         draws: around the input, for `unstable`.
     """
 
     summary = "Measures whether the model answers the same input alike"
+    version = 2
     traces = (
         "prediction_flips_repeat",
         "logits_differ_repeat",
@@ -177,8 +184,8 @@ class ProbeBehaviour(Probe):
         self.draws = draws
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Nine calls on the inputs, two in other batches, and those around them."""
-        return Cost(self.draws + 27)
+        """Ten calls on the inputs, two in other batches, and those around them."""
+        return Cost(self.draws + 28)
 
     def measure(self, problem: Problem) -> dict[str, Any]:
         """See the class."""

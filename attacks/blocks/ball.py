@@ -75,6 +75,23 @@ def unit(x: Tensor) -> Tensor:
     return torch.where(size > 0, flat / size, 0).reshape(x.shape)
 
 
+#: How far a point without ties is from the input in each pixel, where that is no closer to black
+#: or white; and how far from those it stays.
+JITTER, INSET = 0.02, 0.01
+
+
+def untied(problem: Problem) -> Tensor:
+    """A point beside each input, (N, C, H, W), whose pixels all differ; in [0.01, 0.99].
+
+    Digits lie on a constant background, where the inputs of a max-pooling window are equal:
+    autograd follows one of them, a difference sees the largest. At such ties an honest model has
+    one-sided derivatives alone, and a measurement of its gradient has to be taken beside them.
+    """
+    edge = INSET + JITTER
+    noise = 2 * Streams(problem, "untied").uniform(torch.arange(len(problem.inputs))) - 1
+    return problem.inputs.clamp(edge, 1 - edge) + JITTER * noise
+
+
 class Streams:
     """One random stream per example.
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from bench.api.attacks import margins, radius
-from bench.attacks.blocks.ball import Streams
+from bench.attacks.blocks.ball import Streams, untied
 from bench.errors import NonFiniteLogitsError
 from bench.threat import Norm
 
@@ -140,7 +140,7 @@ def _one_hot(logits: Tensor) -> Tensor:
 NEAR = 10
 
 
-#: How far from the input predictions have to be stable.
+#: How far from a point beside the input predictions have to be stable.
 CLOSE = 0.01
 
 
@@ -150,14 +150,21 @@ def around(problem: Problem, draws: int) -> dict[str, Tensor]:
     for points in _points(problem):
         failed |= ~torch.isfinite(logits_where_finite(problem, points)).all(dim=1)
     streams, rows = Streams(problem, "unstable"), torch.arange(len(problem.inputs))
+    beside = untied(problem)
     with torch.no_grad():
-        middle = margins(problem.model(problem.inputs.clone()).double(), problem.labels)
+        at_input = margins(problem.model(problem.inputs.clone()).double(), problem.labels)
+    middle = margins(logits_where_finite(problem, beside), problem.labels)
+    size = torch.maximum(at_input.abs(), middle.abs())
     total = torch.zeros_like(middle)
-    for _ in range(draws):
+    pairs = max(1, draws // 2)
+    for _ in range(pairs):
         noise = CLOSE * (2 * streams.uniform(rows) - 1)
-        logits = logits_where_finite(problem, (problem.inputs + noise).clamp(0, 1))
-        total += (margins(logits, problem.labels) - middle).abs() / middle.abs()
-    return {"nonfinite_near": failed, "unstable": (total / draws).clamp(max=1)}
+        ahead, behind = (
+            margins(logits_where_finite(problem, beside + sign * noise), problem.labels)
+            for sign in (1, -1)
+        )
+        total += ((ahead + behind) / 2 - middle).abs() / size
+    return {"nonfinite_near": failed, "unstable": (total / pairs).clamp(max=1)}
 
 
 def logits_where_finite(problem: Problem, x: Tensor) -> Tensor:

@@ -224,12 +224,17 @@ def cosine(steps: int, size: float) -> list[float]:
 LAST = 10
 
 
+#: Steps at the end on which a descent is watched for getting worse: of those of `margin-pgd` the
+#: ones below 0.075 epsilon. Larger steps overshoot on an honest model too, where epsilon is large.
+WATCHED = 20
+
+
 #: The share of the whole range of the loss by which it may still improve there.
 INCOMPLETE = 0.05
 
 
-#: The share of the range of the loss by which a step has to raise it to count: signed steps of a
-#: fixed size zigzag around the optimum of an honest model too, by less.
+#: The share of the range of the loss by which a step has to raise it to count: signed steps
+#: zigzag around the optimum of an honest model too, by less.
 WORSE = 0.02
 
 
@@ -244,7 +249,8 @@ def trace(path: Path) -> dict[str, Any]:
         `silent_success`: bool, some iterate was adversarial and the last was not.
         `incomplete`: bool, the running minimum of the margin, scaled to [0, 1] by the range of
         the margin on the path, fell by more than 0.05 over the last 10 steps.
-        `worsened`: float, the share of steps on which the margin grew by over 2 % of its range.
+        `worsened`: float, the share of the last 20 steps on which the margin grew by over 2 % of
+        its range.
         `zero_gradient`: bool, no gradient at the input, or one that is not finite.
         `trace_margin_first`, `trace_margin_last`, `trace_margin_best`: float.
     """
@@ -252,10 +258,11 @@ def trace(path: Path) -> dict[str, Any]:
     best = history.cummin(dim=0).values
     spread = history.amax(dim=0) - best[-1]
     late = best[max(0, len(history) - 1 - LAST)] - best[-1]
+    watched = history[max(0, len(history) - 1 - WATCHED) :]
     columns = {
         "silent_success": (best[-1] < 0) & (history[-1] >= 0),
         "incomplete": late > INCOMPLETE * spread,
-        "worsened": (history.diff(dim=0) > WORSE * spread).double().mean(dim=0),
+        "worsened": (watched.diff(dim=0) > WORSE * spread).double().mean(dim=0),
         "zero_gradient": path.flat,
         "trace_margin_first": history[0],
         "trace_margin_last": history[-1],

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def selftest(
     seeds: Annotated[str, typer.Option(help="Of training and attacks, comma-separated.")] = "0",
-    n: Annotated[int, typer.Option(help="Examples of digits per model.", min=1)] = 50,
+    n: Annotated[int, typer.Option(help="Test examples per model.", min=1)] = 50,
     eps: Annotated[str, typer.Option(help="Linf epsilons, comma-separated.")] = "0.1",
     only: Annotated[
         str, typer.Option(help="Canaries and honest models, comma-separated; all by default.")
@@ -25,11 +25,12 @@ def selftest(
         int | None, typer.Option(help="Worker processes (default: at most 2).", min=1)
     ] = None,
 ) -> None:
-    """Evaluate thirteen defenses broken by design and six honest models on digits.
+    """Evaluate defenses that are broken by design, and honest models.
 
     Each broken one has to end as broken as the model inside it, or not be called credible, and to
     raise the evidence that it is known for; each honest one has to be called credible, or broken
-    where no more survive than by guessing.
+    where no more survive than by guessing. They are on digits; two honest ones on MNIST are
+    examined where WINNOW_DATA names a folder that has mnist/ in Hugging Face's layout.
 
     Example: python -m bench selftest --only kwta,input-rounding,cnn
 

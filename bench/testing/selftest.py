@@ -15,7 +15,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from bench.errors import UnknownNameError
+from bench.errors import UnknownNameError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ class Job:
     epsilon: str
     """Of the Linf ball, as written."""
     n: int
-    """Examples of digits' test split."""
+    """Test examples."""
 
 
 @dataclass(frozen=True)
@@ -101,9 +101,9 @@ def selftest(
 
     Args:
         seeds: each trains its own models, and draws their examples and attacks.
-        n: examples of digits' test split per model.
+        n: test examples per model.
         epsilons: radii of the Linf ball, as written; each is evaluated on its own.
-        names: of canaries and honest models; all of them where None.
+        names: of canaries and honest models; where None all whose data are there.
         workers: processes at a time; by default two, or one where there is one core.
         on_progress: called whenever a model's evaluation ended.
 
@@ -113,7 +113,7 @@ def selftest(
 
     Raises:
         UnknownNameError: there is no such model.
-        UsageError: an epsilon, a seed or a number of examples that is not allowed.
+        UsageError: an epsilon, a seed, a number of examples or a model that is not allowed.
     """
     chosen = _chosen(names)
     jobs = _jobs(chosen, seeds, epsilons, n)
@@ -125,10 +125,11 @@ def selftest(
 
 
 def _chosen(names: Sequence[str] | None) -> list[str]:
-    """Those names, or all, in the order in which they are reported.
+    """Those names, or all that can be examined here, in the order in which they are reported.
 
     Raises:
         UnknownNameError: there is no such model.
+        UsageError: one of them cannot be examined here.
     """
     from bench.testing.canaries import CANARIES
     from bench.testing.honest import HONEST
@@ -137,7 +138,10 @@ def _chosen(names: Sequence[str] | None) -> list[str]:
     for name in names or ():
         if name not in known:
             raise UnknownNameError("canary or honest model", name, known)
-    return [name for name in known if names is None or name in names]
+        if name in HONEST and HONEST[name].why_not:
+            raise UsageError(f"honest model {name!r} cannot be examined: {HONEST[name].why_not}")
+    able = [name for name in known if name not in HONEST or not HONEST[name].why_not]
+    return [name for name in able if names is None or name in names]
 
 
 def _jobs(
@@ -257,7 +261,8 @@ def evaluate_job(job: Job) -> Diagnosis:
     started = time.monotonic()
     canary = CANARIES.get(job.name)
     module = canary.build(job.seed) if canary else honest.build(job.name, job.seed)
-    examples = subset(honest.digits()[1], job.n, job.seed)
+    origin = honest.HONEST[canary.twin if canary else job.name]
+    examples = subset(origin.examples, job.n, job.seed)
     summary = evaluate(
         module,
         examples.inputs,

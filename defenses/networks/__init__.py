@@ -109,9 +109,9 @@ def build_network(
     """A new network with untrained weights.
 
     Args:
-        name: as in tables: `cnn`, `mnist-cnn`, `mnist-cnn-pooled`, `mnist-dnn-1000` (hidden units),
-            `resnet18` (10, 18, 34 or 50), `resnet10w16` (channels of the first stage),
-            `densenet121`, `wideresnet-22-10` (depth, width).
+        name: as in tables: `cnn`, `mnist-cnn`, `mnist-cnn-pooled`, `mnist-lenet`, `mnist-dnn-1000`
+            (hidden units), `resnet18` (10, 18, 34 or 50), `resnet10w16` (channels of the first
+            stage), `densenet121`, `wideresnet-22-10` (depth, width).
         shape: (C, H, W) of one input.
         classes: the number of logits.
         activation: called once for each place of the activation.
@@ -167,6 +167,7 @@ _MNIST, _CIFAR = (28, 28), (32, 32)
 _FAMILIES = (
     _Family(r"cnn", ((8, 8), _MNIST), "cnn", "small.cnn"),
     _Family(r"mnist-cnn(?P<pooled>-pooled)?", (_MNIST,), "mnist-cnn", "small.mnist_cnn"),
+    _Family(r"mnist-lenet", (_MNIST,), "mnist-lenet", "small.mnist_lenet"),
     _Family(r"mnist-dnn(?:-(?P<hidden>\d+))?", (_MNIST,), "mnist-dnn-1000", "small.mnist_dnn"),
     _Family(
         r"resnet(?P<depth>10|18|34|50)(?:w(?P<width>\d+))?", (_CIFAR,), "resnet18", "deep.ResNet"

@@ -22,6 +22,9 @@ WIDTH, CNN_HIDDEN = 16, 64
 #: Channels of the four convolutions of the paper's smallest CNN, and its hidden units.
 CHANNELS, HIDDEN = (32, 32, 64, 64), 20_000
 
+#: Channels of the two convolutions of the small network with max-pooling.
+LENET_CHANNELS = (12, 24)
+
 #: Hidden units where the image is pooled: 7×7 becomes 3×3, and the weights 1.4 MB instead of 252.
 POOLED_HIDDEN = 500
 
@@ -87,6 +90,32 @@ def mnist_cnn(
                 nn.init.kaiming_normal_(layer.weight)
                 nn.init.zeros_(layer.bias)
     return model
+
+
+def mnist_lenet(
+    *, shape: tuple[int, int, int], classes: int, activation: Activation
+) -> nn.Sequential:
+    """Two 5×5 convolutions, max-pooling after each, and a linear layer: 78 kB on disk.
+
+    After LeNet (LeCun et al., Proceedings of the IEEE 1998), as most tutorials have it. On a
+    constant background the inputs of a pooling window are equal.
+
+    Args:
+        shape: (C, 28, 28) of one input.
+        classes: the number of logits.
+        activation: called for each of the two places.
+    """
+    first, second = LENET_CHANNELS
+    return nn.Sequential(
+        nn.Conv2d(shape[0], first, 5, padding=2),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(first, second, 5, padding=2),
+        activation(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(7 * 7 * second, classes),
+    )
 
 
 def mnist_dnn(

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from bench.api import Problem
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball
-from bench.attacks.blocks.descent import Path, trace
+from bench.attacks.blocks.descent import OwnGradient, Path, Search, trace
 from bench.models.counted import CountedModel
 from bench.threat import Norm
+from bench.trust.measurements import WORSENED
 from tests.attacks.worlds import SHAPE, Function, broken, linear_problem, pose, solve
 
 TRACES = {
@@ -74,6 +76,53 @@ def test_the_trace_of_a_linear_model_shows_no_failure() -> None:
     assert extra.keys() == TRACES
     for name in ("silent_success", "incomplete", "worsened", "zero_gradient"):
         assert not extra[name].any()
+
+
+def bowl(epsilon: float, power: int) -> Problem:
+    """A margin that grows with the distance from a point within half of epsilon of each input."""
+    generator = torch.Generator().manual_seed(0)
+    inputs = 0.4 + 0.2 * torch.rand(20, *SHAPE, generator=generator)
+    bottom = inputs + epsilon * (torch.rand(inputs.shape, generator=generator) - 0.5)
+
+    def answer(x: Tensor) -> Tensor:
+        away = ((x - bottom) / epsilon).abs().pow(power).flatten(1).sum(dim=1)
+        return torch.stack([1 + away, torch.zeros_like(away)], dim=1)
+
+    labels = torch.zeros(20).long()
+    return pose(Function(answer), inputs, labels, epsilon=epsilon, classes=2)
+
+
+@pytest.mark.parametrize("epsilon", [0.03, 0.1, 0.3])
+def test_steps_that_fall_do_not_swing_around_the_bottom_of_a_bowl(epsilon: float) -> None:
+    """Equal ones of a tenth of epsilon do for ever, where it has an edge along every pixel.
+
+    Of those that fall few go upwards there, and on a smooth bowl none.
+    """
+    problem = bowl(epsilon, 1)
+    look = OwnGradient(problem.model, problem.labels)
+    equal = Search(problem).descend(problem.inputs, torch.arange(20), [0.1] * 40, look, leave=False)
+    assert trace(equal)["worsened"].mean() > WORSENED
+    assert solve("margin-pgd[restarts=1]", problem).extra["worsened"].mean() < WORSENED
+    smooth = solve("margin-pgd[restarts=1]", bowl(epsilon, 2)).extra
+    assert not smooth["worsened"].any()
+    assert not smooth["incomplete"].any()
+    np.testing.assert_allclose(smooth["trace_margin_best"], 1, atol=0.01)
+
+
+def test_a_gradient_that_is_noise_makes_the_loss_worse() -> None:
+    """Whatever the epsilon: about every second of the small steps goes the wrong way."""
+    weights = torch.randn(36, generator=torch.Generator().manual_seed(0))
+
+    def noisy(x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        slope = ((flat - flat.detach()) * torch.randn_like(flat)).sum(dim=1)
+        margin = 9 + ((flat - 0.5) @ weights).detach() + slope
+        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
+
+    inputs = torch.full((8, *SHAPE), 0.5)
+    for epsilon in (0.03, 0.3):
+        problem = pose(Function(noisy), inputs, torch.zeros(8).long(), epsilon=epsilon, classes=2)
+        assert solve("margin-pgd", problem).extra["worsened"].mean() > 1.5 * WORSENED
 
 
 def test_each_column_of_the_trace() -> None:

@@ -58,6 +58,14 @@ def test_mnist_cnn_is_the_papers() -> None:
     assert model(torch.empty(2, 1, 28, 28, device="meta")).shape == (2, 10)
 
 
+def test_mnist_lenet_pools_the_largest_twice() -> None:
+    """Two 5x5 convolutions of 12 and 24 channels, 7x7 images in the end; biases everywhere."""
+    model = on_meta("mnist-lenet", (1, 28, 28))
+
+    assert parameters(model) == 25 * (12 + 12 * 24) + 12 + 24 + (7 * 7 * 24 + 1) * 10
+    assert sum(isinstance(layer, nn.MaxPool2d) for layer in model.modules()) == 2
+
+
 def test_pooled_mnist_cnn_is_small_and_begins_as_he_et_al() -> None:
     """3x3 images and 500 hidden units; weights of variance 2 / inputs, biases zero."""
     torch.manual_seed(0)
@@ -111,6 +119,7 @@ def test_resnet10w16_has_one_block_a_stage_and_16_channels() -> None:
         ("cnn", (1, 8, 8), 3),
         ("mnist-cnn", (1, 28, 28), 5),
         ("mnist-cnn-pooled", (1, 28, 28), 5),
+        ("mnist-lenet", (1, 28, 28), 2),
         ("mnist-dnn", (1, 28, 28), 2),
         ("resnet10w16", (3, 32, 32), 8),
         ("resnet50", (3, 32, 32), 48),

@@ -40,9 +40,10 @@ def nudged(inputs: Tensor) -> Tensor:
     return inputs + 0.01 * (0.5 - inputs).sign()
 
 
-def test_there_are_thirteen_canaries_and_six_honest_models() -> None:
-    """Names are unique across both, and every canary's twin is an honest model."""
-    assert (len(CANARIES), len(HONEST)) == (13, 6)
+def test_there_are_thirteen_canaries_and_twelve_honest_models() -> None:
+    """At least; names are unique across both, and every canary's twin is an honest model."""
+    assert len(CANARIES) >= 13
+    assert len(HONEST) >= 12
     assert not CANARIES.keys() & HONEST.keys()
     assert {canary.twin for canary in CANARIES.values()} <= HONEST.keys()
     assert all(canary.evidence for canary in CANARIES.values())

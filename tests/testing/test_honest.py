@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bench.errors import UnknownNameError
+from bench.models.checkpoints import checkpoint_folders, read_record
 from bench.models.weights import weights_digest
 from bench.testing import honest
 from bench.testing.canaries import TWIN
-from bench.testing.honest import HONEST
+from bench.testing.honest import HONEST, CommittedModel, HonestModel
 from bench.train.fit import accuracy
 from tests.testing.conftest import margin_gradient
 
@@ -20,17 +21,26 @@ if TYPE_CHECKING:
     from bench.api import Examples
 
 
+def able(name: str) -> HonestModel | CommittedModel:
+    """An honest model; skips where its data are not there."""
+    if HONEST[name].why_not:
+        pytest.skip(HONEST[name].why_not)
+    return HONEST[name]
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize("name", HONEST)
 @pytest.mark.parametrize("seed", [0, 1])
-def test_honest_models_classify_well(name: str, seed: int, examples: Examples) -> None:
+def test_honest_models_classify_well(name: str, seed: int) -> None:
     """At least nine of ten on the whole test split."""
-    assert accuracy(honest.build(name, seed), examples, "cpu") >= 0.9
+    model = able(name)
+    assert accuracy(model.build(seed), model.examples, "cpu") >= 0.9
 
 
 @pytest.mark.parametrize("name", HONEST)
-def test_honest_models_do_as_they_say(name: str, inputs: Tensor) -> None:
+def test_honest_models_do_as_they_say(name: str) -> None:
     """The same answer twice, alone and in a batch, and a gradient for every example."""
+    inputs = able(name).examples.inputs[:50]
     model = honest.build(name, 0)
 
     with torch.no_grad():
@@ -89,3 +99,37 @@ def test_adversarial_training_helps(examples: Examples) -> None:
         return float((model(moved).argmax(dim=1) == examples.labels).float().mean())
 
     assert survivors(honest.build("cnn-at", 0)) > survivors(honest.build("cnn", 0)) + 0.1
+
+
+def test_even_and_odd_are_two_classes_of_the_same_images() -> None:
+    """A label says whether the digit is odd, and a model answers with two logits."""
+    for split, original in zip(honest.parity(), honest.digits(), strict=True):
+        assert torch.equal(split.inputs, original.inputs)
+        assert split.classes == 2
+        assert [digit % 2 for digit in original.labels.tolist()] == split.labels.tolist()
+    assert honest.build("even-odd", 0)(honest.digits()[1].inputs[:3]).shape == (3, 2)
+
+
+COMMITTED = {name: model for name, model in HONEST.items() if isinstance(model, CommittedModel)}
+
+
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_committed_model_says_how_it_was_trained(name: str) -> None:
+    """The record beside it names its defense and command; the weights are those it describes."""
+    model = COMMITTED[name]
+    (folder, _) = checkpoint_folders()
+    path = folder / f"{model.checkpoint}.safetensors"
+    record = read_record(path)
+
+    assert record is not None
+    assert record.defense == f"{model.defense}[network={record.network}]"
+    assert record.command.startswith("python -m bench train ")
+    assert record.weights_digest == weights_digest(model.build(0))
+    assert path.stat().st_size < 100_000
+
+
+def test_without_its_data_a_model_cannot_be_examined(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says what is missing; those on digits need nothing."""
+    monkeypatch.delenv("WINNOW_DATA", raising=False)
+
+    assert {name for name, model in HONEST.items() if model.why_not} == set(COMMITTED)
