@@ -45,6 +45,7 @@ class Adaptive(Attack):
     approach = "mixed"
     lowers = "margin"
     spoken = "The adaptive attack"
+    planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     urgency = 4
 

@@ -44,6 +44,7 @@ class MarginPGD(Attack):
     traces = TRACES
     spoken = "PGD on the margin"
     examination = ("",)
+    planted = ("restarts=3",)
     free = True
     escalation = ((), ("restarts=30",))
     urgency = 1

@@ -13,7 +13,7 @@ from bench.errors import UsageError
 from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
 from bench.record.summary import NOT_EXAMINED
 from bench.threat import Epsilon
-from bench.trust import attack_marks, cases, compare, evidence_of, verdict
+from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -167,7 +167,7 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
         if case.clean is None:
             continue
         evidence = evidence_of(case)
-        comparison, ruling = compare(case), verdict(evidence, case)
+        comparison, ruling, able = compare(case), verdict(evidence, case), power(case)
         found[name] = {
             "evidence": [item.to_json() for item in evidence],
             "verdict": ruling.to_json(),
@@ -182,5 +182,6 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
             },
             "marks": attack_marks(case, evidence),
             "comparison": comparison.to_json() if comparison else None,
+            "power": able.to_json() if able else None,
         }
     return found
