@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import PLANTED, Cost
 from bench.attacks.probes import Probe
-from bench.errors import NonFiniteLogitsError
 from bench.registry import attacks, register_attack
 from bench.threat import Norm
 

@@ -9,6 +9,7 @@ for each example.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +17,7 @@ from torch import nn
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
+from bench.attacks.blocks.behaviour import probabilities
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     from bench.api import Problem
 
 #: Random corners of each ball, and steps from the furthest of them to further ones.
-CORNERS, CLIMB = 500, 200
+CORNERS, CLIMB = 200, 400
 #: Corners of an example that are asked about at once.
 AT_ONCE = 20
 #: A corner is constant on this many blocks in each direction, on each channel: what moves pixel by
@@ -34,7 +36,25 @@ GRID = 8
 CHANGED = 0.1
 #: Of the way from an example to the furthest corner, where class 1 begins.
 HEIGHT = 0.95
+#: Below it a probability has no logarithm to speak of.
+TINY = torch.finfo(torch.float32).tiny
 ORDERS = {Norm.LINF: torch.inf, Norm.L2: 2.0, Norm.L1: 1.0}
+
+
+class Logs(nn.Module):
+    """Logarithms of what a model answers, for one that answers with probabilities.
+
+    Far from a border those are all but constant, and so is whatever is read from them.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float64 (N, classes)."""
+        answers: Tensor = self.model(x).double()
+        return answers.clamp(min=TINY).log()
 
 
 class Readout(nn.Module):
@@ -94,7 +114,7 @@ def plant(problem: Problem) -> Planting:
     An example's logits are projected on a random direction, at itself and at corners of its ball,
     cut off at the box: first at random ones, then at the furthest with some blocks changed. Class 1
     begins shortly before the furthest. The score is scaled so that the margin at the example is
-    that of the model itself.
+    that of the model itself. Of a model that answers with probabilities logarithms are read.
 
     Left out are examples within 2 epsilon of another one, and those at which nothing is further
     than they are themselves.
@@ -110,17 +130,20 @@ def plant(problem: Problem) -> Planting:
     rows = _apart(problem.inputs, 2 * ball.radius, ball.norm)
     inputs = problem.inputs[rows]
     with torch.no_grad():
-        logits = problem.model(inputs).double()
+        model, logits = problem.model, problem.model(inputs).double()
+        if bool(probabilities(logits).all()):
+            model = Logs(problem.model)
+            logits = model(inputs)
     drawn = streams.normal(rows, -(-problem.classes // inputs[0].numel())).flatten(1)
     directions = drawn[:, : problem.classes].to(logits)
     directions = directions - directions.mean(dim=1, keepdim=True)  # what shifts all says nothing
     directions = directions / directions.norm(dim=1, keepdim=True)
-    climb = _Climb(problem.model, ball, inputs, directions)
+    climb = _Climb(model, ball, inputs, directions)
     climb.run(streams, rows)
     at = (logits * directions).sum(dim=1)
     thresholds = at + HEIGHT * (climb.highest - at)
     scales = margins(logits, problem.labels[rows]) / (thresholds - at)
-    readout = Readout(problem.model, inputs, directions, thresholds, scales, ball.norm)
+    readout = Readout(model, inputs, directions, thresholds, scales, ball.norm)
     return _sound(problem, readout, rows, climb.furthest)
 
 
@@ -138,8 +161,8 @@ class _Climb:
         for start in range(0, CORNERS, AT_ONCE):
             some = min(AT_ONCE, CORNERS - start)
             self.ask(random_corners(streams, rows, some))
-        # The draws, standard normal, nearest to 0: as large a share as is to change.
-        near = torch.distributions.Normal(0, 1).icdf(torch.tensor(0.5 + CHANGED / 2))
+        # Of standard normal draws this share is nearer to 0.
+        near = math.sqrt(2) * float(torch.erfinv(torch.tensor(CHANGED)))
         for _ in range(CLIMB):
             drawn = in_blocks(streams.normal(rows, 1))
             self.ask(torch.where(drawn.abs() < near, -self.signs[:, None], self.signs[:, None]))

@@ -219,8 +219,7 @@ class Attack(Plugin):
         return None
 
     def depends(self) -> dict[str, int]:
-        """Other attacks that it runs, by canonical name, and their versions: its outcomes depend
-        on them."""
+        """Other attacks that it runs, by canonical name, and their versions: part of its key."""
         return {}
 
     @abstractmethod

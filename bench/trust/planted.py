@@ -36,7 +36,7 @@ class Power:
     planted: int
     """Examples."""
     found: dict[str, int]
-    """By attack, in the options that it searched with."""
+    """By each attack that ran, in the options with which it searched here."""
     together: int
     """Found by at least one of them, as the worst case counts."""
 
@@ -51,15 +51,20 @@ class Power:
 
 
 def power(case: Case) -> Power | None:
-    """The power of the attacks at the headline epsilon; None where it could not be measured."""
+    """The power of the attacks that ran at the headline epsilon; None where it is not known."""
     measured = case.measured("planted")
     if measured is None or _why_not(case, measured[1]):
         return None
-    frame = measured[1]
-    found = {name: len(hits) for name, hits in _found(frame).items()}
-    together: set[int] = set().union(*_found(frame).values())
-    planted = len(marked(frame, "planted"))
-    return Power(case.headline.text, planted, found, len(together))
+    ran = set(map(_plugin, case.at(case.headline)))
+    found = {name: hits for name, hits in _found(measured[1]).items() if _plugin(name) in ran}
+    if not found:
+        return None
+    return Power(
+        epsilon=case.headline.text,
+        planted=len(marked(measured[1], "planted")),
+        found={name: len(hits) for name, hits in found.items()},
+        together=len(set().union(*found.values())),
+    )
 
 
 def planted_examples(case: Case) -> Evidence:
