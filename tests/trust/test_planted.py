@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.trust import Evidence
+    from bench.trust import Case, Evidence
 
 #: Examples that the probe looked at, of 200, and how many misses fail the test.
 LOOKED, LIMIT = 50, 3
@@ -31,22 +31,25 @@ def probed(
     chance: int = 0,
 ) -> pd.DataFrame:
     """What the probe measured: which planted examples two gradient attacks and another found."""
-    return frame(
-        attacked=range(LOOKED),
-        planted=at(range(planted)),
-        planted_by_chance=at(range(chance)),
-        **{
-            f"{PLANTED}apgd-ce": at(ce),
-            f"{PLANTED}margin-pgd[restarts=3]": at(margin),
-            f"{PLANTED}adaptive[preset=light]": at(other),
-        },
-    )
+    columns: dict[str, Any] = {
+        "planted": at(range(planted)),
+        "planted_by_chance": at(range(chance)),
+        f"{PLANTED}apgd-ce": at(ce),
+        f"{PLANTED}margin-pgd[restarts=3]": at(margin),
+        f"{PLANTED}adaptive[preset=light]": at(other),
+    }
+    return frame(attacked=range(LOOKED), **columns)
 
 
 def item(found: pd.DataFrame | None, **cells: Any) -> Evidence:
     """The evidence of an honest run but for the probe and some cells."""
-    probe: dict[Any, Any] = {} if found is None else {PROBE: found}
-    this = case({**honest(), **probe, **cells})
+    others = {name: outcomes for name, outcomes in honest().items() if name != PROBE}
+    probe = {} if found is None else {PROBE: found}
+    return of(case({**others, **probe, **cells}))
+
+
+def of(this: Case) -> Evidence:
+    """The evidence of a case."""
     return next(e for e in evidence_of(this) if e.id == "planted-examples")
 
 
@@ -67,10 +70,7 @@ def test_it_fails_from_the_tolerance_on_with_a_fresh_seed_again() -> None:
     repeated = {(PROBE, "0.1", 1): probed(many, many)}
     calm = {(PROBE, "0.1", 1): probed()}
     this = {**honest(), PROBE: probed(many, many)}
-    again = [
-        next(e for e in evidence_of(case({**this, **cells})) if e.id == "planted-examples")
-        for cells in (repeated, calm)
-    ]
+    again = [of(case({**this, **cells})) for cells in (repeated, calm)]
     assert [(e.status, e.recheck) for e in again] == [("fail", ()), ("pass", ())]
 
 
@@ -93,7 +93,8 @@ def test_power_is_that_of_the_attacks_that_ran() -> None:
     assert power(more) is not None
     assert power(more).together == 50  # type: ignore[union-attr]
     assert power(case({**honest(), PROBE: probed(chance=26)})) is None
-    assert power(case(honest())) is None
+    others = {name: outcomes for name, outcomes in honest().items() if name != PROBE}
+    assert power(case(others)) is None
 
 
 def test_no_column_is_read_of_an_attack_that_could_not_search() -> None:
