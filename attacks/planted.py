@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 #: Random corners of a ball among which no planted example should be found.
 TRIES = 200
+#: Pixels of the largest images, in each direction, on which honest models and those that mask their
+#: gradient were told apart.
+LARGEST = 32
 
 
 @register_attack("probe-planted")
@@ -55,6 +58,13 @@ class ProbePlanted(Probe):
         """One for each search as well."""
         return (*self.traces, *(PLANTED + attack.name for attack in self.searches))
 
+    def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
+        """What is found says nothing where nobody knows what honest models let find."""
+        if max(shape[1:]) > LARGEST:
+            size = f"{shape[1]} x {shape[2]}"
+            return f"its measure is known for images of at most {LARGEST} pixels (got {size})"
+        return super().why_not(norm=norm, shape=shape, classes=classes)
+
     def depends(self) -> dict[str, int]:
         """On its searches."""
         return {attack.name: attack.version for attack in self.searches}
@@ -89,8 +99,7 @@ class ProbePlanted(Probe):
 
 def _found_by(attack: Attack, planting: Planting) -> Tensor:
     """Where an attack finds an adversarial example, bool (M,)."""
-    problem = planting.problem
-    return _class_one(planting, attack.run(problem).candidates)
+    return _class_one(planting, attack.run(planting.problem).candidates)
 
 
 def _by_chance(planting: Planting) -> Tensor:

@@ -48,7 +48,7 @@ def module_of(problem: Problem) -> nn.Module:
 def score(planting: Planting, x: Tensor) -> Tensor:
     """How far class 1 is ahead."""
     with torch.no_grad():
-        logits = planting.problem.model(x)
+        logits: Tensor = planting.problem.model(x)
     return logits[:, 1] - logits[:, 0]
 
 
@@ -175,6 +175,14 @@ def test_nothing_is_planted_where_nothing_changes() -> None:
         found = solve(PROBE, problem).extra
         assert not found["planted"].any()
         assert all(np.isnan(found[PLANTED + attack]).all() for attack in OWN)
+
+
+def test_it_is_left_out_where_it_was_not_measured() -> None:
+    """In other norms, and on larger images."""
+    probe = attacks.create(PROBE)
+    assert probe.why_not(norm=Norm.LINF, shape=(3, 32, 32), classes=10) is None
+    assert "L2" not in (probe.why_not(norm=Norm.L2, shape=(3, 32, 32), classes=10) or "L2")
+    assert "64 x 64" in (probe.why_not(norm=Norm.LINF, shape=(3, 64, 64), classes=10) or "")
 
 
 def test_its_key_holds_the_versions_of_what_searches(monkeypatch: pytest.MonkeyPatch) -> None:
