@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-import pytest
+from typing import TYPE_CHECKING
 
 from bench.run.evaluation import evaluate
 from bench.trust import asked
 from tests.toy_models import Sum, linear_examples
+
+if TYPE_CHECKING:
+    import pytest
 
 PROBE = "probe-planted"
 
