@@ -141,12 +141,14 @@ class Masked(nn.Module):
 
 
 def test_attacks_that_a_gradient_misleads_find_none(linear: Problem) -> None:
-    """They climb away from what is known to be there."""
+    """They climb away from what is known to be there, and spend what the cost says."""
     model = CountedModel(Masked(module_of(linear)), 4, None, "cpu")
     found = solve(PROBE, dataclasses.replace(linear, model=model)).extra
     assert found["planted"].all()
     for attack in OWN:
         assert not found[PLANTED + attack].any()
+    cost = attacks.create(PROBE).cost(norm=Norm.LINF, shape=(1, 6, 6), classes=4)
+    assert 0.7 * cost.total <= model.passes.total / 12 <= cost.total
 
 
 def test_probabilities_are_read_by_their_logarithms(linear: Problem) -> None:
