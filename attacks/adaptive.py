@@ -43,6 +43,7 @@ class Adaptive(Attack):
     challenge = "adaptive"
     spoken = "The adaptive attack"
     examination = ("",)
+    planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
 

@@ -55,6 +55,7 @@ class APGDCE(AutoAttackRow):
     strength = "strong"
     spoken = "APGD-CE"
     examination: ClassVar[tuple[str, ...]] = ("",)
+    planted: ClassVar[tuple[str, ...]] = ("",)
     version = 2
     member = "apgd-ce"
 
@@ -71,6 +72,7 @@ class APGDDLR(APGDCE):
     lowers = "other"
     spoken = ""
     examination = ()
+    planted = ()
     member = "apgd-dlr"
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:

@@ -46,6 +46,7 @@ class MarginPGD(Attack):
     traces = TRACES
     spoken = "PGD on the margin"
     examination = ("",)
+    planted = ("restarts=3",)
     free = True
     norms = frozenset({Norm.LINF, Norm.L2})
 

@@ -31,9 +31,14 @@ class Probe(Attack):
     scope = "evidence"
     examination = ("",)
 
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What it measures: `traces`, and what it knows only when it is made."""
+        return self.traces
+
     @abstractmethod
     def measure(self, problem: Problem) -> dict[str, Any]:
-        """One array of length N for each of `traces`, but `unmeasured`.
+        """One array of length N for each of `columns`, but `unmeasured`.
 
         Raises:
             NonFiniteLogitsError: the model answered some input with NaN or infinity.
@@ -52,7 +57,7 @@ class Probe(Attack):
             return {**self.measure(problem), "unmeasured": np.zeros(n)}
         except NonFiniteLogitsError:
             if n == 1:
-                return {name: np.full(1, np.nan) for name in self.traces} | {
+                return {name: np.full(1, np.nan) for name in self.columns} | {
                     "unmeasured": np.ones(1)
                 }
         halves = [

@@ -68,7 +68,7 @@ def answers(problem: Problem) -> dict[str, Tensor]:
         "prediction_differs_shuffled": shuffled.argmax(dim=1) != classes,
         "mutates_input": (given != inputs).flatten(1).any(dim=1),
         "optimises_in_forward": torch.full_like(classes, bool(taken)).bool(),
-        "probability_output": _probabilities(first),
+        "probability_output": probabilities(first),
         "one_hot_output": _one_hot(first),
     }
 
@@ -123,7 +123,8 @@ def _differ(a: Tensor, b: Tensor) -> Tensor:
     return far
 
 
-def _probabilities(logits: Tensor) -> Tensor:
+def probabilities(logits: Tensor) -> Tensor:
+    """Which rows look like probabilities instead of logits, bool (N,)."""
     inside: Tensor = ((logits >= -SUMS) & (logits <= 1 + SUMS)).all(dim=1)
     return inside & ((logits.sum(dim=1) - 1).abs() < SUMS)
 

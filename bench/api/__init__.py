@@ -24,12 +24,13 @@ where they are.
 with another activation, and the files in `defenses/` and `attacks/` are meant as examples.
 """
 
-from bench.api.attacks import TRACES, Attack, Candidates, Cost, Flag, Problem, Proposal
+from bench.api.attacks import PLANTED, TRACES, Attack, Candidates, Cost, Flag, Problem, Proposal
 from bench.api.defenses import Defense, Offer, Published, Recipe, Schedule, Weights
 from bench.api.examples import Examples
 from bench.api.plugins import Plugin
 
 __all__ = [
+    "PLANTED",
     "TRACES",
     "Attack",
     "Candidates",

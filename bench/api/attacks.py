@@ -33,6 +33,9 @@ Strength = Literal["single-step", "ordinary", "strong"]
 #: iterate was adversarial and the last was not; the loss was still falling at the end; the share
 #: of steps on which it rose; there was no gradient at the input.
 TRACES = ("silent_success", "incomplete", "worsened", "zero_gradient")
+#: Of what a probe measures, the columns that say whether an attack found a planted adversarial
+#: example begin so, and end with the attack's canonical name; NaN where none was planted.
+PLANTED = "planted:"
 
 
 class Flag(NamedTuple):
@@ -185,6 +188,11 @@ class Attack(Plugin):
     examination: ClassVar[tuple[str, ...]] = ()
     """Options of itself that an examination runs at the headline epsilon: `("", "steps=80")` is
     itself as it is, and with `[steps=80]`."""
+    sample: ClassVar[int] = 0
+    """How many examples are enough where an examination runs it; 0 for all."""
+    planted: ClassVar[tuple[str, ...]] = ()
+    """Options of itself with which it searches planted adversarial examples in an examination: of
+    an attack that ends where it converged, at a small cost. They are searched as two classes."""
     stand_in: ClassVar[str] = ""
     """Options that make it cheaper, for an examination of what it was not run on whole."""
     free: ClassVar[bool] = False
@@ -211,6 +219,10 @@ class Attack(Plugin):
         if self.kind == "fixed" and norm not in self.norms:
             return f"searches in {' and '.join(sorted(self.norms))} only"
         return None
+
+    def depends(self) -> dict[str, int]:
+        """Other attacks that it runs, by canonical name, and their versions: part of its key."""
+        return {}
 
     @abstractmethod
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:

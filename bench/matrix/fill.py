@@ -127,6 +127,10 @@ class Filler:
             for name in record.defenses
         }
 
+    def right(self, defense: str) -> list[int]:
+        """The examples that a defense gets right, as far as it was asked here; none where not."""
+        return self._clean[defense].right if defense in self._clean else []
+
     def _clean_phase(self, planned: list[Planned]) -> list[CellRecord]:
         records = self._phase(planned)
         for record in records:

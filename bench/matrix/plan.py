@@ -135,6 +135,8 @@ class Planned:
                 "version": attack.version,
             }
             content["versions"] |= {library: version_of(library) for library in attack.libraries}
+            if others := attack.depends():
+                content["depends"] = others
             if attack.needs == "source":
                 content["source"] = contender.starts[start_of(attack)]
         if attacked is not None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 #: In place of a verdict where no evidence was gathered.
 NOT_EXAMINED = "not examined"
 #: What an examination leaves of a defense.
-EXAMINATION = ("verdict", "evidence", "marks", "comparison")
+EXAMINATION = ("verdict", "evidence", "marks", "comparison", "power")
 #: How older versions ended the sentence about a figure at chance.
 _GONE = "it is broken."
 #: How the sentence of a measurement begins that was not made at the headline epsilon.

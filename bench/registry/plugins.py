@@ -280,7 +280,8 @@ def _options_fault(cls: type) -> str | None:
     """Where it names options of itself, for an examination, that it does not take."""
     rounds = getattr(cls, "escalation", ())
     named = [*getattr(cls, "examination", ()), *(name for names in rounds for name in names)]
-    for options in [*named, getattr(cls, "stand_in", "")]:
+    named += [*getattr(cls, "planted", ()), getattr(cls, "stand_in", "")]
+    for options in named:
         try:
             asked = Written.parse(f"{cls.__name__}[{options}]").options
         except UsageError as error:

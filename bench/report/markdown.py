@@ -180,7 +180,7 @@ def render_defense(summary: Summary, name: str) -> str:
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
-        f"(lowest row: {escape(strongest(defense, headline))}).",
+        f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}).",
         "",
         *_rulings(summary, defense),
         render_matrix(summary, name),
@@ -191,9 +191,36 @@ def render_defense(summary: Summary, name: str) -> str:
     if not all(entry["complete"] for entry in defense["worst_case"].values()):
         lines += ["", "† some cells did not finish: the worst case may be lower."]
     lines += (
-        _published(defense) + _sweep(defense) + _notes(defense) + _examination(summary, defense)
+        _published(defense)
+        + _power(defense)
+        + _sweep(defense)
+        + _notes(defense)
+        + _examination(summary, defense)
     )
     return "\n".join(lines)
+
+
+def _found_planted(defense: dict[str, Any]) -> str:
+    """The power of all attacks together, for the sentence about the worst case."""
+    power = defense.get("power")
+    if not power:
+        return ""
+    return f"its attacks find {power['together']} of {power['planted']} planted; "
+
+
+def _power(defense: dict[str, Any]) -> list[str]:
+    """A sentence on how many planted examples each attack found, the most first."""
+    power = defense.get("power")
+    if not power:
+        return []
+    found = sorted(power["found"].items(), key=lambda item: (-item[1], item[0]))
+    listed = ", ".join(f"{escape(attack)} {count}" for attack, count in found)
+    return [
+        "",
+        f"Power at ε = {escape(power['epsilon'])}, how many of {power['planted']} adversarial "
+        f"examples planted in this model are found: {listed}; together {power['together']}. "
+        "It corrects no figure.",
+    ]
 
 
 def _sweep(defense: dict[str, Any]) -> list[str]:

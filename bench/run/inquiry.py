@@ -209,6 +209,8 @@ class Inquiry:
     def _planned(self, cell: Cell, chosen: tuple[int, ...] | None = None) -> Planned:
         attack = registry.attacks.create(cell.attack)
         contender = self.contenders[cell.defense]
+        if chosen is None and attack.sample and cell.scope == "evidence":
+            chosen = tuple(self.filler.right(cell.defense)[: attack.sample])
         return plan_cell(cell, contender, attack, self.prepared.setting, chosen)
 
 

@@ -11,7 +11,7 @@ from bench.errors import UsageError
 from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
 from bench.record.summary import NOT_EXAMINED
 from bench.threat import Epsilon
-from bench.trust import attack_marks, cases, compare, evidence_of, verdict
+from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -194,12 +194,13 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
 def _examination(case: Case) -> dict[str, Any]:
     """What is said of a defense at one epsilon, where evidence was gathered."""
     evidence = evidence_of(case)
-    comparison = compare(case)
+    comparison, able = compare(case), power(case)
     return {
         "evidence": [item.to_json() for item in evidence],
         "verdict": verdict(evidence, case).to_json(),
         "marks": attack_marks(case, evidence),
         "comparison": comparison.to_json() if comparison else None,
+        "power": able.to_json() if able else None,
     }
 
 

@@ -155,7 +155,7 @@ def _examination(subject: AttackSubject) -> str | None:
     plugin = subject.plugin
     name = plugin.name.partition("[")[0]
     rounds = (options for tried in plugin.escalation for options in tried)
-    for options in (*plugin.examination, plugin.stand_in, *rounds):
+    for options in (*plugin.examination, *plugin.planted, plugin.stand_in, *rounds):
         written = f"{name}[{options}]"
         try:
             made = registry.attacks.create(written)

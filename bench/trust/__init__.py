@@ -17,6 +17,7 @@ from bench.trust.case import Case, cases
 from bench.trust.comparisons import Comparison, compare, twin_evidence
 from bench.trust.evidence import Evidence, allowed, asked, pending
 from bench.trust.measurements import measurements
+from bench.trust.planted import Power, power
 from bench.trust.sanity import sanity
 from bench.trust.verdict import Verdict, attack_marks, verdict
 
@@ -28,6 +29,7 @@ __all__ = [
     "Comparison",
     "Evidence",
     "Menu",
+    "Power",
     "Verdict",
     "allowed",
     "asked",
@@ -38,6 +40,7 @@ __all__ = [
     "evidence_of",
     "measurements",
     "pending",
+    "power",
     "requests",
     "sanity",
     "twin_evidence",

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from bench.trust.case import attacked, hits, marked, where
 from bench.trust.comparisons import again
 from bench.trust.evidence import Check, allowed
+from bench.trust.planted import planted_examples
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -362,6 +363,7 @@ INDICATORS: tuple[Callable[[Case], Evidence], ...] = (
     loss_worsens,
     transfer_failure,
     unconstrained_attack_failure,
+    planted_examples,
 )
 BEHAVIOUR: tuple[Callable[[Case], Evidence], ...] = (
     Probed(

@@ -20,8 +20,8 @@ from tests.attacks.worlds import (
 )
 
 EPSILON = {Norm.LINF: 0.15, Norm.L2: 0.8, Norm.L1: 3.0}
-#: They stop early when nothing improves, or begin where something is broken already.
-EARLY = {"cw", "ead", "boundary", "hop-skip-jump", "brendel-bethge"}
+#: They stop early when nothing improves or all is found, or begin where something is broken.
+EARLY = {"cw", "ead", "boundary", "hop-skip-jump", "brendel-bethge", "probe-planted"}
 #: It ends where its searches agree: `test_adaptive` has its cost.
 AGREEING = {"adaptive"}
 #: Their cost in L1 is another one; the others cost the same in each norm.

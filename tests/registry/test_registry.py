@@ -295,6 +295,7 @@ def test_an_attribute_outside_its_values_is_refused(attribute: str, value: objec
     ("attribute", "value", "why"),
     [
         ("examination", ("stepz=80",), "names 'stepz=80', and it takes no 'stepz'"),
+        ("planted", ("stepz=80",), "names 'stepz=80', and it takes no 'stepz'"),
         ("stand_in", "steps=many", "names 'steps=many': Tried: steps has to be int"),
         ("escalation", ((), ("steps=80,steps=9",)), "'steps' is given twice"),
         ("escalation", (("steps",),), "cannot read 'steps'"),

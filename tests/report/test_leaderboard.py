@@ -203,3 +203,20 @@ def test_a_figure_that_rests_on_another_epsilon_is_marked_wherever_it_stands(
     assert "Sweep: 3 survivals" in text
     assert "1 others were attacked after all, and 0 of them broke" in text
     assert "‡" not in render_leaderboard([summary])
+
+
+def test_the_power_of_attacks_stands_below_their_figures(summary: dict[str, Any]) -> None:
+    """The most first, and together beside the worst case; without a measurement nothing."""
+    run = variant(summary)
+    run["defenses"]["model"]["power"] = {
+        "epsilon": "0.02",
+        "planted": 50,
+        "found": {"apgd-ce": 34, "margin-pgd[restarts=3]": 39},
+        "together": 44,
+    }
+    text = render_leaderboard([run])
+    assert "(its attacks find 44 of 50 planted; lowest row: test-best)" in text
+    assert "are found: margin-pgd\\[restarts=3\\] 39, apgd-ce 34; together 44." in text
+    run["defenses"]["model"]["power"] = None
+    assert "planted" not in render_leaderboard([run])
+    assert "planted" not in render_leaderboard([summary])

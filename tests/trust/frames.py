@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from bench import registry
+from bench.api import PLANTED
 from bench.errors import UsageError
 from bench.record.outcomes import Totals
 from bench.record.results import CellResult
@@ -54,6 +55,15 @@ BEHAVIOUR: dict[str, Any] = dict.fromkeys(
     ),
     0,
 )
+#: What searched planted examples, and found them.
+PLANTS: dict[str, Any] = {
+    "planted": 1,
+    "planted_by_chance": 0,
+    f"{PLANTED}apgd-ce": 1,
+    f"{PLANTED}margin-pgd[restarts=3]": 1,
+    f"{PLANTED}adaptive[preset=light]": 1,
+    "unmeasured": 0,
+}
 TRACE: dict[str, Any] = {"silent_success": 0, "incomplete": 0, "worsened": 0.03}
 
 
@@ -183,6 +193,7 @@ def honest(**changed: pd.DataFrame) -> dict[Any, pd.DataFrame]:
     return {
         "probe-gradients": frame(**GRADIENTS),
         "probe-behaviour": frame(**BEHAVIOUR),
+        "probe-planted": frame(attacked=range(50), **PLANTS),
         "fgsm": frame(range(80)),
         "pgd": frame(range(98)),
         "pgd[steps=80]": frame(range(99)),

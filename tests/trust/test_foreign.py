@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import bench
+from bench.api import PLANTED
 from bench.record.results import CellResult
 from bench.record.schema import CLEAN
 from bench.trust import Case, Menu, attack_marks, escalate, evidence_of, requests, verdict
@@ -77,9 +78,17 @@ def mine(name: str) -> str:
 
 
 def copied(this: Case) -> Case:
-    """The same outcomes, by the copies of its attacks."""
+    """The same outcomes, by the copies of its attacks; a column that names one names its copy."""
+
+    def column(name: str) -> str:
+        return name.replace(PLANTED, PLANTED + MINE)
+
     results = [
-        CellResult(r.cell.model_copy(update={"attack": mine(r.cell.attack)}), *r[1:])
+        CellResult(
+            r.cell.model_copy(update={"attack": mine(r.cell.attack)}),
+            r.frame.rename(columns=column),
+            *r[2:],
+        )
         for r in this.results
     ]
     failures = [c.model_copy(update={"attack": mine(c.attack)}) for c in this.failures]
