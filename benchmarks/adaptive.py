@@ -3,7 +3,9 @@
     python benchmarks/adaptive.py --n 100 --seeds 0,1,2
 
 For each defense and seed every attack starts from nothing, at one epsilon, and is charged what the
-model counted, the judge's passes included. One Markdown table, fewest passes first.
+model counted, the judge's passes included. One Markdown table, fewest passes first;
+`--figure PATH` draws them, passes against robust accuracy. `--also fd-pgd[preset=tramer]` adds the
+published schedule of Tramèr et al. (2020), which takes most of an hour for each seed and defense.
 """
 
 from __future__ import annotations
@@ -11,18 +13,20 @@ from __future__ import annotations
 import argparse
 import statistics
 import tempfile
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from measuring import say, surroundings, together
 
+from bench.figures.canvas import canvas, colour, to_bytes
 from bench.report.markdown import escape, percent, table
 from bench.run import run
 from bench.run.prepare import RunConfig, prepare
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.figure import Figure
 
 DEFENSES = ("kwta", "kwta-at", "relu", "relu-at")
 EPSILON = "0.1"
@@ -34,9 +38,14 @@ AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 LINES = {**{name: (name,) for name in (*ADAPTIVE, *OTHERS)}, "AutoAttack": AUTOATTACK}
 
 
-def measured(defense: str, n: int, seed: int, workers: int = 1) -> dict[str, tuple[float, int]]:
+Figures = dict[str, tuple[float, int]]
+
+
+def measured(
+    defense: str, lines: Mapping[str, tuple[str, ...]], n: int, seed: int, workers: int = 1
+) -> Figures:
     """Of each line the robust accuracy, a fraction, and the passes that it took."""
-    attacks = ",".join(dict.fromkeys(name for names in LINES.values() for name in names))
+    attacks = ",".join(dict.fromkeys(name for names in lines.values() for name in names))
     with tempfile.TemporaryDirectory() as out:
         config = RunConfig(
             (defense,),
@@ -54,7 +63,7 @@ def measured(defense: str, n: int, seed: int, workers: int = 1) -> dict[str, tup
     cells = {name: row[EPSILON] for name, row in rows.items()}
     lines = {
         line: names
-        for line, names in LINES.items()
+        for line, names in lines.items()
         if all(cells[name]["cause"] != "inapplicable" for name in names)
     }
     asked = {name for names in lines.values() for name in names}
@@ -69,29 +78,57 @@ def measured(defense: str, n: int, seed: int, workers: int = 1) -> dict[str, tup
     }
 
 
+def draw(found: Mapping[str, Sequence[Figures]], caption: str) -> Figure:
+    """Passes against robust accuracy in percent, a panel for each defense; bars span the seeds."""
+    figure = canvas(4.2 * len(found), 4.6, caption)
+    panels = figure.subplots(1, len(found), squeeze=False)[0]
+    names = sorted({line for each in found.values() for line in each[0]})
+    for panel, (defense, seeds) in zip(panels, found.items(), strict=True):
+        for line in seeds[0]:
+            robust = [100 * figures[line][0] for figures in seeds]
+            passes = statistics.mean(figures[line][1] for figures in seeds)
+            middle = statistics.mean(robust)
+            panel.errorbar(
+                [passes], [middle], [[middle - min(robust)], [max(robust) - middle]],
+                marker="os^Dv"[names.index(line) % 5], color=colour(names.index(line)), label=line,
+                linestyle="none",
+            )  # fmt: skip
+        panel.set(title=defense, xscale="log", xlabel="passes of all examples")
+    panels[0].set_ylabel(f"robust accuracy, %, Linf {EPSILON}")
+    panels[-1].legend(fontsize=7)
+    return figure
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each defense."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seeds", default="0,1,2", help="of the attacks")
     parser.add_argument("--defenses", default=",".join(DEFENSES))
+    parser.add_argument("--also", default="", help="further attacks, separated by commas")
+    parser.add_argument("--figure", type=Path, help="draw the table: a path that ends in .svg")
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args(argv)
     seeds = [int(seed) for seed in arguments.seeds.split(",")]
     header = ["attack", *(f"seed {seed}" for seed in seeds), "passes"]
+    lines = LINES | {name: (name,) for name in arguments.also.split(",") if name}
+    found: dict[str, list[Figures]] = {}
     for defense in arguments.defenses.split(","):
-        found: dict[str, list[tuple[float, int]]] = defaultdict(list)
-        for seed in seeds:
-            for line, figures in measured(defense, arguments.n, seed, arguments.workers).items():
-                found[line].append(figures)
-        passes = {line: statistics.mean(p for _, p in each) for line, each in found.items()}
+        found[defense] = [
+            measured(defense, lines, arguments.n, seed, arguments.workers) for seed in seeds
+        ]
+        each = found[defense]
+        passes = {line: statistics.mean(f[line][1] for f in each) for line in each[0]}
         rows = [
-            [escape(line), *(percent(robust) for robust, _ in found[line]), f"{passes[line]:,.0f}"]
-            for line in sorted(found, key=lambda line: passes[line])
+            [escape(line), *(percent(f[line][0]) for f in each), f"{passes[line]:,.0f}"]
+            for line in sorted(passes, key=lambda line: passes[line])
         ]
         say(f"{defense}, robust accuracy in percent at Linf {EPSILON}:\n")
         say(table(header, rows, text=frozenset({"attack"})) + "\n")
-    say(f"{surroundings(n=arguments.n, Linf=EPSILON)} Passes: mean over the seeds.")
+    below = f"{surroundings(n=arguments.n, Linf=EPSILON)} Passes: mean over the seeds."
+    say(below)
+    if arguments.figure:
+        arguments.figure.write_bytes(to_bytes(draw(found, below), below, arguments.figure.suffix))
 
 
 if __name__ == "__main__":

@@ -212,6 +212,7 @@ def test_curve(
 
 
 def test_adaptive(
+    tmp_path: Path,
     script: Callable[[str], ModuleType],
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
@@ -221,7 +222,9 @@ def test_adaptive(
     light = "adaptive[preset=light]"
     lines = {light: (light,), "fgsm": ("fgsm",), "both": ("fgsm", light)}
     monkeypatch.setattr(adaptive, "LINES", lines)
-    adaptive.main(["--n", "6", "--seeds", "0,1", "--defenses", "relu"])
+    picture = tmp_path / "curve.svg"
+    adaptive.main(["--n", "6", "--seeds", "0,1", "--defenses", "relu", "--figure", f"{picture}"])
+    assert all(f"<!-- {name} -->" in picture.read_text() for name in lines)
 
     rows, below = printed(capsys)
     by = {row["attack"].replace("\\", ""): row for row in rows}
