@@ -74,6 +74,9 @@ class ProbeGradients(Probe):
     smooth model, near 0 where the gradient says nothing. It is taken at the input moved 0.03 into
     the box, so that a model that clips its inputs is not blamed for it; an all-zero gradient has 0.
 
+    A randomised model is measured by its mean logits over 10 draws, the same at both ends of a
+    difference.
+
     At the input itself: `no_gradient` (none can be computed, or it is not finite),
     `zero_margin_gradient` and `zero_ce_gradient` (zero in every pixel; Athalye et al., ICML 2018).
 
@@ -98,6 +101,9 @@ class ProbeGradients(Probe):
         from torch.nn import functional
 
         from bench.api.attacks import margins
+        from bench.attacks.blocks.looks import over_draws
+
+        problem = over_draws(problem)
 
         def cross_entropy(logits: Any, labels: Any) -> Any:
             return functional.cross_entropy(logits, labels, reduction="none")
@@ -150,7 +156,8 @@ class ProbeBehaviour(Probe):
 
     Around the input: `nonfinite_near` (NaN or infinity at one of 10 draws from the ball, at two of
     its corners, or at corners of the box), `unstable` (mean over 100 uniform draws within 0.01 of
-    |ΔL| / |L|, at most 1, L the logit margin: Pintor et al., NeurIPS 2022).
+    |ΔL| / |L|, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; that of the mean logits
+    over 10 draws where the model is randomised).
 
     Args:
         draws: around the input, for `unstable`.

@@ -191,9 +191,14 @@ class Case:
         return self.n - len(self.broken_at(self.headline))
 
     @functools.cached_property
+    def randomised(self) -> bool:
+        """Whether the judge had to ask more than once."""
+        return is_randomised(self.results)
+
+    @functools.cached_property
     def shown(self) -> float:
         """How many survive as tables say it: of a randomised defense, their mean over its draws."""
-        if not is_randomised(self.results):
+        if not self.randomised:
             return self.robust
         return float(correct_within(self.results, self.norm.value, self.headline).sum())
 

@@ -153,11 +153,16 @@ def traced(case: Case, column: str, repeat: int = 0) -> dict[str, pd.DataFrame]:
     """The cells at the headline epsilon of gradient attacks that told this of their path.
 
     Those that attacked only what others had left are no sample of the examples, and are left out.
+    Of a randomised model only attacks tell that descend on the mean over its draws: the path of
+    single draws is that of chance.
     """
+    cells = case.at(case.headline, repeat, approaches=["gradient", "smoothed"])
     return {
         attack: frame
-        for attack, frame in case.at(case.headline, repeat, approaches=["gradient"]).items()
-        if column in case.declared(attack).traces
+        for attack, frame in cells.items()
+        if case.declared(attack).over_draws == case.randomised
+        and (case.randomised or case.approach(attack) == "gradient")
+        and column in case.declared(attack).traces
         and f"extra_{column}" in frame
         and case.whole(frame)
     }
