@@ -140,7 +140,7 @@ class Memory(Canary):
     """
 
     name = "memory"
-    evidence = ("call-order-dependence",)
+    evidence = ("zero-margin-gradient", "call-order-dependence")
     room: ClassVar[int] = 100
     """How many inputs it remembers."""
 
