@@ -25,7 +25,7 @@ def selftest(
         int | None, typer.Option(help="Worker processes (default: at most 2).", min=1)
     ] = None,
 ) -> None:
-    """Evaluate thirteen defenses broken by design and six honest models on digits.
+    """Evaluate defenses broken by design and honest models on digits.
 
     Each broken one has to end as broken as the model inside it, or not be called credible, and to
     raise the evidence that it is known for; each honest one has to be called credible, or broken

@@ -210,6 +210,12 @@ def test_the_command_refuses_what_is_no_list(
 
 #: Their answers change at random, or their figure is what escalation makes of it: examined whole.
 ESCALATED = ("additive-noise", "random-shift", "kwta")
+#: Their verdict takes more than probes, too, and more time than the suite has: `tox -e selftest`
+#: examines them.
+LEFT = (
+    "wrong-surrogate", "hidden-member", "ripples", "watched", "kwta-channel", "lwta",
+    "sparse-input", "random-resizing", "dropout-left-on", "stochastic-pruning",
+)  # fmt: skip
 #: What gives the other canaries away is found by these alone, and found again each time.
 PROBING = ("probe-", "uniform-noise")
 
@@ -225,8 +231,8 @@ def examined(names: Sequence[str]) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    """A self-test of everything on one seed, by name; `tox -e selftest` is whole, on three."""
-    probed = [name for name in CANARIES if name not in ESCALATED]
+    """A self-test on one seed, by name; `tox -e selftest` is whole, on three."""
+    probed = [name for name in CANARIES if name not in (*ESCALATED, *LEFT)]
     whole = examined([*ESCALATED, *HONEST])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "evaluate", functools.partial(without_escalation, evaluate))
@@ -246,7 +252,7 @@ def probes_alone(case: Case, menu: Menu) -> list[Cell]:
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", [*CANARIES, *HONEST])
+@pytest.mark.parametrize("name", [name for name in (*CANARIES, *HONEST) if name not in LEFT])
 def test_everything_passes(rows: dict[str, Row], name: str) -> None:
     """Every canary is caught for the right reason; no honest model is called anything else."""
     assert rows[name].passed, rows[name].reason
