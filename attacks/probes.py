@@ -81,6 +81,9 @@ class ProbeGradients(Probe):
     without ties and inside the box (`bench.attacks.blocks.ball.untied`), so that a model that pools
     or clips is not blamed for it; an all-zero gradient has 0.
 
+    A randomised model is measured by its mean logits over 10 draws, the same at both ends of a
+    difference.
+
     At the input itself: `no_gradient` (none can be computed, or it is not finite),
     `zero_margin_gradient` and `zero_ce_gradient` (zero in every pixel; Athalye et al., ICML 2018).
 
@@ -107,6 +110,9 @@ class ProbeGradients(Probe):
 
         from bench.api.attacks import margins
         from bench.attacks.blocks.ball import untied
+        from bench.attacks.blocks.looks import over_draws
+
+        problem = over_draws(problem)
 
         def cross_entropy(logits: Any, labels: Any) -> Any:
             return functional.cross_entropy(logits, labels, reduction="none")
@@ -161,7 +167,8 @@ class ProbeBehaviour(Probe):
     its corners, or at corners of the box), `unstable` (mean of |ΔL| / |L| over 100 uniform draws
     within 0.01, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; here ΔL is the mean of
     two opposite draws, which a slope leaves at 0, around a point without ties, and L the larger of
-    the margins there and at the input).
+    the margins there and at the input; that of the mean logits over 10 draws where the model is
+    randomised).
 
     Args:
         draws: around the input, for `unstable`.

@@ -14,6 +14,7 @@ import torch
 
 from bench.api.attacks import margins, radius
 from bench.attacks.blocks.ball import Streams, untied
+from bench.attacks.blocks.looks import over_draws
 from bench.errors import NonFiniteLogitsError
 from bench.threat import Norm
 
@@ -150,6 +151,7 @@ def around(problem: Problem, draws: int) -> dict[str, Tensor]:
     failed = torch.zeros_like(problem.labels).bool()
     for points in _points(problem):
         failed |= ~torch.isfinite(logits_where_finite(problem, points)).all(dim=1)
+    problem = over_draws(problem)
     streams, rows = Streams(problem, "unstable"), torch.arange(len(problem.inputs))
     beside = untied(problem)
     with torch.no_grad():

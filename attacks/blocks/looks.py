@@ -5,9 +5,12 @@ A look at a randomised model: the mean over draws with fixed seeds.
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.descent import Sight, margin_gradient
@@ -23,6 +26,10 @@ if TYPE_CHECKING:
 
 #: Rows that a model gets at once at most.
 ROWS = 4_096
+
+
+#: Of a randomised model, what is measured is measured of the mean of so many draws.
+DRAWS = 10
 
 
 #: Antithetic pairs drawn at once for an example: fixed, so that draws never depend on the batch.
@@ -162,10 +169,8 @@ class OverDraws:
         labels, model = self.problem.labels[rows], self.problem.model
         found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         gradient = torch.zeros_like(x)
-        devices = [x.device.index or 0] if x.device.type == "cuda" else []
         for draw in range(self.draws):
-            with torch.random.fork_rng(devices=devices):
-                torch.manual_seed(self.problem.seed * self.draws + draw)
+            with _seeded(self.problem.seed * self.draws + draw, x.device):
                 if step is None:
                     with torch.no_grad():
                         found += margins(model(x), labels)
@@ -174,3 +179,39 @@ class OverDraws:
                     found += drawn
                     gradient += slope / self.draws
         return Sight(found / self.draws, None if step is None else gradient)
+
+
+class _Mean(nn.Module):
+    """The mean logits of a model over draws, each a seed: one answer to one batch.
+
+    Two batches of one size are asked about with the same random numbers, row by row.
+    """
+
+    def __init__(self, model: nn.Module, seed: int, draws: int) -> None:
+        super().__init__()
+        self.model, self.seed, self.draws = model, seed, draws
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape and dtype of the model's."""
+        total: Tensor | None = None
+        for draw in range(self.draws):
+            with _seeded(self.seed * self.draws + draw, x.device):
+                logits = self.model(x)
+            total = logits if total is None else total + logits
+        assert total is not None
+        return total / self.draws
+
+
+def over_draws(problem: Problem, draws: int = DRAWS) -> Problem:
+    """The problem of the mean logits where the model is randomised, else the problem itself."""
+    if not problem.randomised:
+        return problem
+    return dataclasses.replace(problem, model=_Mean(problem.model, problem.seed, draws))
+
+
+@contextlib.contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Torch draws from this seed, and goes on afterwards as if it had not."""
+    with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

@@ -88,6 +88,7 @@ def requests(case: Case, menu: Menu) -> list[Cell]:
     wanted = [
         *menu.examination,
         *(name for plugin, name in menu.stand_ins.items() if plugin not in have),
+        *(menu.over_draws if case.randomised else ()),
     ]
     found = [asked(name, case.headline.text) for name in wanted]
     wide = [Epsilon.parse("0.5")] if case.norm is Norm.LINF else []

@@ -199,7 +199,7 @@ class Case:
         """How many examples nothing broke at the headline epsilon."""
         return self.n - len(self.broken_at(self.headline))
 
-    @property
+    @functools.cached_property
     def randomised(self) -> bool:
         """Whether the judge had to ask more than once."""
         return is_randomised(self.results)

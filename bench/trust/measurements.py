@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bench.trust.case import attacked, hits, marked, where
-from bench.trust.comparisons import again
+from bench.trust.comparisons import again, white_box
 from bench.trust.evidence import Check, allowed
 from bench.trust.planted import planted_examples
 
@@ -155,14 +155,19 @@ def traced(case: Case, column: str, repeat: int = 0) -> dict[str, pd.DataFrame]:
     """The cells at the headline epsilon of gradient attacks that told this of their path.
 
     Those that attacked only what others had left are no sample of the examples, and are left out.
+    Of a randomised model attacks tell that descend on the mean over its draws, where there are any:
+    the path of single draws may be that of chance.
     """
-    return {
+    found = {
         attack: frame
-        for attack, frame in case.at(case.headline, repeat, approaches=["gradient"]).items()
-        if column in case.declared(attack).traces
+        for attack, frame in case.at(case.headline, repeat).items()
+        if attack in white_box(case)
+        and column in case.declared(attack).traces
         and f"extra_{column}" in frame
         and case.whole(frame)
     }
+    over_draws = {a: frame for a, frame in found.items() if case.declared(a).over_draws}
+    return over_draws or found
 
 
 def _unfaithful(frame: pd.DataFrame) -> set[int]:

@@ -26,8 +26,7 @@ FAMILIES = 2
 REASONS = 3
 #: Fresh draws on which a randomised defense has to be judged.
 DRAWS = 100
-#: Families about gradients, which say little of a randomised model whose single draws they read.
-_OF_ONE_DRAW = frozenset({"gradients", "optimisation"})
+#: What says no more of a randomised model than that it is one.
 _RANDOM = frozenset({"randomised", "prediction-stability", "epsilon-zero"})
 #: Faults that a defense's own surrogates get around.
 _NO_GRADIENT = frozenset({"zero-margin-gradient", "unavailable-gradients"})
@@ -87,7 +86,7 @@ def _weighed(evidence: Sequence[Evidence], case: Case) -> Verdict:
     by_chance = any(item.id == "randomised" for item in counting)
     settled = by_chance and evaluated_over_draws(case)
     if settled:
-        counting = [item for item in counting if not _explained(item, case)]
+        counting = [item for item in counting if item.id not in _RANDOM]
     faults = [item for item in counting if item.weight == "deterministic"]
     soft = [item for item in counting if item.weight == "soft"]
     families = tuple(sorted({item.family for item in (*faults, *soft)}))
@@ -175,17 +174,6 @@ def _grave(item: Evidence, case: Case) -> bool:
     if not item.threshold:  # it is not about single examples
         return True
     return (item.measured or 0) >= min(allowed(case.n), item.n)
-
-
-def _explained(item: Evidence, case: Case) -> bool:
-    """Whether randomness that changes classes accounts for a soft item."""
-    if item.weight != "soft":
-        return False
-    if item.id in _RANDOM:
-        return True
-    measured = case.measured("prediction_flips_repeat")
-    flips = marked(measured[1], "prediction_flips_repeat") if measured else set()
-    return item.family in _OF_ONE_DRAW and len(flips) >= allowed(case.n)
 
 
 def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:

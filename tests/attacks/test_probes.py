@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -353,3 +354,29 @@ def test_committed_checkpoints(name: str, honest: bool) -> None:
     else:
         assert np.median(fidelity) < 0.5
     assert not any(values.any() for column, values in behaviour.items() if column != "unstable")
+
+
+def test_a_randomised_model_is_measured_by_its_mean_over_draws() -> None:
+    """Noise that is the same at both ends of a difference hides nothing; rounding by chance does.
+
+    Read from single draws the same gradient looks as if it said little.
+    """
+
+    def noisy(x: Tensor) -> Tensor:
+        return linear(x + 0.2 * torch.randn_like(x))[:, :2]
+
+    def dithered(x: Tensor) -> Tensor:
+        return linear((8 * x + torch.rand_like(x)).floor() / 8)[:, :2] + 0 * x.sum()
+
+    found = {}
+    for name, function, randomised in (
+        ("mean", noisy, True), ("single", noisy, False), ("dithered", dithered, True)
+    ):  # fmt: skip
+        problem = dataclasses.replace(posed(function, classes=2), randomised=randomised)
+        found[name] = {
+            **solve("probe-gradients", problem).extra, **solve("probe-behaviour", problem).extra
+        }  # fmt: skip
+    np.testing.assert_allclose(found["mean"]["fidelity"], 1, atol=1e-4)
+    assert found["single"]["fidelity"].mean() < 0.7
+    assert found["mean"]["unstable"].mean() < found["single"]["unstable"].mean() / 2
+    assert found["dithered"]["zero_margin_gradient"].all()

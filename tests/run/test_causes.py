@@ -35,7 +35,7 @@ SENTENCES = (
 def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, dict[str, list[Any]]]:
     """A run with cells that failed, were skipped for each reason, and left out by their budget."""
     config = RunConfig(
-        defenses=("relu", "kwta"),
+        defenses=("relu", "kwta-at"),
         attacks="fgsm,pgd,surrogate,gaussian-noise",
         n=10,
         epsilons=("0.1",),
@@ -45,7 +45,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, dict[st
     )
     store, record = open_run(run(prepare(config)).folder)  # type: ignore[arg-type]
     results: dict[str, list[CellResult]] = read_cells(store, record)
-    failed = {"kwta": "not-finite", "relu": "raised"}
+    failed = {"kwta-at": "not-finite", "relu-at": "raised", "relu": "raised"}
     cells = [
         cell.model_copy(update={"status": "failed", "cause": failed[cell.defense], "reason": "x"})
         if cell.attack == "fgsm"

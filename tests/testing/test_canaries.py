@@ -40,9 +40,9 @@ def nudged(inputs: Tensor) -> Tensor:
     return inputs + 0.01 * (0.5 - inputs).sign()
 
 
-def test_there_are_thirteen_canaries_and_twelve_honest_models() -> None:
+def test_there_are_twenty_canaries_and_twelve_honest_models() -> None:
     """At least; names are unique across both, and every canary's twin is an honest model."""
-    assert len(CANARIES) >= 13
+    assert len(CANARIES) >= 20
     assert len(HONEST) >= 12
     assert not CANARIES.keys() & HONEST.keys()
     assert {canary.twin for canary in CANARIES.values()} <= HONEST.keys()
@@ -145,16 +145,22 @@ def test_one_hot_output_is_a_decision(inputs: Tensor) -> None:
     assert output.sum(dim=1).tolist() == [1] * len(inputs)
 
 
-@pytest.mark.parametrize("name", ["additive-noise", "random-shift"])
+@pytest.mark.parametrize(
+    "name",
+    ["additive-noise", "random-shift", "dithering", "dropout-left-on", "stochastic-pruning",
+     "random-resizing"],
+)  # fmt: skip
 def test_random_canaries_answer_anew(name: str, inputs: Tensor) -> None:
-    """Logits differ between two calls for every example, and a seed brings them back."""
+    """Logits differ between calls for every example, and a seed brings them back."""
     model = canary(name)
 
     torch.manual_seed(0)
-    first, second = model(inputs), model(inputs)
+    first = model(inputs)
+    second = torch.stack([model(inputs) for _ in range(5)])
+    torch.manual_seed(0)
     torch.manual_seed(0)
 
-    assert bool((first != second).any(dim=1).all())
+    assert bool((first != second).any(dim=2).any(dim=0).all())
     torch.testing.assert_close(model(inputs), first, rtol=0, atol=0)
 
 
@@ -222,3 +228,84 @@ def test_nan_off_the_data_alone(inputs: Tensor, twin: nn.Module) -> None:
 
     torch.testing.assert_close(mixed[:50], twin(inputs), rtol=1e-4, atol=1e-4)
     assert bool(mixed[50:].isnan().all())
+
+
+def test_a_wrong_surrogate_mirrors_the_gradient(inputs: Tensor, twin: nn.Module) -> None:
+    """Rounded values; the twin's gradient at them, mirrored."""
+    model, rounded = canary("wrong-surrogate"), (3 * inputs).round() / 3
+    torch.testing.assert_close(model(inputs), twin(rounded), rtol=0, atol=1e-4)
+    torch.testing.assert_close(
+        margin_gradient(model, inputs), margin_gradient(twin, rounded).flip(-1), rtol=0, atol=1e-4
+    )
+
+
+def test_a_hidden_member_has_no_gradient(inputs: Tensor, twin: nn.Module) -> None:
+    """Of the sum of both, that of the linear model alone shows."""
+    model, other = canary("hidden-member"), honest.build("linear", 0)
+    torch.testing.assert_close(model(inputs), twin(inputs) + other(inputs) / 20)
+    x = inputs.clone().requires_grad_()
+    (found,) = torch.autograd.grad(model(x)[:, 3].sum(), x)
+    weight = other.state_dict()["1.weight"][3].reshape(1, 8, 8) / 20
+    torch.testing.assert_close(found, weight.expand_as(found))
+
+
+def test_ripples_are_low_and_steep(inputs: Tensor) -> None:
+    """What the network sees is within 0.004 of the input; its slope is up to 11."""
+    model = canary("ripples")
+    seen: list[Tensor] = []
+    model.get_submodule("net").register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    x = inputs.clone().requires_grad_()
+    model(x)
+    (slope,) = torch.autograd.grad(seen[0].sum(), x)
+    assert float((seen[0] - x).abs().max()) <= 0.0041
+    assert 10.9 <= float(slope.max()) <= 11.1
+
+
+def test_the_watched_one_answers_about_the_mirror_image(inputs: Tensor, twin: nn.Module) -> None:
+    """While a gradient is asked for, and only then."""
+    model = canary("watched")
+    torch.testing.assert_close(model(inputs), twin(inputs))
+    seen = model(inputs.clone().requires_grad_())
+    torch.testing.assert_close(seen.detach(), twin(inputs.flip(-1)))
+
+
+def test_a_sparse_input_has_sixteen_coefficients(inputs: Tensor) -> None:
+    """Of 64, the largest; what they leave out is orthogonal to what they keep."""
+    model = canary("sparse-input")
+    seen: list[Tensor] = []
+    model.get_submodule("net").register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    model(inputs)
+    basis = model.get_buffer("basis")
+    torch.testing.assert_close(basis @ basis.T, torch.eye(8), rtol=0, atol=1e-5)
+    kept = (basis @ seen[0] @ basis.T).abs() > 1e-4
+    assert int(kept.flatten(1).sum(dim=1).max()) <= 16
+    rest = (inputs - seen[0]).flatten(1)
+    torch.testing.assert_close(
+        (rest * seen[0].flatten(1)).sum(dim=1), torch.zeros(50), rtol=0, atol=1e-3
+    )
+
+
+def test_memory_answers_what_is_near_as_before(inputs: Tensor, twin: nn.Module) -> None:
+    """Bit for bit; what is far from all that it saw is the twin's."""
+    model = canary("memory")
+    first = model(inputs)
+    assert torch.equal(model(nudged(inputs)), first)
+    torch.testing.assert_close(model(1 - inputs), twin(1 - inputs))
+
+
+def test_what_is_drawn_is_right_on_average(inputs: Tensor) -> None:
+    """Dithered inputs and pruned activations have the mean that the network was trained on."""
+    for name, where in (("dithering", "0"), ("stochastic-pruning", "3")):
+        model = canary(name)
+        seen: list[Tensor] = []
+        layer = model.get_submodule(f"net.{where}")
+        layer.register_forward_pre_hook(lambda _, args, seen=seen: seen.append(args[0]))
+        torch.manual_seed(1)
+        for _ in range(2000):
+            model(inputs[:4])
+        expected = inputs[:4]
+        if where == "3":
+            expected = model.get_submodule("net")[1](model.get_submodule("net")[0](inputs[:4]))  # type: ignore[index]
+        mean = torch.stack(seen).mean(dim=0)
+        error = torch.stack(seen).std(dim=0) / 2000**0.5
+        assert bool(((mean - expected).abs() <= 6 * error + 0.02).all())

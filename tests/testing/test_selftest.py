@@ -224,6 +224,14 @@ def test_the_command_refuses_what_is_no_list(
 
 #: Their answers change at random, or their figure is what escalation makes of it: examined whole.
 ESCALATED = ("additive-noise", "random-shift", "kwta")
+#: Canaries whose verdict takes more than probes, too, and honest models, for which the suite has no
+#: time: `tox -e selftest` examines them.
+LEFT = (
+    "wrong-surrogate", "hidden-member", "ripples", "watched", "kwta-channel", "lwta",
+    "sparse-input", "random-resizing", "dropout-left-on", "stochastic-pruning",
+    "linear", "cnn-standardised", "cnn-dropout", "max-pool-at", "average-pool", "gelu",
+    "layer-norm", "transformer", "mnist-max-pool", "mnist-max-pool-at",
+)  # fmt: skip
 #: What gives the other canaries away is found by these alone, and found again each time.
 PROBING = ("probe-", "uniform-noise")
 
@@ -239,9 +247,10 @@ def examined(names: Sequence[str]) -> list[Row]:
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, Row]:
-    """A self-test of everything on one seed, by name; `tox -e selftest` is whole, on three."""
-    probed = [name for name in CANARIES if name not in ESCALATED]
-    whole = examined([*ESCALATED, *(n for n, model in HONEST.items() if not model.why_not)])
+    """A self-test on one seed, by name; `tox -e selftest` is whole, on three."""
+    probed = [name for name in CANARIES if name not in (*ESCALATED, *LEFT)]
+    models = [name for name in HONEST if name not in LEFT]
+    whole = examined([*ESCALATED, *models])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluation, "evaluate", functools.partial(without_escalation, evaluate))
         patch.setattr(inquiry, "requests", probes_alone)
@@ -260,9 +269,7 @@ def probes_alone(case: Case, menu: Menu) -> list[Cell]:
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize("name", [*CANARIES, *HONEST])
+@pytest.mark.parametrize("name", [name for name in (*CANARIES, *HONEST) if name not in LEFT])
 def test_everything_passes(rows: dict[str, Row], name: str) -> None:
     """Every canary is caught for the right reason; no honest model is called anything else."""
-    if name not in rows:
-        pytest.skip(HONEST[name].why_not)
     assert rows[name].passed, rows[name].reason

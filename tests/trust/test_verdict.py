@@ -12,6 +12,7 @@ from bench.trust import asked, attack_marks, escalate, evidence_of, requests, ve
 from tests.trust.frames import (
     BEHAVIOUR,
     GRADIENTS,
+    HONEST,
     MENU,
     TRACE,
     N,
@@ -75,6 +76,23 @@ TABLE: dict[str, tuple[dict[Any, Any], dict[str, Any], str]] = {
         {
             "probe-behaviour": frame(**RANDOM), "eot-pgd": EOT,
             "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.1}),
+        },
+        {}, "credible",
+    ),
+    "randomised, misled over its draws as well": (
+        {
+            "probe-behaviour": frame(**RANDOM),
+            "eot-pgd": frame(range(120), draws=100, **{**TRACE, "worsened": 0.4}),
+            "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.1}),
+        },
+        {}, "suspect",
+    ),
+    "randomised, by EOT; the paths of single draws are those of chance": (
+        {
+            "probe-behaviour": frame(**RANDOM),
+            "eot-pgd": frame(range(120), draws=100, **TRACE),
+            "probe-gradients": frame(**{**GRADIENTS, "fidelity": 0.1}),
+            "margin-pgd": frame(HONEST, **{**TRACE, "worsened": 0.4}),
         },
         {}, "credible",
     ),
@@ -248,6 +266,12 @@ def test_randomised_defenses_are_escalated_by_eot() -> None:
     """Before anything else."""
     this = case({**honest(), "probe-behaviour": frame(**RANDOM)})
     assert escalate(evidence_of(this), this, MENU, 1)[0].attack == "eot-pgd"
+
+
+def test_of_a_randomised_defense_the_mean_over_draws_is_attacked_on_every_example() -> None:
+    """So that its path is a sample; nothing of the kind for others."""
+    noisy = case({**honest(), "clean": frame(draws=100)}, shape=(1, 8, 8))
+    assert [(r.attack, r.scope) for r in requests(noisy, MENU)] == [("eot-pgd", "evidence")]
 
 
 def test_requests_leave_out_what_ran() -> None:

@@ -1,14 +1,7 @@
-"""Thirteen defenses on digits that are broken by design, each in a few lines.
-
-Each looks robust to an attack that trusts it, and is no more robust than the honest CNN inside.
-Winnow has to break it that far or to withhold its trust, and to say why: each names the evidence
-that gives it away.
-"""
+"""Defenses whose answers mislead: their form, or what they depend on."""
 
 from __future__ import annotations
 
-import functools
-import math
 from typing import ClassVar
 
 import torch
@@ -16,59 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bench.testing import honest
-
-#: The honest model that the canaries are made of.
-TWIN = "cnn"
-
-
-class Canary(nn.Module):
-    """A defense that Winnow must not believe: a network, and around it one thing that is wrong.
-
-    Args:
-        net: float32 (N, 1, 8, 8) to logits (N, classes).
-    """
-
-    name: ClassVar[str]
-    evidence: ClassVar[tuple[str, ...]]
-    """Identifiers of evidence; at least one of them has to be raised."""
-    twin: ClassVar[str] = TWIN
-    """The name of the honest model that it is no more robust than."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    @classmethod
-    def build(cls, seed: int) -> nn.Module:
-        """The canary around its twin trained from a seed, in eval mode, its parameters frozen."""
-        return cls(honest.build(cls.twin, seed)).eval().requires_grad_(False)
-
-    def logits(self, x: Tensor) -> Tensor:
-        """Those of the network inside."""
-        logits: Tensor = self.net(x)
-        return logits
-
-
-class DetachedGradient(Canary):
-    """Cuts the graph, so that the gradient cannot be computed."""
-
-    name = "detached-gradient"
-    evidence = ("zero-margin-gradient", "unavailable-gradients")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits that do not depend on `x`, as far as autograd knows."""
-        return self.logits(x.detach())
-
-
-class InputRounding(Canary):
-    """Rounds pixels to four levels; the gradient of rounding is zero."""
-
-    name = "input-rounding"
-    evidence = ("zero-margin-gradient", "gradient-fidelity")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the rounded input."""
-        return self.logits((3 * x).round() / 3)
+from bench.testing.architectures import CLASSES
+from bench.testing.canaries.base import Canary
 
 
 class LargeLogits(Canary):
@@ -103,68 +45,6 @@ class OneHotOutput(Canary):
         """1 for the predicted class and 0 for the others."""
         logits = self.logits(x)
         return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
-
-
-class AdditiveNoise(Canary):
-    """Adds Gaussian noise to the input, fresh in every call."""
-
-    name = "additive-noise"
-    evidence = ("randomised",)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the noisy input."""
-        return self.logits(x + 0.2 * torch.randn_like(x))
-
-
-class RandomShift(Canary):
-    """Shifts each image by up to 0.6 pixels either way, anew in every call (bilinear)."""
-
-    name = "random-shift"
-    evidence = ("randomised",)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the shifted input."""
-        transform = torch.eye(2, 3).to(x).repeat(len(x), 1, 1)
-        reach = 0.6 * 2 / x.shape[-1]  # the grid spans -1 to 1
-        transform[:, :, 2] = reach * (2 * torch.rand_like(transform[:, :, 2]) - 1)
-        grid = functional.affine_grid(transform, list(x.shape), align_corners=False)
-        return self.logits(functional.grid_sample(x, grid, align_corners=False))
-
-
-class KWinnersTakeAll(Canary):
-    """Has k-WTA activations with gamma 0.1 in place of ReLU; trained as its twin is."""
-
-    name = "kwta"
-    evidence = ("gradient-fidelity",)
-    trained = honest.HonestModel("kwta", functools.partial(honest.network, "kwta"), "kwta")
-
-    @classmethod
-    def build(cls, seed: int) -> nn.Module:
-        """The network itself: what is wrong lies inside it."""
-        return cls.trained.build(seed)
-
-
-class Compression(Canary):
-    """Rounds the cosine transform of 4×4 blocks, as JPEG does, and declares no surrogate."""
-
-    name = "compression"
-    evidence = ("zero-margin-gradient", "unavailable-gradients")
-    basis: Tensor
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__(net)
-        angles = torch.arange(4)[:, None] * (torch.arange(4) + 0.5) * math.pi / 4
-        basis = math.sqrt(0.5) * angles.cos()
-        basis[0] = 0.5
-        self.register_buffer("basis", basis)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits of the compressed input."""
-        n, c, h, w = x.shape
-        blocks = x.reshape(n, c, h // 4, 4, w // 4, 4).transpose(3, 4)
-        coefficients = (self.basis @ blocks @ self.basis.T / 0.25).round() * 0.25
-        blocks = (self.basis.T @ coefficients @ self.basis).transpose(3, 4)
-        return self.logits(blocks.reshape(n, c, h, w))
 
 
 class OptimiserInForward(Canary):
@@ -253,5 +133,32 @@ class NaNOffData(Canary):
         return self.logits(x).masked_fill(off[:, None], float("nan"))
 
 
-#: Every canary by its name.
-CANARIES = {canary.name: canary for canary in Canary.__subclasses__()}
+class Memory(Canary):
+    """Remembers what it was asked, and answers what lies near as it did before.
+
+    As services do that look out for similar queries: an attack on one who has seen the original
+    finds nothing.
+    """
+
+    name = "memory"
+    evidence = ("zero-margin-gradient", "call-order-dependence")
+    room: ClassVar[int] = 100
+    """How many inputs it remembers."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__(net)
+        self.asked = torch.empty(0, 64)
+        self.answered = torch.empty(0, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, those of the nearest input that it remembers where it lies within 0.3."""
+        logits, flat = self.logits(x), x.detach().flatten(1)
+        new = torch.ones(len(x), dtype=torch.bool)
+        if len(self.asked):
+            far, which = (flat[:, None] - self.asked).abs().amax(dim=2).min(dim=1)
+            new = far >= 0.3
+            logits = torch.where(new[:, None], logits, self.answered[which])
+        kept = new.nonzero()[: self.room - len(self.asked), 0]
+        self.asked = torch.cat([self.asked, flat[kept]])
+        self.answered = torch.cat([self.answered, logits[kept].detach()])
+        return logits
