@@ -222,7 +222,7 @@ class Boundary(FoolboxAttack):
     """Boundary attack (Brendel et al., ICLR 2018): a random walk along the boundary.
 
     Args:
-        preset: `light` walks 300 steps, `full` 25,000 as Foolbox does.
+        preset: `brief` walks 300 steps, `light` 2,000, `full` 25,000 as Foolbox does.
     """
 
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
@@ -232,8 +232,8 @@ class Boundary(FoolboxAttack):
     starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "BoundaryAttack"}
 
-    def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
-        self.steps = 300 if preset == "light" else 25_000
+    def __init__(self, *, preset: Literal["brief", "light", "full"] = "brief") -> None:
+        self.steps = {"brief": 300, "light": 2_000, "full": 25_000}[preset]
 
     def options(self, norm: Norm) -> dict[str, Any]:
         """The length of the walk."""

@@ -58,7 +58,7 @@ def test_no_attack_goes_below_the_exact_robust_accuracy(name: str, norm: Norm) -
         ("deepfool", Norm.LINF, 1.05),
         ("hop-skip-jump", Norm.L2, 1.35),
         ("hop-skip-jump", Norm.LINF, 1.35),
-        ("boundary", Norm.L2, 1.7),
+        ("boundary[preset=light]", Norm.L2, 1.7),
     ],
 )
 def test_minimum_attacks_come_near_the_exact_distance(name: str, norm: Norm, slack: float) -> None:

@@ -22,14 +22,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.whole
 
-#: The budget leaves out the long searches on the last survivors.
+#: On so few examples k-WTA without adversarial training is left at chance, and nothing escalates.
 CONFIG = RunConfig(
-    defenses=("kwta",),
+    defenses=("kwta-at",),
     attacks="pgd,apgd-ce",
     n=30,
     epsilons=("0.05", "0.1"),
     workers=1,
-    escalation_budget=150_000,
+    escalation_budget=400_000,
 )
 
 
@@ -54,7 +54,7 @@ def test_what_evidence_asks_for_is_registered_under_its_canonical_name() -> None
 
 def test_k_wta_is_exposed_though_only_gradient_attacks_were_asked_for(kwta: Result) -> None:
     """Escalation lowers the worst case below every row asked for, and the verdict says why."""
-    defense = kwta.summary["defenses"]["kwta"]
+    defense = kwta.summary["defenses"]["kwta-at"]
     worst = defense["worst_case"]["0.1"]
     rows = [defense["attacks"][name]["0.1"]["robust_accuracy"] for name in ("pgd", "apgd-ce")]
     assert worst["robust_accuracy"] < min(rows) - 0.1
@@ -67,18 +67,17 @@ def test_k_wta_is_exposed_though_only_gradient_attacks_were_asked_for(kwta: Resu
 
 def test_escalation_attacks_what_is_left_and_is_no_row(kwta: Result) -> None:
     """Its cells say so, and together with the rows they make the worst case."""
-    defense = kwta.summary["defenses"]["kwta"]
+    defense = kwta.summary["defenses"]["kwta-at"]
     escalated = {
         name: cells["0.1"]
         for name, cells in defense["attacks"].items()
         if "0.1" in cells and cells["0.1"]["escalated"]
     }
-    assert {"surrogate", "fd-pgd"} <= escalated.keys()
+    assert escalated.keys() == {"adaptive[preset=full]"}
     for cell in escalated.values():
         assert cell["scope"] == "remaining"
         assert cell["robust_accuracy"] is None
         assert cell["attacked"] < 30
-    assert sum(cell["broken"] for cell in escalated.values()) >= 3
 
 
 def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
@@ -94,23 +93,21 @@ def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
             # What the budget left out, or needs surrogates that ReLU has not, is no cell filled.
             if c.defense == name and c.epsilon in ("0", "0.1") and c.status == "ok"
         }
-        for name in ("kwta", "relu")
+        for name in ("kwta-at", "relu-at")
     }
-    needs_surrogates = {a for a in got["kwta"] if a.startswith("surrogate")}
-    assert got["kwta"] - needs_surrogates == got["relu"]
-    assert needs_surrogates
-    assert record.defenses["relu"].control
-    assert list(kwta.summary["defenses"]) == ["kwta"]
-    twin = kwta.summary["controls"]["relu"]
+    assert got["kwta-at"] == got["relu-at"]
+    assert record.defenses["relu-at"].control
+    assert list(kwta.summary["defenses"]) == ["kwta-at"]
+    twin = kwta.summary["controls"]["relu-at"]
     assert list(twin["worst_case"]) == ["0.1"]
-    sentence = kwta.summary["defenses"]["kwta"]["comparison"]["sentence"]
-    assert "relu" in sentence
+    sentence = kwta.summary["defenses"]["kwta-at"]["comparison"]["sentence"]
+    assert "relu-at" in sentence
     assert "checkpoint" in sentence
 
 
 def test_an_honest_defense_is_credible(kwta: Result) -> None:
     """The twin, examined by the same tests."""
-    twin = kwta.summary["controls"]["relu"]
+    twin = kwta.summary["controls"]["relu-at"]
     assert twin["verdict"]["level"] == "credible", twin["verdict"]
 
 
@@ -119,7 +116,7 @@ def test_the_report_says_it(kwta: Result) -> None:
     text = kwta.to_markdown()
     for part in ("**Verdict: ", "| pgd (misled) |", "- gradient-fidelity (soft)", "Escalation: "):
         assert part in text
-    assert "Credit: kwta" in text
+    assert "Credit: kwta-at" in text
 
 
 def test_an_examined_run_continues_and_verifies(kwta: Result, out: Path) -> None:
@@ -149,7 +146,7 @@ def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
         config, out=tmp_path, epsilons=("0.1",), attacks="pgd", twins=False
     )
     summary = run(prepare(config)).summary
-    defense = summary["defenses"]["kwta"]
+    defense = summary["defenses"]["kwta-at"]
     assert not any(
         cell["escalated"] and cell["status"] == "ok"
         for cells in defense["attacks"].values()
@@ -158,4 +155,4 @@ def test_escalation_can_be_left_out(tmp_path: Path, config: RunConfig) -> None:
     assert defense["verdict"]["level"] != "credible"
     assert summary["controls"] == {}
     left_out = [item["attack"] for item in defense["skipped"]]
-    assert ("fd-pgd" in left_out) == (config.escalation_budget == 0)
+    assert ("adaptive[preset=full]" in left_out) == (config.escalation_budget == 0)

@@ -85,13 +85,15 @@ def test_it_is_not_run_where_it_would_say_nothing() -> None:
 
 
 def test_power_is_that_of_the_attacks_that_ran() -> None:
-    """The adaptive attack ran nowhere here; together counts what either found."""
+    """Where the adaptive attack ran nowhere it does not count; together is what any found."""
     found = probed(ce=range(20), margin=range(10, 35))
     this = case({**honest(), PROBE: found})
-    assert power(this) == Power("0.1", 50, {"apgd-ce": 20, "margin-pgd[restarts=3]": 25}, 35)
-    more = case({**honest(), PROBE: found, "adaptive": frame(range(100))})
-    assert power(more) is not None
-    assert power(more).together == 50  # type: ignore[union-attr]
+    found_by = {"adaptive[preset=light]": 50, "apgd-ce": 20, "margin-pgd[restarts=3]": 25}
+    assert power(this) == Power("0.1", 50, found_by, 50)
+    without = {name: outcomes for name, outcomes in honest().items() if name != "adaptive"}
+    del found_by["adaptive[preset=light]"]
+    fewer = case({**without, PROBE: found})
+    assert power(fewer) == Power("0.1", 50, found_by, 35)
     assert power(case({**honest(), PROBE: probed(chance=26)})) is None
     others = {name: outcomes for name, outcomes in honest().items() if name != PROBE}
     assert power(case(others)) is None
@@ -102,7 +104,8 @@ def test_no_column_is_read_of_an_attack_that_could_not_search() -> None:
     found = probed()
     found[f"extra_{PLANTED}apgd-ce"] = np.nan
     assert power(case({**honest(), PROBE: found})).found == {  # type: ignore[union-attr]
-        "margin-pgd[restarts=3]": 50
+        "adaptive[preset=light]": 50,
+        "margin-pgd[restarts=3]": 50,
     }
 
 
