@@ -13,14 +13,15 @@ from its own past: what is found depends neither on its batch nor on its neighbo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch.nn import functional
 
 from bench.api.attacks import margins
-from bench.attacks.blocks.ball import Ball, Streams, unit
+from bench.attacks.blocks.ball import Ball, Streams
+from bench.attacks.blocks.moves import Moves, wide_as
+from bench.attacks.blocks.outlook import Way
 from bench.defenses.activations.smooth import Smoothness
 from bench.threat import Norm
 
@@ -28,9 +29,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
+    from bench.attacks.blocks.outlook import Look, Loss, Seen
 
-#: From logits (M, classes) to what a descent lowers, (M,).
-Loss = Callable[["Tensor"], "Tensor"]
 #: Points that an example keeps.
 CHAINS = 4
 #: Steps of a descent from the input or a random point, and of one after a hop.
@@ -47,9 +47,6 @@ ANEW, WIDE = 8, 4.0
 DECAY = 0.6
 #: Of the pixels, the share that the first step of a descent in L1 moves; it falls as the steps do.
 L1_SHARE = 0.2
-#: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
-#: that follows, both relative to epsilon.
-SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
 #: Looks at each of its points, after which an example of a randomised model keeps the lowest.
 AGAIN = 4
 #: Two points agree when their margins differ by less than this share of the lower one.
@@ -57,45 +54,6 @@ AGREE = 0.003
 #: Forwards and backwards of one example, at most: of the first descents, and of a turn that begins
 #: just before its end, with a patience of 2; of a randomised model so many times `Look.draws`.
 BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), 2 * SHORT + 1 + 2 * ROUNDS * CANDIDATES
-
-
-class Way(NamedTuple):
-    """How a descent looks at the model: the same for all examples, which begin together."""
-
-    number: int = 0
-    """Of the descent or turn."""
-    smooth: Smoothness = Smoothness()
-    """Of the backward pass."""
-
-
-class Seen(NamedTuple):
-    """What a look at M points sees."""
-
-    margins: Tensor
-    """(M,), float64; means over draws where the model is randomised."""
-    broken: Tensor
-    """Whether the model is wrong, in each draw; bool (M,)."""
-    gradient: Tensor | None
-    """Of the loss, shape of the points; None where it was not asked for."""
-    passes: Tensor
-    """Forwards and backwards that each point took, int64 (M,)."""
-
-
-class Look(Protocol):
-    """How the chains see the model."""
-
-    draws: int
-    """Answers that each look is the mean of."""
-
-    def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
-        """Look at points.
-
-        Args:
-            x: (M, C, H, W).
-            rows: which example each belongs to, int64 (M,).
-            loss: what to differentiate; None for the margins alone.
-            way: how.
-        """
 
 
 class Descent(NamedTuple):
@@ -125,6 +83,7 @@ class Chains:
         n, self.device = len(problem.labels), problem.inputs.device
         self.problem, self.look, self.passes, self.patience = problem, look, passes, patience
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
+        self.moves = Moves(self.ball, self.streams)
         self.best = problem.inputs.clone()
         """The lowest point of each example."""
         self.lowest = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
@@ -232,8 +191,8 @@ class Chains:
             if not len(live):
                 break
             scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
-            momentum[live] = DECAY * momentum[live] + gradient / _wide(scale, gradient)
-            length = _wide(how.sizes[live] * fall * self.ball.radius, gradient)
+            momentum[live] = DECAY * momentum[live] + gradient / wide_as(scale, gradient)
+            length = wide_as(how.sizes[live] * fall * self.ball.radius, gradient)
             moved = x[live] - length * self._direction(momentum[live], fall)
             ball = self.ball.of_radius(self.ball.radius * _radius(how, step))
             x[live] = ball.project(inputs[live], moved)
@@ -278,29 +237,13 @@ class Chains:
         self._look_around(rows, place)
 
     def _hop(self, rows: Tensor, place: Tensor) -> None:
-        inputs, drawn, few = self.problem.inputs[rows], *(self.streams.uniform(rows) for _ in "ab")
-        share, far, size = (
-            low + few.flatten(1)[:, i % few[0].numel()] * (high - low)
-            for i, (low, high) in enumerate((SHARE, FAR, STEP))
-        )
-        half = _wide(share / 2, drawn)
-        signs = (drawn < half).float() - (drawn > 1 - half).float()
-        moved = self.ends[rows, place] + _wide(far, drawn) * self._step(signs)
+        moved, size = self.moves.far(self.problem.inputs[rows], self.ends[rows, place], rows)
         kept, before = self.ends[rows, place].clone(), self.heights[rows, place].clone()
         self.heights[rows, place] = math.inf  # the end of the hop takes this place
-        self._descend(self.ball.project(inputs, moved), rows, Descent(3, SHORT, size))
+        self._descend(moved, rows, Descent(3, SHORT, size))
         worse = self.heights[rows, place] > before
         self.heights[rows[worse], place[worse]] = before[worse]
         self.ends[rows[worse], place[worse]] = kept[worse]
-
-    def _step(self, signs: Tensor) -> Tensor:
-        """A move of size epsilon along these signs."""
-        if self.ball.norm is Norm.LINF:
-            return self.ball.radius * signs
-        if self.ball.norm is Norm.L2:
-            return self.ball.radius * unit(signs)
-        count = signs.abs().flatten(1).sum(dim=1).clamp(min=1)
-        return self.ball.radius * signs / _wide(count, signs)
 
     def _look_around(self, rows: Tensor, place: Tensor) -> None:
         """Try candidates near the ends of chains for as long as it pays, each example by itself."""
@@ -321,7 +264,7 @@ class Chains:
         """Move the ends of chains to the lowest of their candidates, where it is lower."""
         inputs, x = self.problem.inputs[rows], self.ends[rows, place]
         tried = torch.stack(
-            [self._candidate(inputs, x, rows, number + i) for i in range(CANDIDATES)]
+            [self.moves.near(inputs, x, rows, number + i) for i in range(CANDIDATES)]
         )
         seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
@@ -331,21 +274,6 @@ class Chains:
         self.heights[rows[better], place[better]] = low[better]
         self.ends[rows[better], place[better]] = tried[better]
         self._keep(rows, tried, low, broken)
-
-    def _candidate(self, inputs: Tensor, x: Tensor, rows: Tensor, number: int) -> Tensor:
-        """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move."""
-        drawn = self.streams.uniform(rows)
-        share = 0.25 / 2 ** (number % 5)
-        if self.ball.norm is not Norm.LINF:
-            signs = (drawn < share).float() - (drawn > 1 - share).float()
-            return self.ball.project(inputs, x + self._step(signs) / 2)
-        low, high = (
-            self.ball.project(inputs, inputs + side * self.ball.radius) for side in (-1, 1)
-        )
-        if number % 2 and min(inputs.shape[2:]) > 1:
-            up = _wide(drawn.flatten(1)[:, -1], drawn) < 0.5
-            return torch.where(_rectangle(drawn), torch.where(up, high, low), x)
-        return torch.where(drawn < share, torch.where(drawn < share / 2, low, high), x)
 
     # --- what is known ----------------------------------------------------------------------------
 
@@ -371,21 +299,3 @@ class Chains:
 def _radius(how: Descent, step: int) -> float:
     """Of the ball at a step, relative to epsilon: it is the problem's own for the last third."""
     return max(1.0, how.wide - (how.wide - 1) * step / (2 * how.steps / 3))
-
-
-def _rectangle(drawn: Tensor) -> Tensor:
-    """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
-    height, width = drawn.shape[2:]
-    few = drawn.flatten(1)[:, :4]
-    h = 1 + (few[:, 0] * (height / 2)).floor()
-    w = 1 + (few[:, 1] * (width / 2)).floor()
-    top, left = (few[:, 2] * (height - h + 1)).floor(), (few[:, 3] * (width - w + 1)).floor()
-    y = torch.arange(height, device=drawn.device).reshape(1, 1, -1, 1)
-    x = torch.arange(width, device=drawn.device).reshape(1, 1, 1, -1)
-    top, left, h, w = (_wide(value, drawn) for value in (top, left, h, w))
-    return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
-
-
-def _wide(values: Tensor, like: Tensor) -> Tensor:
-    """One value an example, to be multiplied with `like`."""
-    return values.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)

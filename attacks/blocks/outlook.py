@@ -6,30 +6,70 @@ with those that the defense declares. Of a randomised model everything is a mean
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
 from bench.api.attacks import margins
-from bench.attacks.blocks.chains import Seen
-from bench.defenses.activations.smooth import soften
+from bench.defenses.activations.smooth import Smoothness, soften
 from bench.errors import is_out_of_memory
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from bench.api import Problem
-    from bench.attacks.blocks.chains import Loss, Way
     from bench.attacks.blocks.smoothing import SmoothBackward
 
+#: From logits (M, classes) to what a descent lowers, (M,).
+Loss = Callable[["Tensor"], "Tensor"]
 #: Answers of a randomised model that a look is the mean of.
 DRAWS = 16
 #: Sets the draws of one descent apart from those of another.
 APART = 100_003
 
 
+class Way(NamedTuple):
+    """How a descent looks at the model: the same for all examples, which begin together."""
+
+    number: int = 0
+    """Of the descent or turn."""
+    smooth: Smoothness = Smoothness()
+    """Of the backward pass."""
+
+
+class Seen(NamedTuple):
+    """What a look at M points sees."""
+
+    margins: Tensor
+    """(M,), float64; means over draws where the model is randomised."""
+    broken: Tensor
+    """Whether the model is wrong, in each draw; bool (M,)."""
+    gradient: Tensor | None
+    """Of the loss, shape of the points; None where it was not asked for."""
+    passes: Tensor
+    """Forwards and backwards that each point took, int64 (M,)."""
+
+
+class Look(Protocol):
+    """How the chains see the model."""
+
+    draws: int
+    """Answers that each look is the mean of."""
+
+    def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
+        """Look at points.
+
+        Args:
+            x: (M, C, H, W).
+            rows: which example each belongs to, int64 (M,).
+            loss: what to differentiate; None for the margins alone.
+            way: how.
+        """
+
+
 class Outlook:
-    """A `bench.attacks.blocks.chains.Look`.
+    """The look of the adaptive attack.
 
     Args:
         problem: whose model is looked at.
@@ -42,7 +82,7 @@ class Outlook:
         self.ways: list[nn.Module] = [problem.model, *problem.surrogates.values()]
 
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
-        """See `bench.attacks.blocks.chains.Look`."""
+        """See `Look`."""
         labels = self.problem.labels[rows]
         drawn = [self._draw(x, labels, loss, way, draw) for draw in range(self.draws)]
         found = torch.stack([found for found, _ in drawn])

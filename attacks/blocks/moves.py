@@ -1,0 +1,101 @@
+"""Moves of a search from point to point in the ball: far ones, and candidates near a point."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.attacks.blocks.ball import unit
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.attacks.blocks.ball import Ball, Streams
+
+#: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
+#: that follows, both relative to epsilon.
+SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
+
+
+class Moves:
+    """Draws moves for examples, each from its own stream.
+
+    Args:
+        ball: that points stay in.
+        streams: one per example.
+    """
+
+    def __init__(self, ball: Ball, streams: Streams) -> None:
+        self.ball, self.streams = ball, streams
+
+    def far(self, inputs: Tensor, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Some of the pixels moved far.
+
+        Args:
+            inputs: the middles of the balls, (M, C, H, W).
+            x: where to move from, same shape.
+            rows: which example each is, int64 (M,).
+
+        Returns:
+            The points, and the size of the first step of a descent from each, relative to epsilon.
+        """
+        drawn, few = (self.streams.uniform(rows) for _ in "ab")
+        share, far, size = (
+            low + few.flatten(1)[:, i % few[0].numel()] * (high - low)
+            for i, (low, high) in enumerate((SHARE, FAR, STEP))
+        )
+        half = wide_as(share / 2, drawn)
+        signs = (drawn < half).float() - (drawn > 1 - half).float()
+        return self.ball.project(inputs, x + wide_as(far, drawn) * self._step(signs)), size
+
+    def near(self, inputs: Tensor, x: Tensor, rows: Tensor, number: int) -> Tensor:
+        """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move.
+
+        Args:
+            inputs: the middles of the balls, (M, C, H, W).
+            x: points near which to look, same shape.
+            rows: which example each is, int64 (M,).
+            number: of the candidate: fewer and fewer pixels, and again; every second one a
+                rectangle.
+        """
+        drawn = self.streams.uniform(rows)
+        share = 0.25 / 2 ** (number % 5)
+        if self.ball.norm is not Norm.LINF:
+            signs = (drawn < share).float() - (drawn > 1 - share).float()
+            return self.ball.project(inputs, x + self._step(signs) / 2)
+        low, high = (
+            self.ball.project(inputs, inputs + side * self.ball.radius) for side in (-1, 1)
+        )
+        if number % 2 and min(inputs.shape[2:]) > 1:
+            up = wide_as(drawn.flatten(1)[:, -1], drawn) < 0.5
+            return torch.where(_rectangle(drawn), torch.where(up, high, low), x)
+        return torch.where(drawn < share, torch.where(drawn < share / 2, low, high), x)
+
+    def _step(self, signs: Tensor) -> Tensor:
+        """A move of size epsilon along these signs."""
+        if self.ball.norm is Norm.LINF:
+            return self.ball.radius * signs
+        if self.ball.norm is Norm.L2:
+            return self.ball.radius * unit(signs)
+        count = signs.abs().flatten(1).sum(dim=1).clamp(min=1)
+        return self.ball.radius * signs / wide_as(count, signs)
+
+
+def wide_as(values: Tensor, like: Tensor) -> Tensor:
+    """One value an example, to be multiplied with `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1)).to(like.dtype)
+
+
+def _rectangle(drawn: Tensor) -> Tensor:
+    """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
+    height, width = drawn.shape[2:]
+    few = drawn.flatten(1)[:, :4]
+    h = 1 + (few[:, 0] * (height / 2)).floor()
+    w = 1 + (few[:, 1] * (width / 2)).floor()
+    top, left = (few[:, 2] * (height - h + 1)).floor(), (few[:, 3] * (width - w + 1)).floor()
+    y = torch.arange(height, device=drawn.device).reshape(1, 1, -1, 1)
+    x = torch.arange(width, device=drawn.device).reshape(1, 1, 1, -1)
+    top, left, h, w = (wide_as(value, drawn) for value in (top, left, h, w))
+    return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
