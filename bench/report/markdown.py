@@ -236,7 +236,8 @@ def _sweep(defense: dict[str, Any]) -> list[str]:
         lines += [
             "",
             "‡ not all attacked at this epsilon: a row leaves out what the attack broke within it "
-            "before; the last attacks, and those that go by scores, what survived them at a larger one.",
+            "before; the last attacks, and those that go by scores, what survived them at a larger "
+            "one.",
         ]
     if sweep:
         lines += [
