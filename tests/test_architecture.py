@@ -49,6 +49,16 @@ SOURCES = {
 }
 
 
+def test_no_class_has_the_name_of_another() -> None:
+    """Whoever reads one of them means one thing; names that begin with _ are a file's own."""
+    classes: dict[str, list[str]] = {}
+    for path in SOURCES.values():
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                classes.setdefault(node.name, []).append(str(path))
+    assert {name: places for name, places in classes.items() if len(places) > 1} == {}
+
+
 def imported(source: str) -> set[str]:
     """Every module that a source imports, anywhere in it, for types alone as well.
 

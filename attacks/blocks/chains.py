@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
-    from bench.attacks.blocks.outlook import Look, Loss, Seen
+    from bench.attacks.blocks.outlook import Loss, Seen, View
 
 #: Points that an example keeps.
 CHAINS = 4
@@ -52,7 +52,7 @@ AGAIN = 4
 #: Two points agree when their margins differ by less than this share of the lower one.
 AGREE = 0.003
 #: Forwards and backwards of one example, at most: of the first descents, and of a turn that begins
-#: just before its end, with a patience of 2; of a randomised model so many times `Look.draws`.
+#: just before its end, with a patience of 2; of a randomised model so many times `View.draws`.
 BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), 2 * SHORT + 1 + 2 * ROUNDS * CANDIDATES
 
 
@@ -79,7 +79,7 @@ class Chains:
         patience: so many times `ROUNDS` of local search follow a hop, whatever they gain.
     """
 
-    def __init__(self, problem: Problem, look: Look, passes: int, patience: int = 1) -> None:
+    def __init__(self, problem: Problem, look: View, passes: int, patience: int = 1) -> None:
         n, self.device = len(problem.labels), problem.inputs.device
         self.problem, self.look, self.passes, self.patience = problem, look, passes, patience
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")

@@ -51,7 +51,7 @@ class Seen(NamedTuple):
     """Forwards and backwards that each point took, int64 (M,)."""
 
 
-class Look(Protocol):
+class View(Protocol):
     """How the chains see the model."""
 
     draws: int
@@ -82,7 +82,7 @@ class Outlook:
         self.ways: list[nn.Module] = [problem.model, *problem.surrogates.values()]
 
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
-        """See `Look`."""
+        """See `View`."""
         labels = self.problem.labels[rows]
         drawn = [self._draw(x, labels, loss, way, draw) for draw in range(self.draws)]
         found = torch.stack([found for found, _ in drawn])

@@ -85,7 +85,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(1, TOKEN, PATCH, stride=PATCH)
         self.places = nn.Parameter(0.02 * torch.randn(PIXELS // PATCH**2, TOKEN))
-        self.blocks = nn.Sequential(*(Block() for _ in range(BLOCKS)))
+        self.blocks = nn.Sequential(*(AttentionBlock() for _ in range(BLOCKS)))
         tokens = PIXELS // PATCH**2
         self.head = nn.Sequential(
             nn.LayerNorm(TOKEN), nn.Flatten(), nn.Linear(tokens * TOKEN, CLASSES)
@@ -98,7 +98,7 @@ class Transformer(nn.Module):
         return logits
 
 
-class Block(nn.Module):
+class AttentionBlock(nn.Module):
     """Self-attention and a hidden layer, each on normalised tokens and added to them."""
 
     def __init__(self) -> None:
