@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 DEFENSES = ("relu", "kwta", "kwta[gamma=0.05]", "relu-at", "kwta-at")
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
-ATTACKS = "pgd,standard,fd-pgd,surrogate"
+ATTACKS = "pgd,standard,adaptive"
 EPSILON = "0.1"
 
 
@@ -55,7 +55,7 @@ def row(name: str, seed: int, n: int) -> list[str]:
     result = evaluate(name, seed, n)
     defense = result.summary["defenses"][name]
     worst = defense["worst_case"][EPSILON]
-    parts = (("pgd",), AUTOATTACK, ("fd-pgd",))
+    parts = (("pgd",), AUTOATTACK, ("adaptive",))
     figures = [together(result, name, attacks, EPSILON) for attacks in parts]
     return [
         name,
@@ -75,7 +75,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2", help="training seeds")
     parser.add_argument("--defenses", default=",".join(DEFENSES))
     arguments = parser.parse_args()
-    header = ["defense", "training seed", "clean", "PGD", "AutoAttack", "finite differences"]
+    header = ["defense", "training seed", "clean", "PGD", "AutoAttack", "adaptive"]
     header += ["worst case (95 %)", "verdict", "weights"]
     say(table(header, [], text=frozenset({"defense", "verdict", "weights"})))
     for name in arguments.defenses.split(","):
