@@ -83,19 +83,20 @@ def draw(found: Mapping[str, Sequence[Figures]], caption: str) -> Figure:
     figure = canvas(4.2 * len(found), 4.6, caption)
     panels = figure.subplots(1, len(found), squeeze=False)[0]
     names = sorted({line for each in found.values() for line in each[0]})
+    drawn = {}
     for panel, (defense, seeds) in zip(panels, found.items(), strict=True):
         for line in seeds[0]:
             robust = [100 * figures[line][0] for figures in seeds]
             passes = statistics.mean(figures[line][1] for figures in seeds)
             middle = statistics.mean(robust)
-            panel.errorbar(
+            drawn[line] = panel.errorbar(
                 [passes], [middle], [[middle - min(robust)], [max(robust) - middle]],
                 marker="os^Dv"[names.index(line) % 5], color=colour(names.index(line)), label=line,
                 linestyle="none",
             )  # fmt: skip
         panel.set(title=defense, xscale="log", xlabel="passes of all examples")
     panels[0].set_ylabel(f"robust accuracy, %, Linf {EPSILON}")
-    panels[-1].legend(fontsize=7)
+    figure.legend(list(drawn.values()), list(drawn), loc="outside right upper", fontsize=8)
     return figure
 
 
