@@ -46,6 +46,7 @@ class Adaptive(Attack):
     planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
+    version = 2
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True

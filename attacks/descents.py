@@ -101,6 +101,7 @@ class AveragedPGD(Attack):
     """
 
     summary = "Gradient descent on the margin, gradients averaged around each iterate"
+    version = 2
     approach = "smoothed"
     lowers = "margin"
     norms = frozenset({Norm.LINF, Norm.L2})
@@ -262,6 +263,7 @@ class FiniteDifferencePGD(Attack):
     """
 
     summary = "Gradient descent on finite differences of the margin, for gradients that mislead"
+    version = 2
     lowers = "margin"
     challenge = "finite-differences"
     spoken = "Finite differences"

@@ -253,6 +253,7 @@ class HopSkipJump(FoolboxAttack):
     """
 
     summary = "Smallest perturbation by estimating the boundary's normal from decisions"
+    version = 2
     spoken = "HopSkipJump"
     kind = "minimum"
     access = "black-box"

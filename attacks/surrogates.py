@@ -43,7 +43,7 @@ class Surrogate(Attack):
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
     spoken = "The defense's own surrogates"
-    version = 3
+    version = 4
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"
     libraries = ("pyautoattack",)
@@ -127,6 +127,7 @@ class Transfer(Attack):
     """
 
     summary = "Adversarial examples of the twin, or of any named defense"
+    version = 2
     spoken = "Transfer"
     access = "black-box"
     norms = frozenset({Norm.LINF, Norm.L2})

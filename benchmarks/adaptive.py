@@ -6,6 +6,7 @@ For each defense and seed every attack starts from nothing, at one epsilon, and 
 model counted, the judge's passes included. One Markdown table, fewest passes first;
 `--figure PATH` draws them, passes against robust accuracy. `--also fd-pgd[preset=tramer]` adds the
 published schedule of Tramèr et al. (2020), which takes most of an hour for each seed and defense.
+`--undeclared` gives the bare module to `bench.evaluate`, and the adaptive attack alone.
 """
 
 from __future__ import annotations
@@ -18,7 +19,10 @@ from typing import TYPE_CHECKING
 
 from measuring import say, surroundings, together
 
+from bench import evaluate
+from bench.data import open_dataset, subset
 from bench.figures.canvas import canvas, colour, to_bytes
+from bench.models.contenders import Lineup
 from bench.report.markdown import escape, percent, table
 from bench.run import run
 from bench.run.prepare import RunConfig, prepare
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
 DEFENSES = ("kwta", "kwta-at", "relu", "relu-at")
 EPSILON = "0.1"
 ADAPTIVE = ("adaptive[preset=light]", "adaptive", "adaptive[preset=full]", "adaptive[smooth=false]")
+UNDECLARED = ("adaptive", "adaptive[smooth=false]")
 OTHERS = ("pgd", "margin-pgd", "surrogate", "fd-pgd", "square")
 #: AutoAttack's standard version, its attacks over all examples each.
 AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
@@ -78,6 +83,22 @@ def measured(
     }
 
 
+def undeclared(defense: str, n: int, seed: int) -> Figures:
+    """As `measured`, of a module that declares nothing, by what the adaptive attack finds in it."""
+    examples = subset(open_dataset("digits").load("test"), n)
+    (contender,) = Lineup("digits", examples).asked([defense])
+    result = evaluate(
+        contender.load(), examples.inputs, examples.labels,
+        epsilons=(EPSILON,), attacks=",".join(UNDECLARED), seed=seed, device="cpu", examine=False,
+    )  # fmt: skip
+    rows = result.summary["defenses"]["model"]["attacks"]
+    return {
+        name: (cell["robust_accuracy"], cell["forwards"] + cell["backwards"])
+        for name in UNDECLARED
+        for cell in [rows[name][EPSILON]]
+    }
+
+
 def draw(found: Mapping[str, Sequence[Figures]], caption: str) -> Figure:
     """Passes against robust accuracy in percent, a panel for each defense; bars span the seeds."""
     figure = canvas(4.2 * len(found), 4.6, caption)
@@ -107,6 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", default="0,1,2", help="of the attacks")
     parser.add_argument("--defenses", default=",".join(DEFENSES))
     parser.add_argument("--also", default="", help="further attacks, separated by commas")
+    parser.add_argument("--undeclared", action="store_true", help="modules that declare nothing")
     parser.add_argument("--figure", type=Path, help="draw the table: a path that ends in .svg")
     parser.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args(argv)
@@ -116,7 +138,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     found: dict[str, list[Figures]] = {}
     for defense in arguments.defenses.split(","):
         found[defense] = [
-            measured(defense, lines, arguments.n, seed, arguments.workers) for seed in seeds
+            undeclared(defense, arguments.n, seed)
+            if arguments.undeclared
+            else measured(defense, lines, arguments.n, seed, arguments.workers)
+            for seed in seeds
         ]
         each = found[defense]
         passes = {line: statistics.mean(f[line][1] for f in each) for line in each[0]}

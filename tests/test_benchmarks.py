@@ -237,6 +237,10 @@ def test_adaptive(
     assert [count(row["passes"]) for row in rows] == sorted(spent.values())
     assert f"Linf = {adaptive.EPSILON}" in below
 
+    adaptive.main(["--n", "6", "--seeds", "0", "--defenses", "kwta", "--undeclared"])
+    rows, _ = printed(capsys)
+    assert [row["attack"].replace("\\", "") for row in rows] == list(adaptive.UNDECLARED)
+
 
 def test_works_in_processes_of_their_own_come_back_in_order(
     script: Callable[[str], ModuleType],

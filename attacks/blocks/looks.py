@@ -170,7 +170,7 @@ class OverDraws:
         found = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         gradient = torch.zeros_like(x)
         for draw in range(self.draws):
-            with _seeded(self.problem.seed * self.draws + draw, x.device):
+            with seeded(self.problem.seed * self.draws + draw, x.device):
                 if step is None:
                     with torch.no_grad():
                         found += margins(model(x), labels)
@@ -195,7 +195,7 @@ class _Mean(nn.Module):
         """Shape and dtype of the model's."""
         total: Tensor | None = None
         for draw in range(self.draws):
-            with _seeded(self.seed * self.draws + draw, x.device):
+            with seeded(self.seed * self.draws + draw, x.device):
                 logits = self.model(x)
             total = logits if total is None else total + logits
         assert total is not None
@@ -210,7 +210,7 @@ def over_draws(problem: Problem, draws: int = DRAWS) -> Problem:
 
 
 @contextlib.contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Torch draws from this seed, and goes on afterwards as if it had not."""
     with torch.random.fork_rng(devices=[device.index or 0] if device.type == "cuda" else []):
         torch.manual_seed(seed)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 import torch
 
 from bench.api.attacks import margins
+from bench.attacks.blocks.looks import seeded
 from bench.defenses.activations.smooth import Smoothness, soften
 from bench.errors import is_out_of_memory
 
@@ -102,9 +103,7 @@ class Outlook:
         """
         if not self.problem.randomised:
             return self._answer(x, labels, loss, way)
-        devices = [x.device.index or 0] if x.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(self.problem.seed + APART * (self.draws * way.number + draw))
+        with seeded(self.problem.seed + APART * (self.draws * way.number + draw), x.device):
             return self._answer(x, labels, loss, way)
 
     def _answer(

@@ -92,7 +92,8 @@ class Chooser:
         skips = mine and _skips(planned, sweep, self.headline)
         if skips and not self.stored(planned.key, clean.right):
             broken = broken_within(critical_distances(mine, norm), epsilon)
-            above = _survivors(mine if _by_scores(planned) else [], epsilon, self.setting.n)
+            searched = mine if planned.attack and by_scores(planned.attack) else []
+            above = _survivors(searched, epsilon, self.setting.n)
             left = [i for i in clean.right if not broken[i] and not above[i]]
             if len(left) < len(clean.right):
                 return self._keyed(planned, left, inferred=True)
@@ -117,13 +118,8 @@ def _skips(planned: Planned, sweep: Sweep, headline: Epsilon) -> bool:
     )
 
 
-def _by_scores(planned: Planned) -> bool:
-    """Whether a search goes by scores, at least in part: gradients that mislead do not end it."""
-    return planned.attack is not None and by_scores(planned.attack)
-
-
 def by_scores(attack: Attack) -> bool:
-    """Whether an attack goes by scores, at least in part."""
+    """Whether a search goes by scores, at least in part: gradients that mislead do not end it."""
     return attack.goes_by() in ("scores", "mixed", "noise")
 
 

@@ -183,8 +183,8 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
     """
     import numpy as np
 
-    rows = [r for r in results if r.cell.scope != "check" and r.cell.attack != CLEAN]
-    swept = [r for r in rows if not r.cell.round and r.cell.scope != "evidence"]
+    rows = [r for r in results if r.cell.attack != CLEAN and not r.cell.round]
+    swept = [r for r in rows if r.cell.scope in ("all", "remaining")]
     found: dict[tuple[str, str], list[int]] = {}
     if len(swept) < 2:
         return found
