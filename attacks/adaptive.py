@@ -1,7 +1,8 @@
 """One attack for anybody's model: descents, hops and local search as chains over the best points.
 
-It needs no declaration: layers in which the largest win, through which a gradient misleads, are
-found in the module while it is asked, and differentiated with the choice of the winners.
+It needs no declaration: layers through which a gradient misleads are found in the module while it
+is asked. Those in which the largest win are differentiated with the choice of the winners, others
+by their slopes.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class Adaptive(Attack):
     Args:
         preset: passes of an example that does not break, at most: `light` 400, `default` 3,600,
             `full` 10,000.
-        smooth: whether winner-take-all layers are looked for; without it the model's own gradient
-            is followed throughout.
+        smooth: whether layers through which gradients mislead are looked for; without it the
+            model's own gradient is followed throughout.
     """
 
     summary = "Chains of hops, descents and local search, through winner-take-all layers as well"
@@ -46,7 +47,7 @@ class Adaptive(Attack):
     planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
-    version = 2
+    version = 3
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True
@@ -64,7 +65,7 @@ class Adaptive(Attack):
         return Cost(self.passes + TURN, (self.passes + TURN) / 2)
 
     def run(self, problem: Problem) -> Proposal:
-        """Search; a flag names the winner-take-all layers that were found.
+        """Search; flags name the layers that were found.
 
         Raises:
             AttackError: the problem has no epsilon.
@@ -78,6 +79,9 @@ class Adaptive(Attack):
             # What misleads a gradient that is not smoothed misleads candidates less.
             chains = Chains(problem, look, self.passes, patience=1 if self.smooth else 2)
             chains.run()
-        layers = ", ".join(backward.layers)
-        found = Flag("winner-take-all", f"winner-take-all layers were smoothed: {layers}")
-        return Proposal(chains.best, flags=(found,) if layers else ())
+        kinds = (
+            ("winner-take-all", "winner-take-all layers were smoothed", backward.layers),
+            ("misleading-layers", "layers were followed by measured slopes", backward.jumps),
+        )
+        flags = [Flag(code, f"{words}: {', '.join(each)}") for code, words, each in kinds if each]
+        return Proposal(chains.best, flags=tuple(flags))

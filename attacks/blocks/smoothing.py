@@ -1,4 +1,7 @@
-"""Finds a model's winner-take-all layers while it is asked, and smooths their backward pass."""
+"""Finds a model's layers whose gradient misleads while it is asked, and mends their backward pass.
+
+Winner-take-all layers get a smooth one; what else does not rise as its gradient says, its slopes.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from bench.attacks.blocks.slopes import by_slopes, misleads
 from bench.defenses.activations.smooth import (
     SCORES,
     Competition,
@@ -17,6 +21,8 @@ from bench.defenses.activations.smooth import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from torch import Tensor, nn
 
 #: A threshold nearer to 0 than this share of the scores' standard deviation is that of a ReLU.
@@ -26,12 +32,14 @@ ALIKE = 0.9
 
 
 class SmoothBackward:
-    """Finds a model's winner-take-all layers while it is asked, and smooths their backward pass.
+    """Finds layers whose gradient misleads while a model is asked, and mends their backward pass.
 
-    A layer is one of those where its module has no children and no weights, and answers each unit
+    A layer takes its winners where its module has no children and no weights, and answers each unit
     of its input as it is or with 0, equally many in each group but for ties, and keeps none of a
     lower score than one that it drops. A group is an example, a channel, or some neighbouring
-    channels at one position (LWTA). The model itself is left as it was when the context ends.
+    channels at one position (LWTA). Any other such layer that answers in the shape of its input and
+    does not rise as its gradient says is followed by its slopes (`bench.attacks.blocks.slopes`).
+    The model itself is left as it was when the context ends.
 
     Args:
         model: any.
@@ -42,6 +50,8 @@ class SmoothBackward:
         """Of the next backward passes; None leaves them as they are."""
         self.found: dict[nn.Module, Competition | None] = {}
         """Layers that were looked at, and how their units compete, if they do."""
+        self.jumping: set[nn.Module] = set()
+        """Those of the others that are followed by their slopes."""
         self._model = model
         self._hooks: list[Any] = []
 
@@ -60,8 +70,12 @@ class SmoothBackward:
     @property
     def layers(self) -> list[str]:
         """The kinds of layers that were found, with their number: `2 KWTA`."""
-        names = [type(module).__name__ for module, how in self.found.items() if how]
-        return [f"{names.count(name)} {name}" for name in sorted(set(names))]
+        return _counted(module for module, how in self.found.items() if how)
+
+    @property
+    def jumps(self) -> list[str]:
+        """The kinds of layers that are followed by their slopes, in the same way."""
+        return _counted(self.jumping)
 
     def _answered(self, module: nn.Module, given: tuple[Any, ...], out: Any) -> Tensor | None:
         """Put a smooth gradient in the place of the layer's own."""
@@ -69,11 +83,20 @@ class SmoothBackward:
         if self.smooth is None or not _alike(x, out) or not torch.is_grad_enabled():
             return None
         if module not in self.found:
-            self.found[module] = recognise(x.detach(), out.detach())
+            how = self.found[module] = recognise(x.detach(), out.detach())
+            if how is None and misleads(module, x.detach()):
+                self.jumping.add(module)
         how = self.found[module]
-        if how is None or not x.requires_grad:
+        if not x.requires_grad:
             return None
-        return smoothed(x, out, how, self.smooth)
+        if module in self.jumping:
+            return by_slopes(module, x, out)
+        return None if how is None else smoothed(x, out, how, self.smooth)
+
+
+def _counted(modules: Iterable[nn.Module]) -> list[str]:
+    names = [type(module).__name__ for module in modules]
+    return [f"{names.count(name)} {name}" for name in sorted(set(names))]
 
 
 def _alike(x: Any, out: Any) -> bool:
