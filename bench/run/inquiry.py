@@ -136,8 +136,17 @@ class Inquiry:
         ]
 
     def _recheck(self) -> None:
-        """Repeat with a fresh seed what a failure was found by."""
-        self._ask(c for case in self._cases() for c in _of(case, pending(evidence_of(case))))
+        """Repeat with a fresh seed what failures were found by, until the verdict is settled."""
+        tried: dict[str, set[Cell]] = defaultdict(set)
+        while True:
+            asked = []
+            for case in self._cases():
+                cells = pending(evidence_of(case), tried[case.name])
+                tried[case.name].update(cells)
+                asked += _of(case, cells)
+            if not asked:
+                return
+            self._ask(asked)
 
     def _escalate(self) -> None:
         menu, budget = self.prepared.menu, self.prepared.escalation_budget

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench.record.schema import Cell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Container, Iterable, Sequence
 
 Weight = Literal["soft", "deterministic", "context"]
 
@@ -18,6 +18,10 @@ Status = Literal["pass", "fail", "not run"]
 
 #: Examples listed with an item, at most.
 LISTED = 50
+#: Independent families of soft evidence that set a verdict.
+FAMILIES = 2
+#: What says no more of a randomised model than that it is one.
+RANDOM = frozenset({"randomised", "prediction-stability", "epsilon-zero"})
 
 #: The share of examples, and their number, that may contradict a test by chance. In 18 honest runs
 #: of 200 examples no test had more than 2 contradictions; masked ones had 3 to 33.
@@ -66,7 +70,8 @@ class Evidence:
     sentence: str
     """What it says, in the words of a researcher."""
     recheck: tuple[Cell, ...] = ()
-    """What has to be repeated with a fresh seed before a failure is final; empty once it was."""
+    """What has to be repeated with a fresh seed before a failure is final; empty once it was, and
+    left over where the verdict was settled without it."""
 
     @property
     def counts(self) -> bool:
@@ -104,9 +109,24 @@ class Evidence:
         }
 
 
-def pending(evidence: Iterable[Evidence]) -> list[Cell]:
-    """The cells to run with a fresh seed before failures are final, each once."""
-    return list(dict.fromkeys(cell for item in evidence for cell in item.recheck))
+def pending(evidence: Iterable[Evidence], known: Container[Cell] = ()) -> list[Cell]:
+    """The cells to run with a fresh seed next, each once; none where the verdict is settled.
+
+    It is once failures of enough families are final. Until then the strongest failure of each of
+    the strongest families is tried again: what would change nothing is not.
+
+    Args:
+        evidence: so far.
+        known: cells that ran, or could not.
+    """
+    failing = [item for item in evidence if item.counts]
+    final = {item.family for item in failing if not item.recheck and item.id not in RANDOM}
+    strongest: dict[str, Evidence] = {}
+    for item in sorted(failing, key=lambda item: -item.excess):
+        if item.family not in final and any(cell not in known for cell in item.recheck):
+            strongest.setdefault(item.family, item)
+    chosen = list(strongest.values())[: max(0, FAMILIES - len(final))]
+    return list(dict.fromkeys(cell for item in chosen for cell in item.recheck))
 
 
 @dataclass(frozen=True)
@@ -172,7 +192,8 @@ class Check:
             return found
         again = find(1)
         if again is None:
-            return dataclasses.replace(found, recheck=tuple(recheck))
+            once = f"{found.sentence} Seen with one seed."
+            return dataclasses.replace(found, recheck=tuple(recheck), sentence=once)
         if len(again) >= limit:
             return found
         calm = (

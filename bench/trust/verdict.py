@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from bench.trust.case import attacked, hits, marked
-from bench.trust.evidence import allowed
+from bench.trust.evidence import FAMILIES, RANDOM, allowed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,14 +20,10 @@ if TYPE_CHECKING:
 Level = Literal["credible", "broken", "suspect", "unreliable"]
 Mark = Literal["credible", "misled", "failed"]
 
-#: Independent families of soft evidence that set a verdict.
-FAMILIES = 2
 #: Sentences given with a verdict, at most.
 REASONS = 3
 #: Fresh draws on which a randomised defense has to be judged.
 DRAWS = 100
-#: What says no more of a randomised model than that it is one.
-_RANDOM = frozenset({"randomised", "prediction-stability", "epsilon-zero"})
 #: Faults that a defense's own surrogates get around.
 _NO_GRADIENT = frozenset({"zero-margin-gradient", "unavailable-gradients"})
 
@@ -86,7 +82,7 @@ def _weighed(evidence: Sequence[Evidence], case: Case) -> Verdict:
     by_chance = any(item.id == "randomised" for item in counting)
     settled = by_chance and evaluated_over_draws(case)
     if settled:
-        counting = [item for item in counting if item.id not in _RANDOM]
+        counting = [item for item in counting if item.id not in RANDOM]
     faults = [item for item in counting if item.weight == "deterministic"]
     soft = [item for item in counting if item.weight == "soft"]
     families = tuple(sorted({item.family for item in (*faults, *soft)}))
@@ -179,11 +175,12 @@ def _grave(item: Evidence, case: Case) -> bool:
 def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
     """The strongest sentence of each family, faults first, and randomness, which explains others.
 
-    What else is strong comes after those.
+    What was seen with one seed alone comes after what recurred; what else is strong after those.
     """
 
-    def rank(item: Evidence) -> tuple[bool, bool, float]:
-        return item.weight != "deterministic", item.id != "randomised", -item.excess
+    def rank(item: Evidence) -> tuple[bool, bool, bool, float]:
+        fault = item.weight == "deterministic"
+        return not fault, item.id != "randomised", bool(item.recheck), -item.excess
 
     ordered = sorted(items, key=rank)
     first: dict[str, Evidence] = {}
