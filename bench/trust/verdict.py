@@ -175,12 +175,11 @@ def _grave(item: Evidence, case: Case) -> bool:
 def _reasons(items: Sequence[Evidence]) -> tuple[str, ...]:
     """The strongest sentence of each family, faults first, and randomness, which explains others.
 
-    What was seen with one seed alone comes after what recurred; what else is strong after those.
+    What else is strong comes after those.
     """
 
-    def rank(item: Evidence) -> tuple[bool, bool, bool, float]:
-        fault = item.weight == "deterministic"
-        return not fault, item.id != "randomised", bool(item.recheck), -item.excess
+    def rank(item: Evidence) -> tuple[bool, bool, float]:
+        return item.weight != "deterministic", item.id != "randomised", -item.excess
 
     ordered = sorted(items, key=rank)
     first: dict[str, Evidence] = {}
