@@ -40,7 +40,10 @@ class Factory(Defense):
     def __init__(self, place: str) -> None:
         path, _, function = place.rpartition(":")
         if not (path and function.isidentifier()):
-            raise UsageError(f"write file:PATH.py:FUNCTION (got {place!r})")
+            raise UsageError(
+                f"write file:PATH.py:FUNCTION (got {place!r}); a comma separates defenses: a path "
+                "that has one in it needs another name, or a link without one"
+            )
         self.path = Path(path).expanduser()
         self.function = function
 

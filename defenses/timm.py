@@ -209,10 +209,15 @@ class HuggingFace(Borrowed):
             CheckpointError: it is nowhere, and cannot be downloaded.
             UsageError: the data have another number of classes.
         """
-        self.check_classes(int(self._config()["num_classes"]), classes)
+        config = self._config()
+        self.check_classes(int(config["num_classes"]), classes)
+        names = config.get("label_names", config["pretrained_cfg"].get("label_names"))
+        known = isinstance(names, list) and all(isinstance(name, str) for name in names)
         pinned = f" at {self.revision[:12]}" if self.revision else ""
         return Weights(
-            f"Hugging Face {self.repository}{pinned}", (self._find("model.safetensors"),)
+            f"Hugging Face {self.repository}{pinned}",
+            (self._find("model.safetensors"),),
+            tuple(names) if known else (),
         )
 
     @classmethod

@@ -15,8 +15,10 @@ from typing import Any
 
 from bench.api import Examples
 from bench.data.base import Dataset, Split, default_epsilons, headline, subset
-from bench.data.images import FolderDataset
+from bench.data.folders import FolderDataset
+from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
+from bench.data.reading import read_options
 from bench.errors import DataError, UnknownNameError
 
 __all__ = [
@@ -133,8 +135,10 @@ DATASETS: dict[str, str] = {
     "cifar10": "objects and animals in 10 classes, 32x32 colour; downloaded",
     "cifar100": "objects and animals in 100 classes, 32x32 colour; downloaded",
     "svhn": "house numbers from street views, 32x32 colour; downloaded",
-    "parquet:PATH": "Hugging Face's layout: a file, or a folder of train-* and test-* files",
-    "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH",
+    "parquet:PATH": "Hugging Face's layout: a file, or a folder of train-* and test-* files; "
+    "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE]",
+    "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH; "
+    "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE]",
 }
 
 _TORCHVISION = {
@@ -172,7 +176,13 @@ def _open(text: str) -> Dataset:
     if not colon and scheme in _TORCHVISION:
         return TorchvisionDataset(scheme, _TORCHVISION[scheme])
     if scheme not in _FROM_FILES:
+        for path in (Path(text).expanduser(), Path(argument).expanduser()):
+            if path.name and (found := what_is(path)):
+                raise DataError(
+                    f"{text!r} is no name of a data set, but {str(path)!r} is there: {found}"
+                )
         raise UnknownNameError("data set", text, DATASETS)
     if not argument:
         raise DataError(f"{scheme} needs a path: write {scheme}:PATH")
-    return _FROM_FILES[scheme](Path(argument).expanduser())
+    kind = _FROM_FILES[scheme]
+    return kind(*read_options(scheme, argument, kind.options))

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal
 
-from bench.errors import DataError, UsageError
+from bench.errors import DataError, InputNotice, UsageError
 from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -27,6 +28,8 @@ class Dataset(ABC):
     """As in tables; it holds no path of this machine."""
     written: str = ""
     """As on the command line, for messages; empty where nobody wrote it."""
+    notes: tuple[str, ...] = ()
+    """What reading it passed over or chose, a sentence each; known after `load`."""
 
     @property
     @abstractmethod
@@ -54,6 +57,12 @@ class Dataset(ABC):
             DataError: as `load`.
         """
         return self.load(split).digest
+
+    def note(self, sentence: str) -> None:
+        """Say, and keep for the run's record, what was passed over or chosen."""
+        if sentence not in self.notes:
+            self.notes = (*self.notes, sentence)
+        warnings.warn(f"{self.name}: {sentence}", InputNotice, stacklevel=2)
 
 
 def subset(examples: Examples, n: int | None, seed: int = 0) -> Examples:

@@ -1,231 +1,272 @@
-"""Parquet files in Hugging Face's image-classification layout: encoded images and labels.
+"""`parquet:PATH`: Hugging Face's image-classification layout, encoded images and labels.
 
-The image column holds bytes, alone or in a struct `{bytes, path}`; a path is never followed. The
-schema metadata `huggingface` says which column holds images and which the labels, and what the
-classes are called; where it is missing, the usual names of columns are tried and the classes are
-called by their numbers.
+The image column holds bytes, alone or in a struct `{bytes, path}`; a path is never followed.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import hashlib
-import json
-import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data.base import Dataset, Split
-from bench.data.images import EncodedImage, collect, family_of
+from bench.data.classes import MOST_CLASSES, indices_of, ordered, read_classes, shown
+from bench.data.columns import Columns, columns_of, reading
+from bench.data.images import EncodedImage
+from bench.data.shards import NoSuchSplitError, check_complete, files_of
+from bench.data.stored import StoredDataset
 from bench.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from bench.api import Examples
+    from bench.data.base import Split
+    from bench.data.reading import Reading
 
-_IMAGE_NAMES = ("image", "img")
-_LABEL_NAMES = ("label", "labels", "fine_label")
 _BATCH_ROWS = 512
-_SHARD = re.compile(r".*-\d+-of-(?P<total>\d+)\.parquet")
 
 
 @dataclass(frozen=True)
-class Columns:
-    """Where a file keeps images and labels."""
+class ParquetClasses:
+    """The classes of both splits together."""
 
-    image: str
-    label: str
-    class_names: tuple[str, ...] | None
-    """From the schema metadata; None where it names no classes."""
+    names: tuple[str, ...]
+    """One per class, in the order of the labels."""
+    labels: dict[Path, Mapping[Any, int]]
+    """Of files whose stored labels are not the places in `names`: the places, by what is stored."""
+    notes: tuple[str, ...]
+    """What was chosen about them."""
 
 
-class ParquetDataset(Dataset):
+class ParquetDataset(StoredDataset):
     """`parquet:PATH`: a file, or a folder of `train-*.parquet` and `test-*.parquet` files.
 
     `validation-*` stands in for a missing `test-*`. A single file is the test split, or the train
-    split when its name begins with `train`. The set is called by the last part of PATH without
-    `.parquet`.
+    split when its name begins with `train`. Which columns hold images and labels, and what the
+    classes are called, the schema metadata `huggingface` says; where it is missing, the usual names
+    are tried, and classes are called by their numbers, or are the sorted values where labels are
+    text. `[image=…,label=…]` names the columns. With `[classes=FILE]` labels are the places of the
+    classes' names in the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    scheme = "parquet"
+    options = ("image", "label", "classes", "split", "resize", "crop")
+
+    def __init__(self, path: Path, reading: Reading | None = None) -> None:
         if not path.exists():
             raise DataError(
                 f"there is no file or folder {str(path)!r}; give the path of a Parquet file, or "
                 "of a folder that holds train-*.parquet and test-*.parquet"
             )
-        self.path = path
-        self.name = path.resolve().name.removesuffix(".parquet")
+        if not path.is_dir() and not path.is_file():
+            raise DataError(f"{str(path)!r} is neither a file nor a folder")
+        super().__init__(path, reading)
+        self._columns: dict[Path, Columns] = {}
 
-    @functools.cached_property
-    def family(self) -> str | None:
-        """By the shape of the first image."""
-        with contextlib.suppress(_NoSuchSplitError):
-            return family_of(self._images("test"))
-        return family_of(self._images("train"))
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """From the metadata, the labels, or the file of classes."""
+        return self._classes.names
 
-    def load(self, split: Split) -> Examples:
-        """All examples of a split: its files in the order of their names, rows as stored."""
-        count = sum(self._rows_of(file) for file in self._files(split))
-        names = self._class_names
-        return collect(self._images(split), count=count, class_names=names, name=self.name)
+    def has(self, split: Split) -> bool:
+        """Whether there are files of it."""
+        return split in self._found[0]
+
+    def count(self, split: Split) -> int:
+        """The number of its rows."""
+        total = 0
+        for file in self._files(split):
+            with reading(file) as parquet:
+                total += int(parquet.metadata.num_rows)
+        return total
+
+    def images(self, split: Split) -> Iterator[EncodedImage]:
+        """Its files in the order of their names, rows as stored, read in batches."""
+        for file in self._files(split):
+            columns, row = self._columns_of(file), 0
+            labels, wanted = self._classes.labels.get(file), [columns.image, columns.label]
+            for batch in _batches(file, wanted):
+                images = batch[columns.image].to_pylist()
+                for image, label in zip(images, batch[columns.label].to_pylist(), strict=True):
+                    where = f"row {row} of {file.name}"
+                    yield EncodedImage(where, _bytes(image, where), _label(label, labels, where))
+                    row += 1
 
     def digest(self, split: Split) -> str:
         """SHA-256 over the number of classes, the images as stored, and their labels."""
-        digest = hashlib.sha256(f"parquet {len(self._class_names)}\n".encode())
-        for image in self._images(split):
+        digest = self.begin_digest(f"parquet {len(self.class_names)}")
+        for image in self.images(split):
             digest.update(f"{image.label} {len(image.data)}\n".encode())
             digest.update(image.data)
         return digest.hexdigest()
 
-    def _files(self, split: Split) -> list[Path]:
-        """The files of a split, sorted."""
+    def said(self, split: Split) -> Sequence[str]:
+        """On splits, columns and classes."""
+        columns = [note for file in self._files(split) for note in self._columns_of(file).notes]
+        return [*self._found[1], *dict.fromkeys(columns), *self._classes.notes]
+
+    @functools.cached_property
+    def _found(self) -> tuple[Mapping[Split, Sequence[Path]], list[str]]:
+        return files_of(self.path, self.reading.split)
+
+    def _files(self, split: Split) -> Sequence[Path]:
+        """The files of a split, in order and all of them.
+
+        Raises:
+            NoSuchSplitError: there are none.
+            DataError: some are missing.
+        """
+        files = self._found[0].get(split)
+        if files:
+            check_complete(files)
+            return files
         if not self.path.is_dir():
-            if (split == "train") == self.path.name.startswith("train"):
-                return [self.path]
-            raise _NoSuchSplitError(
+            raise NoSuchSplitError(
                 f"{self.path.name} is one file and holds no {split} split; give a folder with "
                 "train-*.parquet and test-*.parquet, or name a file of the train split train-…"
             )
-        for stem in ("train",) if split == "train" else ("test", "validation"):
-            pattern = re.compile(rf"{stem}(-.*)?\.parquet")
-            files = sorted(file for file in self.path.iterdir() if pattern.fullmatch(file.name))
-            if files:
-                _check_complete(files)
-                return files
-        raise _NoSuchSplitError(
-            f"{self.name} has no {split} split: no {split}-*.parquet in {str(self.path)!r}"
+        names = sorted(file.name for file in self.path.glob("*.parquet"))
+        hint = f": it holds {shown(names)}" if names else ""
+        raise NoSuchSplitError(
+            f"{self.name} has no {split} split: no {split}-*.parquet in {str(self.path)!r}{hint}"
         )
 
+    def _columns_of(self, file: Path) -> Columns:
+        if file not in self._columns:
+            self._columns[file] = columns_of(file, self.reading)
+        return self._columns[file]
+
     @functools.cached_property
-    def _class_names(self) -> tuple[str, ...]:
-        """From the metadata, else the numbers up to the largest label of both splits."""
-        files: list[Path] = []
-        for split in ("train", "test"):
-            with contextlib.suppress(_NoSuchSplitError):
-                files += self._files(split)
-        known = [_columns(file).class_names for file in files]
-        named = next((names for names in known if names), None)
-        if named:
-            return named
-        largest = -1
-        for file in files:
-            with _reading(file) as parquet:
-                column = _columns(file).label
-                for batch in parquet.iter_batches(columns=[column]):
-                    values = [label for label in batch[column].to_pylist() if label is not None]
-                    largest = max([largest, *values])
-        return tuple(str(label) for label in range(largest + 1))
-
-    def _rows_of(self, file: Path) -> int:
-        with _reading(file) as parquet:
-            return int(parquet.metadata.num_rows)
-
-    def _images(self, split: Split) -> Iterator[EncodedImage]:
-        """All rows of a split, read in batches."""
-        for file in self._files(split):
-            columns = _columns(file)
-            row = 0
-            with _reading(file) as parquet:
-                wanted = [columns.image, columns.label]
-                for batch in parquet.iter_batches(batch_size=_BATCH_ROWS, columns=wanted):
-                    images = batch[columns.image].to_pylist()
-                    for image, label in zip(images, batch[columns.label].to_pylist(), strict=True):
-                        yield _checked(image, label, f"row {row} of {file.name}")
-                        row += 1
+    def _classes(self) -> ParquetClasses:
+        """Of both splits: from the file of classes, the metadata, or the labels themselves."""
+        files = [
+            file for split in ("train", "test") if self.has(split) for file in self._files(split)
+        ]
+        known = {file: self._columns_of(file) for file in files}
+        if self.reading.classes:
+            given = read_classes(Path(self.reading.classes))
+            return _mapped(known, given, Path(self.reading.classes).name)
+        named = next(((f, c.class_names) for f, c in known.items() if c.class_names), None)
+        if named is not None:
+            file, names = named
+            return _mapped(known, [(name,) for name in names or ()], file.name)
+        text = [column.text for column in known.values()]
+        if any(text) and not all(text):
+            raise DataError(
+                f"{self.name} has labels that are numbers in some files, text in others"
+            )
+        if any(text):
+            names, sentence = ordered(
+                label for file, column in known.items() for label in _stored(file, column.label)
+            )
+            places = {name: place for place, name in enumerate(names)}
+            notes = sentence or f"text labels are classes in the alphabet's order ({shown(names)})"
+            return ParquetClasses(names, dict.fromkeys(files, places), (notes,))
+        return _numbered({n for file, column in known.items() for n in _stored(file, column.label)})
 
 
-class _NoSuchSplitError(DataError):
-    """The split that was asked for is not there; the other one may be."""
-
-
-@contextlib.contextmanager
-def _reading(file: Path) -> Iterator[Any]:
-    """An open `pyarrow.parquet.ParquetFile`, whose errors come out as one line."""
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        with pyarrow.parquet.ParquetFile(file) as parquet:
-            yield parquet
-    except (pyarrow.ArrowException, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise DataError(
-            f"{str(file)!r} cannot be read as a Parquet file ({reason}); "
-            "it may be damaged or incomplete: fetch or write it again"
-        ) from error
-
-
-def _checked(image: Any, label: Any, where: str) -> EncodedImage:
-    """One row, checked.
+def _mapped(
+    known: Mapping[Path, Columns], given: Sequence[tuple[str, ...]], source: str
+) -> ParquetClasses:
+    """Labels by name, in the order of the names that a source has.
 
     Raises:
-        DataError: the image or the label is missing, or the label is negative.
+        DataError: a file has names that the source does not have.
+    """
+    names, notes = tuple(called[0] for called in given), []
+    labels: dict[Path, Mapping[Any, int]] = {}
+    for file, columns in known.items():
+        if columns.text:
+            stored = sorted(_stored(file, columns.label))
+            labels[file] = indices_of(stored, given, file.name, source)
+        elif columns.class_names is None:
+            notes.append(f"{file.name} names no classes: its labels are places in {source}")
+        elif columns.class_names != names:
+            places = indices_of(columns.class_names, given, file.name, source)
+            labels[file] = dict(enumerate(places[name] for name in columns.class_names))
+            if len(places) < len(names):
+                notes.append(
+                    f"{file.name} has {len(places)} of the {len(names)} classes of {source}"
+                )
+                continue
+            notes.append(
+                f"{file.name} has its classes in another order ({shown(columns.class_names)}) than "
+                f"{source} ({shown(names)}), whose order is taken; labels follow the names"
+            )
+    return ParquetClasses(names, labels, tuple(notes))
+
+
+def _numbered(found: set[int]) -> ParquetClasses:
+    """Classes called by their numbers, up to the largest label.
+
+    Raises:
+        DataError: a label that cannot be one.
+    """
+    largest = max(found, default=-1)
+    if largest >= MOST_CLASSES:
+        raise DataError(
+            f"a label is {largest}: labels count classes from 0, and cannot be that many"
+        )
+    absent = sorted({*range(largest + 1)} - found)
+    notes = []
+    if absent:
+        notes.append(
+            f"no image has the label {shown([*map(str, absent)])}; classes are 0 … {largest}, as "
+            "nothing else names them"
+        )
+    return ParquetClasses(tuple(map(str, range(largest + 1))), {}, tuple(notes))
+
+
+def _stored(file: Path, column: str) -> set[Any]:
+    """The labels in a file, each once."""
+    return {
+        label
+        for batch in _batches(file, [column])
+        for label in batch[column].unique().to_pylist()
+        if label is not None
+    }
+
+
+def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
+    with reading(file) as parquet:
+        yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[*columns])
+
+
+def _bytes(image: Any, where: str) -> bytes:
+    """The bytes of an image.
+
+    Raises:
+        DataError: there are none.
     """
     data = image.get("bytes") if isinstance(image, dict) else image
     if not data:
-        raise DataError(f"{where} holds no image bytes; images have to be embedded in the file")
-    if label is None or label < 0:
-        got = "no label" if label is None else f"the label {label}"
-        raise DataError(f"{where} has {got}; every image has to have a label of 0 or more")
-    return EncodedImage(where, data, label)
+        path = image.get("path") if isinstance(image, dict) else None
+        instead = f" but the path {path!r}, which is not followed" if path else ""
+        raise DataError(
+            f"{where} holds no image bytes{instead}; images have to be embedded in the file (in "
+            "`datasets` by embed_table_storage), or lie in one folder per class (folder:PATH)"
+        )
+    return bytes(data)
 
 
-def _columns(file: Path) -> Columns:
-    """Find the image and the label column of a file.
+def _label(label: Any, places: Mapping[Any, int] | None, where: str) -> int:
+    """The place among all classes of what is stored.
 
     Raises:
-        DataError: there is none, or it is of the wrong type.
+        DataError: there is no label, or it is negative, or without a name.
     """
-    import pyarrow.types
-
-    with _reading(file) as parquet:
-        schema = parquet.schema_arrow
-    features = _features(schema.metadata or {})
-
-    def pick(what: str, usual: tuple[str, ...]) -> str:
-        marked = [name for name, kind in features.items() if kind.get("_type") == what]
-        for name in (*[name for name in usual if name in marked], *marked, *usual):
-            if name in schema.names:
-                return name
+    if label is None or (isinstance(label, int) and label < 0):
+        got = "no label" if label is None else f"the label {label}"
+        hint = "; -1 hides it: evaluate another split, such as [split=validation]"
         raise DataError(
-            f"{file.name} has no column of {'images' if what == 'Image' else 'labels'}: it has "
-            f"{', '.join(schema.names)}; call it {' or '.join(usual)}"
+            f"{where} has {got}; every image has to have a label of 0 or more"
+            f"{hint if label == -1 else ''}"
         )
-
-    columns = pick("Image", _IMAGE_NAMES), pick("ClassLabel", _LABEL_NAMES)
-    image, label = (schema.field(column).type for column in columns)
-    if pyarrow.types.is_struct(image) and image.get_field_index("bytes") >= 0:
-        image = image.field("bytes").type
-    if not (pyarrow.types.is_binary(image) or pyarrow.types.is_large_binary(image)):
+    if places is None:
+        return int(label)
+    if label not in places:
         raise DataError(
-            f"the column {columns[0]!r} of {file.name} has to hold bytes, or structs with bytes; "
-            f"got {image}"
+            f"{where} has the label {label}; labels have to be in 0 … {len(places) - 1}, for its "
+            f"file names {len(places)} classes"
         )
-    if not pyarrow.types.is_integer(label):
-        raise DataError(
-            f"the column {columns[1]!r} of {file.name} has to hold whole numbers; got {label}"
-        )
-    names = features.get(columns[1], {}).get("names")
-    return Columns(*columns, tuple(map(str, names)) if isinstance(names, list) else None)
-
-
-def _features(metadata: Mapping[bytes, bytes]) -> dict[str, dict[str, Any]]:
-    """Hugging Face's description of each column, or nothing."""
-    try:
-        described = json.loads(metadata[b"huggingface"])["info"]["features"]
-        return {name: kind for name, kind in described.items() if isinstance(kind, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError):
-        return {}
-
-
-def _check_complete(files: list[Path]) -> None:
-    """Refuse a split of which some files are missing, by their names `…-00000-of-00004`."""
-    totals = {int(match["total"]) for file in files if (match := _SHARD.fullmatch(file.name))}
-    if totals and totals != {len(files)}:
-        raise DataError(
-            f"{files[0].parent.name} holds {len(files)} of the {max(totals)} files that "
-            f"{files[0].name} belongs to; fetch the others"
-        )
+    return places[label]

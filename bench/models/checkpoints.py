@@ -20,11 +20,12 @@ from bench.api import Weights
 from bench.data import open_dataset
 from bench.errors import CheckpointError, PluginWarning
 from bench.models import checkpoints
+from bench.models.claims import check_classes, check_normalisation, recorded_classes
+from bench.models.state_dicts import part_of, state_dict_for
 from bench.models.weights import (
-    check_fit,
+    file_and_part,
     first_line,
     read_content,
-    state_dict_of,
     tensors_of,
     weights_digest,
 )
@@ -97,6 +98,8 @@ class CheckpointRecord(Record):
     """What makes it again."""
     version: int | None = None
     """Of the defense when it was trained; None in records from before it was kept."""
+    class_names: tuple[str, ...] | None = None
+    """Of the training data; None in records from before they were kept."""
 
     @field_validator("recipe", mode="before")
     @classmethod
@@ -164,8 +167,9 @@ def load_weights(
     """Load a checkpoint into a module of the same architecture.
 
     Args:
-        path: safetensors, or a torch file holding a `state_dict`, bare or under the key
-            `state_dict`, `model` or `net`, its names with or without the prefix `module.`.
+        path: safetensors, or a torch file holding a `state_dict`, bare or under whatever key, its
+            names with or without prefixes that all of them have; `FILE#KEY` where there are
+            several.
         module: changed only if everything fits.
         adapt: from what the files hold to the `state_dict`, as `Defense.adapt`.
         further: the other files, where one checkpoint is in several.
@@ -174,9 +178,10 @@ def load_weights(
         CheckpointError: no such file, not a checkpoint, another architecture, weights that are
             not finite, or weights that are not those of the record beside the file.
     """
+    path, part = file_and_part(path)
     contents = [read_content(file) for file in (path, *further)]
-    weights = state_dict_of(path, adapt(contents, module) if adapt else contents[0])
-    check_fit(path, weights, module)
+    chosen = [part_of(path, contents[0], part), *contents[1:]]
+    weights = state_dict_for(module, path, adapt(chosen, module) if adapt else chosen[0])
     record = read_record(path)
     module.load_state_dict(weights, strict=True)
     if record is not None and weights_digest(module) != record.weights_digest:
@@ -184,6 +189,7 @@ def load_weights(
             f"{path} is not the file that {record_path(path).name} describes: its weights have "
             "another digest; restore both, or train again with --fresh"
         )
+    check_normalisation(path, contents[0], module)
 
 
 def checkpoint_folders() -> list[Path]:
@@ -254,14 +260,20 @@ def weights_for(
         path: `--checkpoint`.
 
     Raises:
-        CheckpointError: there are none.
+        CheckpointError: there are none, or their classes are not those of the data.
         UsageError: those that it brings are made for other data.
     """
     if path is None:
         own = defense.weights(network=network, shape=examples.shape, classes=examples.classes)
         if own is not None:
+            check_classes(own.origin, own.class_names, examples.class_names)
             return own
         path = _checkpoint_of(defense, network, dataset)
+    file, _ = file_and_part(path)
+    if file.is_file():
+        record = read_record(file)
+        names = record.class_names if record else recorded_classes(read_content(file))
+        check_classes(path.name, names, examples.class_names)
     return Weights(path.name, (path,))
 
 

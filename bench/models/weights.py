@@ -1,4 +1,4 @@
-"""Weights: their digest, and reading them from files that nobody vouches for.
+"""Weights: their digest, and reading files that nobody vouches for.
 
 Nothing in a file is ever executed: it is safetensors, or a torch file that loads with
 `weights_only=True`.
@@ -8,32 +8,62 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import warnings
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import CheckpointError
+from bench.data.foreign import what_is
+from bench.errors import CheckpointError, ModelError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from torch import Tensor, nn
 
-#: Keys under which torch files may hold their state_dict.
-_WRAPPERS = ("state_dict", "model", "net")
-
-
-#: How many names of one fault an error shows.
-_SHOWN = 3
-
 
 def weights_digest(module: nn.Module) -> str:
-    """SHA-256 over the names, dtypes, shapes and bytes of a module's `state_dict`, sorted."""
+    """SHA-256 over the names, dtypes, shapes and bytes of a module's `state_dict`, sorted.
+
+    Of what is there no tensor (the dtype of a quantised module) what it says of itself counts.
+
+    Raises:
+        ModelError: weights that hold no numbers yet.
+    """
+    import torch
+
     digest = hashlib.sha256()
-    for name, tensor in sorted(tensors_of(module).items()):
+    for name, value in _entries(module.state_dict()):
+        if not isinstance(value, torch.Tensor):
+            digest.update(repr((name, plain_repr(value))).encode())
+            continue
+        tensor = _filled(name, value)
         digest.update(repr((name, str(tensor.dtype), tuple(tensor.shape))).encode())
         digest.update(_bytes_of(tensor))
     return digest.hexdigest()
+
+
+def _entries(state: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The entries of a `state_dict` by name; packed ones (quantised modules) one by one."""
+    for name, value in sorted(state.items()):
+        if isinstance(value, (tuple, list)):
+            yield from _entries({f"{name}.{place}": each for place, each in enumerate(value)})
+        elif isinstance(value, dict):
+            yield from _entries({f"{name}.{key}": each for key, each in value.items()})
+        else:
+            yield name, value
+
+
+def _filled(name: str, tensor: Tensor) -> Tensor:
+    """A tensor of weights on the CPU, its numbers alone."""
+    from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
+
+    if tensor.is_meta or isinstance(tensor, UninitializedTensorMixin):
+        raise ModelError(
+            f"the weights {name!r} hold no numbers yet: materialise the model first "
+            "(`model.to_empty(device='cpu')` and `load_state_dict`, or for lazy layers one call)"
+        )
+    return tensor.detach().cpu()
 
 
 def tensors_of(module: nn.Module) -> dict[str, Tensor]:
@@ -47,17 +77,31 @@ def tensors_of(module: nn.Module) -> dict[str, Tensor]:
 def _bytes_of(tensor: Tensor) -> bytes:
     import torch
 
-    data: bytes = tensor.reshape(-1).view(torch.uint8).numpy().tobytes()
+    if tensor.layout is not torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        scales = tensor.q_per_channel_scales() if tensor.qscheme() in (
+            torch.per_channel_affine, torch.per_channel_affine_float_qparams
+        ) else torch.tensor([tensor.q_scale(), tensor.q_zero_point()])  # fmt: skip
+        return _bytes_of(tensor.int_repr()) + _bytes_of(scales)
+    data: bytes = tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
     return data
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """All tensors of a checkpoint, on the CPU.
+def file_and_part(path: Path) -> tuple[Path, str]:
+    """Take `FILE#PART` apart: the file, and which of several sets of weights in it; else empty."""
+    name, mark, part = path.name.rpartition("#")
+    if not (mark and name and part) or path.is_file():
+        return path, ""
+    return path.with_name(name), part
 
-    Raises:
-        CheckpointError: it cannot be read, or holds no weights.
-    """
-    return state_dict_of(path, read_content(path))
+
+def plain_repr(value: object) -> str:
+    """What a value says of itself, but for where it lies in memory."""
+    try:
+        return re.sub(r"0x[0-9a-fA-F]+", "0x", repr(value))
+    except Exception:  # noqa: BLE001 - anybody's class may raise anything
+        return type(value).__name__
 
 
 def read_content(path: Path) -> Any:
@@ -82,69 +126,26 @@ def read_content(path: Path) -> Any:
     except Exception as error:  # whatever a foreign file makes a reader raise
         raise CheckpointError(
             f"{path} is not a checkpoint: it is neither safetensors nor a torch file that loads "
-            f"with weights_only=True ({first_line(error)}); nothing in it was executed"
+            f"with weights_only=True ({_why(path, str(error), error)}); nothing in it was executed"
         ) from error
 
 
-def state_dict_of(path: Path, content: Any) -> dict[str, Tensor]:
-    """The tensors in what was read from `path`, without wrappers.
-
-    Raises:
-        CheckpointError: it holds no weights.
-    """
-    import torch
-
-    for key in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-            break
-    if not isinstance(content, Mapping) or not all(
-        isinstance(name, str) and isinstance(tensor, torch.Tensor)
-        for name, tensor in content.items()
-    ):
-        raise CheckpointError(
-            f"{path} is not a checkpoint: it has to hold a state_dict, names to tensors; "
-            f"got {type(content).__name__}"
-        )
-    weights = dict(content)
-    if weights and all(name.startswith("module.") for name in weights):
-        weights = {name.removeprefix("module."): tensor for name, tensor in weights.items()}
-    return weights
-
-
-def check_fit(path: Path, weights: dict[str, Tensor], module: nn.Module) -> None:
-    """Check that weights read from `path` can be loaded into a module.
-
-    Raises:
-        CheckpointError: names or shapes differ, or weights are not finite.
-    """
-    expected = module.state_dict()
-    faults = []
-    missing = [name for name in expected if name not in weights]
-    unexpected = [name for name in weights if name not in expected]
-    misshapen = [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-    for fault, names in (
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", misshapen),
-    ):
-        if names:
-            more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-            faults.append(f"{fault}: {', '.join(names[:_SHOWN])}{more}")
-    if faults:
-        raise CheckpointError(f"{path} is of another architecture ({'; '.join(faults)})")
-    for name, tensor in weights.items():
-        if not bool(tensor.isfinite().all()):
-            raise CheckpointError(
-                f"{path}: the weights {name!r} contain NaN or infinity; the training that made "
-                "them diverged: train again with another seed or a lower learning rate"
-            )
+def _why(path: Path, text: str, error: Exception) -> str:
+    """Why a file cannot be read safely, and what to do, in one plain line."""
+    own = "where you trust it, load it yourself and torch.save(model.state_dict(), 'weights.pt')"
+    if found := re.search(r"GLOBAL ([\w.]+)", text):
+        if found[1].startswith("numpy"):
+            return f"beside tensors it holds numbers of numpy's, {found[1]}: {own}"
+        return f"beside tensors it holds an object, {found[1]}: {own}"
+    if "TorchScript" in text:
+        return "it is TorchScript: load it by torch.jit.load in a function, file:PATH.py:FUNCTION"
+    kind = what_is(path).partition(": ")[0]
+    if "pickle" in kind:
+        return f"{kind}: {own}"
+    return kind if kind and "torch.save" not in kind else first_line(error)
 
 
 def first_line(error: Exception) -> str:
-    """What an error says, in one line."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error) else ''}"
+    """What an error says, in one line without a terminal's colours."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return f"{type(error).__name__}: {plain.splitlines()[0] if plain else ''}"

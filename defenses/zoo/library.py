@@ -10,12 +10,13 @@ import importlib.metadata
 import os
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.api import Defense
-from bench.errors import CheckpointError, UsageError
+from bench.errors import CheckpointError, InputNotice, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,9 @@ class Borrowed(Defense):
         if own != classes:
             raise UsageError(
                 f"the weights of {self.name} tell {own} classes apart, and the data have "
-                f"{classes}; name weights for these data with --checkpoint '{self.name}=PATH'"
+                f"{classes}; name weights for these data with --checkpoint '{self.name}=PATH', or, "
+                "where the data have some of those classes alone, name all of them in the model's "
+                "order: folder:PATH[classes=FILE]"
             )
 
 
@@ -160,8 +163,25 @@ def unwrap(content: Any) -> Any:
     """The `state_dict` in what a file holds."""
     for key in _WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            others = [name for name in content if name != key and _is_state_dict(content[name])]
+            if others and _is_state_dict(content[key]):
+                warnings.warn(
+                    f"a file holds several sets of weights ({key}, {', '.join(others)}): {key} is "
+                    f"taken; another one by --checkpoint 'NAME=PATH#{others[0]}'",
+                    InputNotice,
+                    stacklevel=2,
+                )
             return unwrap(content[key])
     return content
+
+
+def _is_state_dict(content: Any) -> bool:
+    """Whether it is names to tensors."""
+    return (
+        isinstance(content, Mapping)
+        and bool(content)
+        and all(hasattr(value, "shape") for value in content.values())
+    )
 
 
 def fit(content: Any, module: nn.Module, *, ignored: tuple[str, ...] = ()) -> dict[str, Tensor]:

@@ -27,6 +27,14 @@ def png(pixels: Pixels) -> bytes:
     return buffer.getvalue()
 
 
+def fill(root: Path, images: dict[str, bytes]) -> Path:
+    """Write files by their relative paths."""
+    for name, data in images.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(data)
+    return root
+
+
 @pytest.fixture
 def write_parquet() -> Callable[..., Path]:
     """A function that writes images and labels as Hugging Face's datasets library does."""
@@ -34,12 +42,13 @@ def write_parquet() -> Callable[..., Path]:
     def write(
         path: Path,
         images: Sequence[bytes | None],
-        labels: Sequence[int | None],
+        labels: Sequence[Any],
         *,
         columns: tuple[str, str] = ("image", "label"),
         class_names: Sequence[str] | None = None,
         described: bool = True,
         label_type: Any = None,
+        further: dict[str, Any] | None = None,
     ) -> Path:
         table = pa.table(
             {
@@ -48,6 +57,7 @@ def write_parquet() -> Callable[..., Path]:
                     pa.struct([("bytes", pa.binary()), ("path", pa.string())]),
                 ),
                 columns[1]: pa.array(labels, label_type or pa.int64()),
+                **(further or {}),
             }
         )
         if described:
@@ -55,6 +65,7 @@ def write_parquet() -> Callable[..., Path]:
             if class_names is not None:
                 kind = {"_type": "ClassLabel", "names": list(class_names)}
             features = {columns[0]: {"_type": "Image"}, columns[1]: kind}
+            features |= {name: {"_type": "ClassLabel", "names": ["x"]} for name in further or {}}
             metadata = json.dumps({"info": {"features": features}})
             table = table.replace_schema_metadata({"huggingface": metadata})
         path.parent.mkdir(parents=True, exist_ok=True)

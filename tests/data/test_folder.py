@@ -6,29 +6,23 @@ import numpy as np
 import pytest
 
 from bench.data import open_dataset
-from bench.errors import DataError
-from tests.data.conftest import Pixels, png
+from bench.errors import DataError, InputNotice
+from tests.data.conftest import Pixels, fill, png
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def fill(root: Path, images: dict[str, bytes]) -> Path:
-    """Write files by their relative paths."""
-    for name, data in images.items():
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(data)
-    return root
-
-
 def test_folders_are_classes(tmp_path: Path, pixels: Pixels) -> None:
-    """Classes and files are in the order of their names; what is no image is passed over."""
+    """Classes and files are in the order of their names; what is no image is said to be left."""
     images = {"dog/2.png": pixels[0], "cat/b.png": pixels[1], "dog/1.PNG": pixels[2]}
     root = fill(tmp_path / "pets", {name: png(image) for name, image in images.items()})
     fill(root, {"cat/notes.txt": b"none", "dog/.hidden.png": b"none", "README.md": b"none"})
     dataset = open_dataset(f"folder:{root}")
 
-    examples = dataset.load("test")
+    left = "pets: 3 files .* passed over: README.md, cat/notes.txt, dog/.hidden.png"
+    with pytest.warns(InputNotice, match=left):
+        examples = dataset.load("test")
 
     expected = pixels[[1, 2, 0]].transpose(0, 3, 1, 2) / np.float32(255)
     np.testing.assert_array_equal(expected, examples.inputs.numpy())
@@ -43,8 +37,11 @@ def test_train_and_test_share_classes(tmp_path: Path) -> None:
     root = fill(tmp_path, {"train/a/1.png": image, "train/b/1.png": image, "test/b/1.png": image})
     dataset = open_dataset(f"folder:{root}")
 
-    assert dataset.load("train").labels.tolist() == [0, 1]
-    assert dataset.load("test").labels.tolist() == [1]
+    said = "classes with images in train alone: a"
+    with pytest.warns(InputNotice, match=said):
+        assert dataset.load("train").labels.tolist() == [0, 1]
+    with pytest.warns(InputNotice, match=said):
+        assert dataset.load("test").labels.tolist() == [1]
     assert dataset.family == "digits"
 
 

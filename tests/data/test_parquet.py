@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.data import open_dataset
-from bench.errors import DataError
+from bench.errors import DataError, InputNotice
 from tests.data.conftest import Pixels, WriteParquet, png
 
 if TYPE_CHECKING:
@@ -91,7 +91,8 @@ def test_validation_stands_in_for_test(
     """A folder without test files is evaluated on its validation files."""
     write_parquet(tmp_path / "pets/validation-00000-of-00001.parquet", [png(pixels[0])], [0])
 
-    assert len(open_dataset(f"parquet:{tmp_path / 'pets'}").load("test")) == 1
+    with pytest.warns(InputNotice, match="no test split; validation is taken for it"):
+        assert len(open_dataset(f"parquet:{tmp_path / 'pets'}").load("test")) == 1
 
 
 @pytest.mark.parametrize(("file", "missing"), [("pets", "train"), ("train-pets", "test")])
@@ -167,6 +168,16 @@ def test_damaged_pages_are_refused(
     path.write_bytes(data)
 
     refused(path, "hole.parquet' cannot be read as a Parquet file")
+
+
+def test_names_that_are_no_text_are_refused(
+    tmp_path: Path, pixels: Pixels, write_parquet: WriteParquet
+) -> None:
+    """A changed byte in the name of a column makes pyarrow raise another error."""
+    path = write_parquet(tmp_path / "name.parquet", [png(pixels[0])], [0], described=False)
+    path.write_bytes(path.read_bytes().replace(b"label", b"\x9fabel"))
+
+    refused(path, "name.parquet' cannot be read as a Parquet file .*UnicodeDecodeError|codec")
 
 
 def test_missing_part_of_a_split_is_refused(
@@ -262,7 +273,7 @@ def test_empty_file_is_refused(tmp_path: Path, write_parquet: WriteParquet) -> N
         ({"text": ["a"], "label": [0]}, "has no column of images: it has text, label; call it ima"),
         ({"image": [b"a"], "class": [0]}, "has no column of labels: it has image, class; call it"),
         ({"image": ["a"], "label": [0]}, "column 'image' .* has to hold bytes, .*; got string"),
-        ({"image": [b"a"], "label": ["a"]}, "column 'label' .* has to hold whole numbers; got str"),
+        ({"image": [b"a"], "label": [0.5]}, "column 'label' .* has to hold whole numbers .*double"),
     ],
 )
 def test_unsuitable_columns_are_refused(

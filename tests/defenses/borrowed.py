@@ -58,7 +58,7 @@ def evaluated(defense: str, dataset: str, out: Path, **options: Any) -> Result:
         "epsilons": ("8/255",),
         "n": 10,
         "examine": False,
-        "workers": 1,
+        "workers": 0,
         "device": "cpu",
         **options,
     }

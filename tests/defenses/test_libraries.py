@@ -9,8 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from bench.api import Examples
 from bench.errors import CheckpointError, UnknownNameError, UsageError
 from bench.models.checkpoints import weights_digest
+from bench.models.contenders import Lineup
 from bench.registry import defenses
 from tests.defenses.borrowed import built, evaluated, image_folder
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import Tensor, nn
+
+    from bench.models.contenders import Contender
 
 COMMIT = "0123456789" * 4
 #: The smallest that each library has.
@@ -181,6 +185,26 @@ def test_a_repository_is_read_from_the_folder(folder: Path, tmp_path: Path, revi
     assert found["weights_digest"] == weights_digest(module)
     assert found["network"] == "resnet10t"
     assert found["checkpoint"] == f"Hugging Face owner/repo{' at 012345678901' if revision else ''}"
+
+
+def test_a_repository_that_names_its_classes_in_another_order_is_refused(folder: Path) -> None:
+    """As the `label_names` of timm's layout have it; data in its order are taken."""
+    pytest.importorskip("timm", reason="the extra `zoo` is not installed")
+    names = [f"bird{index}" for index in range(10)]
+    place = folder / "hf" / "owner" / "repo"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text(json.dumps({**CONFIG, "label_names": names}))
+    save_file(inner(built("hf:owner/repo")), place / "model.safetensors")
+
+    def asked(names: list[str]) -> list[Contender]:
+        examples = Examples.of(torch.zeros(1, 3, 32, 32), torch.tensor([0]), names, "birds")
+        return Lineup("digits", examples).asked(["hf:owner/repo"])
+
+    assert len(asked(names)) == 1
+    with pytest.raises(
+        CheckpointError, match="owner/repo has its classes in the order bird0, bird1"
+    ):
+        asked(names[::-1])
 
 
 def test_a_repository_without_a_commit_is_not_downloaded() -> None:

@@ -1,0 +1,159 @@
+"""Class names: their order, and from the names of some data to the logits of a model."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from pathlib import Path
+
+#: A name with one number that tells it from the others: what stands before it, it, and the rest.
+_NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
+#: A synset of WordNet, with which a line may begin whose rest describes it.
+_SYNSET = re.compile(r"n\d{8}(?=\s)")
+#: More classes than anybody tells apart are a label that is none.
+MOST_CLASSES = 100_000
+
+
+def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
+    """Class names in their order, and a sentence on it where there was a choice.
+
+    Numbered names (`0` … `11`, `class_1` … `class_12`) go by their numbers, others by the alphabet.
+
+    Raises:
+        DataError: two of them are one name but for its spelling.
+    """
+    plain = sorted(set(names))
+    spelled: dict[str, str] = {}
+    for name in plain:
+        if (other := spelled.setdefault(folded(name), name)) != name:
+            raise DataError(
+                f"the classes {other!r} and {name!r} differ in spelling alone; call them one name"
+            )
+    parts = [_NUMBERED.fullmatch(name) for name in plain]
+    numbers = [int(part[2]) for part in parts if part]
+    alike = len({(part[1], part[3]) for part in parts if part}) == 1
+    if len(numbers) != len(plain) or not alike or len(set(numbers)) != len(numbers):
+        return tuple(plain), ""
+    found = [name for _, name in sorted(zip(numbers, plain, strict=True))]
+    notes = []
+    if found != plain:
+        notes.append(
+            f"numbered classes are in the order of their numbers ({shown(found)}), where "
+            f"torchvision's ImageFolder takes the alphabet's ({shown(plain)})"
+        )
+    gaps = max(numbers) - min(numbers) >= len(numbers)
+    if gaps and max(numbers) < MOST_CLASSES:  # numbers of synsets are not meant as labels
+        notes.append(
+            f"the numbers of the classes have gaps ({shown(found)}): a label is the place in this "
+            "order, not the number"
+        )
+    advice = "; another order is given by [classes=FILE], a class a line" if notes else ""
+    return tuple(found), "; ".join(notes) + advice
+
+
+def folded(name: str) -> str:
+    """A name without what people do not tell names apart by: case, and spaces around it."""
+    return name.casefold().strip()
+
+
+def shown(names: Sequence[str], most: int = 4) -> str:
+    """The first names of some, in one line, and how many more there are."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    plain = (name if name.isprintable() else repr(name)[1:-1] for name in names[:most])
+    return ", ".join(plain) + more
+
+
+def read_classes(path: Path) -> list[tuple[str, ...]]:
+    """Read a file of class names in the order of a model's logits: for each, what it is called.
+
+    A text has a class a line: a name, names with commas between them, or a synset of ImageNet and
+    such names. JSON is a list of names, names by index (each perhaps a list), or indices by name.
+
+    Raises:
+        DataError: no such file, or it is not of that form.
+    """
+    try:
+        text = path.expanduser().read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise DataError(f"classes={path} cannot be read ({reason})") from error
+    if text.lstrip()[:1] in ("{", "["):
+        found = _from_json(path, text)
+    else:
+        found = [_called(line.strip()) for line in text.splitlines() if line.strip()]
+    if not found:
+        raise DataError(f"classes={path} is empty; write a class a line, in the logits' order")
+    return found
+
+
+def _called(line: str) -> tuple[str, ...]:
+    synset = _SYNSET.match(line)
+    words = line[synset.end() :].strip() if synset else line
+    synonyms = [part.strip() for part in words.split(",") if part.strip()]
+    return (*([synset[0]] if synset else []), words, *synonyms)
+
+
+def _from_json(path: Path, text: str) -> list[tuple[str, ...]]:
+    wrong = DataError(
+        f"classes={path} has to be a JSON list of names, names by index 0, 1, 2, …, or such "
+        "indices by name"
+    )
+    try:
+        content = json.loads(text)
+        if isinstance(content, dict) and all(isinstance(v, int) for v in content.values()):
+            content = {index: name for name, index in content.items()}
+        if isinstance(content, dict):
+            content = {int(index): names for index, names in content.items()}
+            content = [content[index] for index in range(len(content))]
+        return [(item,) if isinstance(item, str) else _texts(item) for item in content]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise wrong from error
+
+
+def _texts(item: Any) -> tuple[str, ...]:
+    if not (isinstance(item, list) and item and all(isinstance(name, str) for name in item)):
+        raise TypeError
+    return tuple(item)
+
+
+def indices_of(
+    names: Collection[str], known: Sequence[tuple[str, ...]], owner: str, source: str
+) -> dict[str, int]:
+    """For each name its index among known classes.
+
+    Args:
+        names: of some data.
+        known: what each class is called, in the order of the logits.
+        owner: of the names, for errors.
+        source: of the known classes, for errors.
+
+    Raises:
+        DataError: a name is none of them, is called so twice, or two names are one class.
+    """
+    places: dict[str, list[int]] = defaultdict(list)
+    for index, called in enumerate(known):
+        for name in dict.fromkeys(called):
+            places[name].append(index)
+    strange = [name for name in names if name not in places]
+    if strange:
+        raise DataError(
+            f"{owner} has {len(strange)} of {len(names)} classes that are not among those of "
+            f"{source}: {shown(strange)}; those are {shown([called[0] for called in known])}"
+        )
+    twice = [name for name in names if len(places[name]) > 1]
+    if twice:
+        raise DataError(
+            f"{source} has {twice[0]!r} more than once, as class {places[twice[0]][0]} and "
+            f"{places[twice[0]][1]}: give each a name of its own"
+        )
+    found = {name: places[name][0] for name in names}
+    if len(set(found.values())) < len(found):
+        raise DataError(f"two of the classes {shown(sorted(found))} are one class of {source}")
+    return found

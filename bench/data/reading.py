@@ -1,0 +1,81 @@
+"""How a data set of files is to be read: the options in `scheme:PATH[key=value,…]`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_WITH_OPTIONS = re.compile(r"(?P<path>.+)\[(?P<options>[^\[\]]*)\]")
+#: A comma ends a value only where another key follows, so that a path may hold one.
+_BETWEEN = re.compile(r",(?=\s*\w+\s*=)")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How files become examples; empty or 0 where nothing was asked for."""
+
+    image: str = ""
+    """The Parquet column that holds images."""
+    label: str = ""
+    """The Parquet column that holds labels."""
+    classes: str = ""
+    """A file with the model's class names in the order of its logits."""
+    split: str = ""
+    """What is evaluated in place of the test split, such as `validation`."""
+    resize: int = 0
+    """The shorter side after resizing, in pixels (bilinear, as torchvision's `Resize`)."""
+    crop: int = 0
+    """Side of the square cut from the middle, in pixels (as torchvision's `CenterCrop`)."""
+
+    def __str__(self) -> str:
+        """As written behind a name in tables: sorted, without folders of this machine."""
+        given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
+        if self.classes:
+            given["classes"] = Path(self.classes).name
+        return f"[{','.join(f'{key}={given[key]}' for key in sorted(given))}]" if given else ""
+
+    @property
+    def geometry(self) -> str:
+        """What changes the pixels, for digests; empty where nothing does."""
+        return str(Reading(resize=self.resize, crop=self.crop))
+
+
+def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Path, Reading]:
+    """Take `PATH[key=value,…]` apart; a path that exists as written has no options.
+
+    Args:
+        scheme: of the data set, for errors.
+        argument: what stands behind its colon.
+        allowed: the keys that it takes.
+
+    Raises:
+        UnknownNameError: another key.
+        UsageError: no `key=value`, a key given twice, or a size that is no number above 0.
+    """
+    match = _WITH_OPTIONS.fullmatch(argument)
+    if match is None or Path(argument).expanduser().exists():
+        return Path(argument).expanduser(), Reading()
+    given: dict[str, str | int] = {}
+    for item in filter(str.strip, _BETWEEN.split(match["options"])):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise UsageError(f"cannot read {item.strip()!r} in {argument!r}; write key=value")
+        if key not in {*allowed}:
+            raise UnknownNameError(f"option of {scheme}:PATH[…]", key, allowed)
+        if key in given:
+            raise UsageError(f"{key!r} is given twice in {argument!r}")
+        given[key] = _size(key, value) if key in ("resize", "crop") else value
+    return Path(match["path"]).expanduser(), Reading(**given)  # type: ignore[arg-type]
+
+
+def _size(key: str, value: str) -> int:
+    if not (value.isdecimal() and 0 < int(value) <= 4096):
+        raise UsageError(f"{key} has to be a number of pixels from 1 to 4096 (got {value!r})")
+    return int(value)

@@ -1,0 +1,105 @@
+"""What lies in folders: other folders, images, and what systems leave there."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from pathlib import Path
+from typing import TYPE_CHECKING, Never
+
+from bench.data.classes import folded
+from bench.data.splits import is_leftover
+from bench.errors import DataError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: By which files of a folder are images.
+SUFFIXES = frozenset(
+    f".{ending}"
+    for ending in (
+        *("avif", "bmp", "gif", "jfif", "jp2", "jpe", "jpeg", "jpg"),
+        *("pbm", "pgm", "png", "ppm", "tif", "tiff", "webp"),
+    )
+)
+
+
+def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """The folders in a folder, by name in one spelling (Unicode's NFC), and what else lies there.
+
+    Raises:
+        DataError: two of them are one name but for its spelling, or it cannot be read.
+    """
+    folders: dict[str, Path] = {}
+    spelled: dict[str, Path] = {}
+    others = []
+    try:
+        entries = sorted(root.iterdir())
+    except OSError as error:
+        raise _unreadable(error) from error
+    for entry in entries:
+        name = unicodedata.normalize("NFC", entry.name)
+        if is_leftover(name) or not entry.is_dir():
+            others.append(entry.name)
+        elif not name.isprintable():
+            raise DataError(
+                f"the folder {entry.name!r} has a name that no table can show; rename it"
+            )
+        elif other := spelled.get(folded(name)):
+            raise DataError(
+                f"{str(root)!r} has the folders {other.name!r} and {entry.name!r}, which "
+                "differ in spelling alone; put their images together, or rename one"
+            )
+        else:
+            folders[name] = spelled[folded(name)] = entry
+    return folders, others
+
+
+def branches(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """Every folder from this one down, links followed: its files, and leftovers' folders.
+
+    Raises:
+        DataError: one cannot be read, or is reached twice.
+    """
+    reached = set()
+    for root, below, files in os.walk(folder, followlinks=True, onerror=_refuse):
+        status = Path(root).stat()
+        if (status.st_dev, status.st_ino) in reached:
+            raise DataError(f"links lead to {root!r} twice; its images would count more than once")
+        reached.add((status.st_dev, status.st_ino))
+        leftovers = [name for name in below if is_leftover(name)]
+        below[:] = [name for name in below if not is_leftover(name)]
+        yield Path(root), files, leftovers
+
+
+def _refuse(error: OSError) -> Never:
+    raise _unreadable(error) from error
+
+
+def _unreadable(error: OSError) -> DataError:
+    return DataError(f"{str(error.filename)!r} cannot be read ({error.strerror})")
+
+
+def is_image(name: str) -> bool:
+    """Whether a file of this name is an image."""
+    return not is_leftover(name) and Path(name).suffix.lower() in SUFFIXES
+
+
+def has_images(folder: Path) -> bool:
+    """Whether there is an image in a folder, however deep.
+
+    Raises:
+        DataError: as `branches`.
+    """
+    try:
+        with os.scandir(folder) as entries:  # one is enough, and there may be many
+            if any(is_image(entry.name) for entry in entries):
+                return True
+    except OSError as error:
+        raise _unreadable(error) from error
+    return any(map(is_image, (name for _, names, _ in branches(folder) for name in names)))
+
+
+def holds_classes(folder: Path) -> bool:
+    """Whether some folder in a folder has images."""
+    return any(map(has_images, entries_of(folder)[0].values()))

@@ -1,0 +1,173 @@
+"""A model's classes by name: a folder or file that has some of them gets the model's labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+
+from bench.data import open_dataset
+from bench.errors import DataError, InputNotice, ModelError
+from bench.run import run
+from bench.run.prepare import RunConfig, prepare
+from tests.data.conftest import Pixels, WriteParquet, fill, png
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.api import Examples
+
+SYNSETS = (
+    "n01 zero\nn02102040 English springer, springer\nn01440764 tench, Tinca tinca\nn00000002\n"
+)
+#: The same four classes, in the forms in which they are found.
+FORMS = {
+    "synset_words.txt": SYNSETS,
+    "synsets.txt": "n01\nn02102040\r\nn01440764\n\nn00000002\n",
+    "list.json": json.dumps(["n01", ["n02102040", "springer"], ["n01440764", "tench"], "n2"]),
+    "index.json": json.dumps({"2": ["n01440764", "tench"], "0": "n01", "1": "n02102040", "3": "x"}),
+    "class_to_idx.json": json.dumps({"n01440764": 2, "n02102040": 1, "n01": 0, "x": 3}),
+}
+
+
+def subset(root: Path, pixels: Pixels, *names: str) -> Path:
+    """A folder with an image of each of some classes."""
+    return fill(root / "few", {f"{n}/1.png": png(p) for n, p in zip(names, pixels, strict=False)})
+
+
+def load(written: str) -> Examples:
+    """The test split."""
+    return open_dataset(written).load("test")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_folder_with_some_classes_gets_the_models_labels(
+    tmp_path: Path, pixels: Pixels, form: str
+) -> None:
+    """From text with a class a line, or from JSON as it is around; there are as many classes."""
+    root = subset(tmp_path, pixels, "n01440764", "n02102040")
+    (tmp_path / form).write_text(FORMS[form], encoding="utf-8-sig")
+
+    examples = load(f"folder:{root}[classes={tmp_path / form}]")
+
+    assert (examples.labels.tolist(), examples.classes) == ([1, 2], 4)
+    assert examples.class_names[1:3] == ("n02102040", "n01440764")
+    assert examples.name == f"few[classes={form}]"
+
+
+def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) -> None:
+    """Imagenette's own names, and one class alone."""
+    (tmp_path / "all.txt").write_text(SYNSETS)
+
+    both = load(
+        f"folder:{subset(tmp_path, pixels, 'tench', 'springer')}[classes={tmp_path}/all.txt]"
+    )
+    one = load(f"folder:{subset(tmp_path / 'o', pixels, 'tench')}[classes={tmp_path}/all.txt]")
+
+    assert (both.labels.tolist(), one.labels.tolist()) == ([1, 2], [2])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            "cat\ndog\n",
+            "few.* has 1 of 2 classes .* not among those of f.txt: eel; those are cat, d",
+        ),
+        ("cat\neel\ncat\n", "f.txt has 'cat' more than once, as class 0 and 2"),
+        ("cat, eel\nx\n", "two of the classes cat, eel are one class of f.txt"),
+        ("\n", "is empty; write a class a line"),
+        ('{"1": "cat", "2": "eel"}', "names by index 0, 1, 2"),
+        ('["cat", 3]', "a JSON list of names"),
+        ("[" * 100_000, "a JSON list of names"),
+    ],
+)
+def test_files_of_classes_that_do_not_tell_are_refused(
+    tmp_path: Path, pixels: Pixels, content: str, message: str
+) -> None:
+    """A class that is missing, there twice or one with another, and other files."""
+    (tmp_path / "f.txt").write_text(content)
+
+    with pytest.raises(DataError, match=message):
+        load(f"folder:{subset(tmp_path, pixels, 'cat', 'eel')}[classes={tmp_path}/f.txt]")
+
+
+def test_a_file_of_classes_has_to_be_readable(tmp_path: Path, pixels: Pixels) -> None:
+    """There, and text."""
+    (tmp_path / "f.txt").write_bytes(b"\xff\xfe\xfa")
+    root = subset(tmp_path, pixels, "cat", "eel")
+
+    with pytest.raises(DataError, match=r"f.txt cannot be read \(it is not UTF-8\)"):
+        load(f"folder:{root}[classes={tmp_path}/f.txt]")
+    with pytest.raises(DataError, match=r"cannot be read \(No such file"):
+        load(f"folder:{root}[classes={tmp_path}/none.txt]")
+
+
+@pytest.mark.parametrize("kind", ["named", "text", "bare"])
+def test_parquet_files_get_the_models_labels(
+    tmp_path: Path, pixels: Pixels, write_parquet: WriteParquet, kind: str
+) -> None:
+    """By the names in the metadata or in the column; numbers without names are the model's."""
+    names = ("tench", "springer") if kind == "named" else None
+    labels: list[Any] = ["tench", "springer"] if kind == "text" else [0, 1]
+    path = write_parquet(
+        tmp_path / "few.parquet", [*map(png, pixels[:2])], labels, class_names=names,
+        label_type="string" if kind == "text" else None,
+    )  # fmt: skip
+    (tmp_path / "all.txt").write_text(SYNSETS)
+
+    written = f"parquet:{path}[classes={tmp_path}/all.txt]"
+    said = {"named": "has 2 of the 4 classes", "bare": "its labels are places in all.txt"}
+    if kind == "text":
+        examples = load(written)
+    else:
+        with pytest.warns(InputNotice, match=said[kind]):
+            examples = load(written)
+
+    assert examples.labels.tolist() == ([0, 1] if kind == "bare" else [2, 1])
+    assert examples.classes == 4
+
+
+MODEL = """
+import torch
+def load():
+    class Brightest(torch.nn.Module):  # class 2 of five where the first pixel is dark, else class 4
+        def forward(self, x):
+            dark = 0.5 - x[:, 0, 0, 0]
+            return torch.stack([dark * 0 - 9, dark * 0 - 9, dark, dark * 0 - 9, -dark], dim=1)
+    return Brightest()
+"""
+
+
+def test_a_model_of_more_classes_is_evaluated_on_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused with the advice, and right with the mapping: one of three images is wrong.
+
+    What was passed over stands in the record and in the leaderboard.
+    """
+    dark, light = (png(np.full((8, 8, 3), v, dtype=np.uint8)) for v in (0, 255))
+    fill(tmp_path / "few", {"cat/1.png": dark, "cat/2.png": light, "dog/1.png": light, "x.md": b""})
+    (tmp_path / "all.txt").write_text("ant\nbee\ncat\neel\ndog\n")
+    (tmp_path / "m.py").write_text(MODEL)
+    monkeypatch.chdir(tmp_path)
+    config = RunConfig(
+        defenses=("file:m.py:load",), attacks="fgsm", dataset="folder:few[classes=all.txt]",
+        epsilons=("0.1",), n=3, workers=1, examine=False, out=tmp_path / "runs",
+    )  # fmt: skip
+
+    with pytest.warns(InputNotice, match="passed over: x.md"):
+        prepared = prepare(config)
+    result = run(prepared)
+
+    assert result.summary["defenses"]["file:m.py:load"]["clean_accuracy"] == pytest.approx(2 / 3)
+    assert len(prepared.dataset.notes) == 1
+    assert [*prepared.dataset.notes] == result.summary["data_notes"]
+    assert f"Data: {prepared.dataset.notes[0]}." in (tmp_path / "runs/leaderboard.md").read_text()
+    with pytest.warns(InputNotice):
+        prepared = prepare(dataclasses.replace(config, dataset="folder:few"))
+    with pytest.raises(ModelError, match=r"got \(3, 5\).*folder:PATH\[classes=FILE\]"):
+        run(prepared)
