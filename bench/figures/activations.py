@@ -17,7 +17,7 @@ from torch import nn
 
 from bench.errors import ModelError
 from bench.figures.canvas import activations_of, canvas, colour, torch_credit
-from bench.models.counted import isolated_generators
+from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -191,7 +191,7 @@ def fit_with(
 
 def train(factory: Callable[[], nn.Module], points: NDArray[np.float64], seed: int) -> Function:
     """The function that a network with this activation learns of `target` at the points."""
-    with isolated_generators(seed):
+    with plain_torch(seed=seed):
         network = nn.Sequential(
             nn.Linear(1, HIDDEN), factory(),
             nn.Linear(HIDDEN, HIDDEN), factory(),

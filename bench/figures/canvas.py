@@ -20,8 +20,9 @@ from bench.data import default_epsilons
 from bench.errors import UsageError
 from bench.models.contenders import Lineup
 from bench.models.counted import CountedModel
-from bench.record.files import write_bytes
+from bench.record.files import check_place, write_bytes
 from bench.record.schema import version_of
+from bench.report.cells import cell
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
@@ -73,7 +74,9 @@ class Destination:
 
         Raises:
             UsageError: another ending, or no file's name.
+            StoreError: it cannot be written there.
         """
+        check_place(out)
         if out.suffix in ENDINGS:
             return cls((out,), out.with_suffix(".csv"))
         if not out.name or re.fullmatch(r"\.[A-Za-z]+", out.suffix):
@@ -120,9 +123,9 @@ def to_csv(columns: Mapping[str, Sequence[Any]]) -> str:
     """A header and a line for each row; numbers in full, what is missing empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
+    writer.writerow(map(cell, columns))
     for row in zip(*columns.values(), strict=True):
-        writer.writerow("" if value is None else value for value in row)
+        writer.writerow("" if value is None else cell(value) for value in row)
     return text.getvalue()
 
 

@@ -15,7 +15,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from bench.figures.canvas import canvas, gradient_sign
-from bench.models.counted import full_precision, isolated_generators
+from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -98,7 +98,7 @@ def survey(
     losses, wrong = [], []
     for subject in subjects:
         on_progress(f"surveying {subject.name}")
-        with isolated_generators(walk.seed), full_precision():
+        with plain_torch(seed=walk.seed):
             loss, missed = _plane(subject, examples.take([example]), random, offsets)
         losses.append(loss)
         wrong.append(missed)

@@ -16,7 +16,7 @@ import torch
 
 from bench.errors import ModelError
 from bench.figures.canvas import BATCH, activations_of, canvas, colour, gradient_sign
-from bench.models.counted import full_precision, isolated_generators
+from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -120,7 +120,7 @@ def follow(
     for place, subject in enumerate(subjects):
         on_progress(f"following {subject.name}")
         kind = type(factories[subject.name]())
-        with isolated_generators(walk.seed), full_precision():
+        with plain_torch(seed=walk.seed):
             for way, signs in enumerate([gradient_sign(subject, examples), random]):
                 moved = (examples.inputs + float(walk.epsilon) * signs).clamp(0, 1)
                 for index, (start, end) in enumerate(zip(examples.inputs, moved, strict=True)):

@@ -12,6 +12,7 @@ from bench.data import open_dataset
 from bench.errors import CheckpointError, ModelError, UsageError
 from bench.models import checkpoints
 from bench.models.checkpoints import weights_for
+from bench.models.weights import file_and_part
 from bench.record.files import digest_of
 from bench.record.schema import DefenseRecord
 from bench.registry.grammar import Written, parameters_of
@@ -74,6 +75,8 @@ class Lineup:
     """`--checkpoint`, by name as written."""
     norm: Norm = Norm.LINF
     """Of the threat model, which a name may leave to the run."""
+    say: Callable[[str], None] = field(default=lambda name: None)
+    """Is told the name of a defense before it is made."""
 
     def asked(self, names: Sequence[str]) -> list[Contender]:
         """These defenses, each once.
@@ -122,10 +125,15 @@ class Lineup:
                 known[name] = further
         return [_with_starts(c, known, wanted) if n in fighting else c for n, c in known.items()]
 
+    @functools.cached_property
+    def _family(self) -> str | None:
+        """Of the data set: asked once, for it may have to look at every image."""
+        return open_dataset(self.dataset).family
+
     def _settled(self, name: str) -> str:
         """The canonical name of a defense in this run."""
         return registry.defenses.create(name).settled(
-            family=open_dataset(self.dataset).family,
+            family=self._family,
             shape=self.examples.shape,
             classes=self.examples.classes,
             norm=self.norm,
@@ -143,12 +151,16 @@ class Lineup:
             return None  # without weights: comparison and transfer say that there are none
 
     def _contender(self, name: str, path: Path | None) -> Contender:
+        from bench.models.manner import dtype_of
+
+        self.say(name)
         examples = self.examples
         defense = registry.defenses.create(name)
         network = defense.network(shape=examples.shape)
         weights = weights_for(defense, network, self.dataset, examples, path)
         place = (name, network, examples.shape, examples.classes, weights.files)
-        digest = checkpoints.weights_digest(load(*place))
+        module = load(*place)
+        digest = checkpoints.weights_digest(module)
         further = dict(defense.dependencies())
         identity = {
             "network": network,
@@ -160,7 +172,7 @@ class Lineup:
         declared = defense.surrogates(
             network=network, shape=examples.shape, classes=examples.classes
         )
-        published = defense.published(family=open_dataset(self.dataset).family, norm=self.norm)
+        published = defense.published(family=self._family, norm=self.norm)
         return Contender(
             name,
             identity,
@@ -169,6 +181,7 @@ class Lineup:
                 network=network,
                 weights_digest=digest,
                 checkpoint=weights.origin,
+                dtype=str(dtype_of(module)).removeprefix("torch."),
                 twin=defense.twin,
                 published=published.to_json() if published else None,
             ),
@@ -255,7 +268,7 @@ def load(
     import torch
 
     for path in files:
-        if not path.is_file():
+        if not file_and_part(path)[0].is_file():
             raise CheckpointError(f"no checkpoint at {path} (for {name})")
     defense = registry.defenses.create(name)
     module = defense.build(network=network, shape=shape, classes=classes)

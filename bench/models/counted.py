@@ -1,28 +1,22 @@
-"""The model as attacks and the judge see it: frozen, counted, split to fit in memory.
-
-Global state that attack libraries change, fixed on entry and put back on exit.
-"""
+"""The model as attacks and the judge see it: frozen, counted, split to fit in memory."""
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-import numpy as np
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.api import Cost
-from bench.errors import ModelError, NonFiniteLogitsError
+from bench.errors import ModelError, NonFiniteLogitsError, is_out_of_memory
+from bench.models import outputs
+from bench.models.guests import frozen
+from bench.models.manner import Manner, manner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torch import Tensor
 
 
@@ -33,14 +27,20 @@ class _Count:
     forwards: int = 0
     backwards: int = 0
     largest: int = 0
+    single: bool = False
+    """Whether it answers with one logit for two classes."""
 
 
 class CountedModel(nn.Module):
     """A defense's module, wrapped so that no attack can harm or miscount it.
 
     The module is moved to the device, put in eval mode for good, and its parameters are frozen; it
-    is changed in place. Rows of the input that are not finite never reach it: black images take
-    their place, so that they cannot spoil the rest of the batch, and their logits are NaN.
+    is changed in place. It gets memory of its own each time and what it returns is copied, so that
+    it may change its input, or keep its output and change that. Rows of the input that are not
+    finite never reach it: black images take their place, so that they cannot spoil the rest of the
+    batch, and their logits are NaN.
+
+    What the module does not take as it is, `bench.models.manner` finds another way to ask.
 
     Args:
         module: float32 (N, C, H, W) to logits (N, classes).
@@ -55,16 +55,19 @@ class CountedModel(nn.Module):
         self, module: nn.Module, classes: int, batch_size: int | None, device: torch.device | str
     ) -> None:
         super().__init__()
-        self.module = module.to(device).requires_grad_(False)
+        self.module = frozen(module.to(device))
         self.classes = classes
         self.batch_size = batch_size
         self.device = torch.device(device)
         self._count = _Count()
-        self.eval()
+        self._manner = Manner()
+        self._answered: set[int] = set()
+        self.training = False
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever a library asks for."""
-        return super().train(False)
+        frozen(self.module)
+        return self
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits, float32, (N, classes).
@@ -73,8 +76,10 @@ class CountedModel(nn.Module):
             x: (N, C, H, W) on the model's device; made float32 and contiguous.
 
         Raises:
-            ModelError: the module's output is not of shape (N, classes).
-            NonFiniteLogitsError: it answered finite inputs with NaN or infinity.
+            ModelError: the module's output is no logits of shape (N, classes), nor what
+                `bench.models.outputs` makes them of, or it cannot be asked.
+            NonFiniteLogitsError: it answered finite inputs with NaN or infinity; -inf for some of
+                the classes is taken (`bench.models.outputs.without_masks`).
         """
         rows, count = x.shape[0], self._count
         if rows == 0:  # Square may ask for what is left when nothing is
@@ -85,14 +90,15 @@ class CountedModel(nn.Module):
         if torch.is_grad_enabled() and x.requires_grad:
             x = _CountBackward.apply(x, count)
         if _surely_finite(x):
-            logits = self._logits(x).float()
+            logits = self._logits(x)
             if _surely_finite(logits):
                 return logits
+            logits = outputs.without_masks(logits)
             usable = torch.ones(len(x), dtype=torch.bool, device=x.device)
         else:
             usable = torch.isfinite(x).flatten(1).all(dim=1)
             black = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-            logits = self._logits(black).float()
+            logits = outputs.without_masks(self._logits(black))
         finite = torch.isfinite(logits).all(dim=1)
         if bool((usable & ~finite).any()):
             raise NonFiniteLogitsError(
@@ -101,32 +107,71 @@ class CountedModel(nn.Module):
             )
         return logits.masked_fill(~usable[:, None], float("nan"))
 
+    def probe(self, x: Tensor) -> None:
+        """Ask, without counting, what a run will: a whole batch, and a single image.
+
+        Args:
+            x: (N, C, H, W) on the model's device.
+
+        Raises:
+            ModelError: the module cannot answer one of them; the message says what was given.
+        """
+        with torch.no_grad():
+            self._logits(x.float())
+            self._logits(x[:1].float())
+
     def _logits(self, x: Tensor) -> Tensor:
-        size = self.batch_size
         rows = x.shape[0]
-        if size is None or rows <= size:
-            return self._checked(self.module(x), rows)
+        size = self.batch_size or rows
+        if rows <= size:
+            return self._ask(x)
+        # Under autograd each part is computed again later, and has to be given its own copy again.
         keep = torch.is_grad_enabled() and x.requires_grad
         return torch.cat(
             [
-                self._checked(
-                    checkpoint(self.module, part, use_reentrant=False)
-                    if keep
-                    else self.module(part),
-                    len(part),
-                )
+                checkpoint(self._ask, part, use_reentrant=False) if keep else self._ask(part)
                 for part in torch.split(x, size)
             ]
         )
 
-    def _checked(self, logits: Any, rows: int) -> Tensor:
-        if not isinstance(logits, torch.Tensor) or logits.shape != (rows, self.classes):
-            got = tuple(logits.shape) if isinstance(logits, torch.Tensor) else type(logits).__name__
-            raise ModelError(
-                f"the model has to return logits of shape ({rows}, {self.classes}), one row per "
-                f"input and one column per class; got {got}"
-            )
+    def _ask(self, x: Tensor) -> Tensor:
+        """The module's answer to a copy, as it likes to be asked, float32 and in its own memory."""
+        rows = len(x)
+        try:
+            output = self._manner.ask(self.module, x)
+        except Exception as error:
+            if rows in self._answered or is_out_of_memory(error):
+                raise
+            self._manner = manner_of(self.module, x, error, self.batch_size)
+            output = self._manner.ask(self.module, x)
+        logits = self._checked(output, rows)
+        self._answered.add(rows)
+        return logits.to(torch.float32, copy=True)
+
+    def _checked(self, answer: Any, rows: int) -> Tensor:
+        logits = outputs.logits_of(answer, rows, self.classes, self.device)
+        self._count.single = outputs.is_single(answer, rows)
         return logits
+
+    def check_single(self, inputs: Tensor, labels: Tensor) -> None:
+        """Refuse a model of one logit that gives the probability instead.
+
+        Args:
+            inputs: clean, as `forward` takes them.
+            labels: int64, (N,).
+
+        Raises:
+            ModelError: its answers lie in [0, 1], whatever the class.
+        """
+        if self.classes != 2:
+            return
+        with torch.no_grad():
+            logits = self(inputs)
+        if self._count.single and outputs.is_sigmoid(logits, labels):
+            raise ModelError(
+                "the model's one output for each input lies in [0, 1] for both classes, as behind "
+                "a sigmoid, where class 1 is z > 0: return the logit in front of it"
+            )
 
     @property
     def forwards(self) -> int:
@@ -180,67 +225,3 @@ class _CountBackward(torch.autograd.Function):
         (gradient,) = gradients
         ctx.count.backwards += gradient.shape[0]
         return gradient, None
-
-
-@contextlib.contextmanager
-def full_precision() -> Iterator[None]:
-    """Compute in float32 as IEEE defines it: TensorFloat-32 is off inside, and put back after."""
-    convolutions = torch.backends.cudnn.allow_tf32
-    products = torch.get_float32_matmul_precision()
-    torch.backends.cudnn.allow_tf32 = False
-    torch.set_float32_matmul_precision("highest")
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = convolutions
-        torch.set_float32_matmul_precision(products)
-
-
-@contextlib.contextmanager
-def isolated_generators(seed: int) -> Iterator[None]:
-    """Seed every global generator, and leave no trace of what happens inside.
-
-    On exit, after an exception as well, the states of the generators of torch (CPU and CUDA),
-    numpy and random, the trace function (coverage and debuggers live there), torch's default
-    dtype and its grad mode are what they were.
-
-    Args:
-        seed: any integer from 0; numpy gets its lowest 32 bits.
-    """
-    cpu = torch.get_rng_state()
-    gpus = None
-    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
-        gpus = torch.cuda.get_rng_state_all()
-    arrays = np.random.get_state()  # noqa: NPY002 - libraries draw from the global generator
-    plain = random.getstate()
-    trace = sys.gettrace()
-    dtype = torch.get_default_dtype()
-    gradients = torch.is_grad_enabled()
-    torch.manual_seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002
-    random.seed(seed)
-    try:
-        yield
-    finally:
-        torch.set_rng_state(cpu)
-        if gpus is not None:
-            torch.cuda.set_rng_state_all(gpus)
-        np.random.set_state(arrays)  # noqa: NPY002
-        random.setstate(plain)
-        sys.settrace(trace)
-        torch.set_default_dtype(dtype)
-        torch.set_grad_enabled(gradients)
-
-
-@contextlib.contextmanager
-def one_thread(device: str) -> Iterator[None]:
-    """Compute with one CPU thread, and put the number back."""
-    import torch
-
-    before = torch.get_num_threads()
-    if device == "cpu":
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)

@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Problem, Proposal
-from bench.models.counted import CountedModel, isolated_generators
+from bench.models.ambient import plain_torch
+from bench.models.counted import CountedModel
 from bench.registry import attacks
 from bench.threat import Norm
 
@@ -68,7 +69,7 @@ def pose(
 
 def solve(name: str, problem: Problem, seed: int = 7) -> Proposal:
     """Run an attack as the matrix does: all generators seeded, and put back."""
-    with isolated_generators(seed):
+    with plain_torch(seed=seed):
         return attacks.create(name).run(problem)
 
 
@@ -127,7 +128,7 @@ def network_problem(norm: Norm, epsilon: float | None, classes: int = 4, count: 
     """An untrained network on digits-like inputs: many pixels are black, some white."""
     generator = torch.Generator().manual_seed(3)
     inputs = (1.6 * torch.rand(count, *SHAPE, generator=generator) - 0.3).clamp(0, 1)
-    with isolated_generators(1):
+    with plain_torch(seed=1):
         module = nn.Sequential(
             nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * PIXELS, classes)
         )

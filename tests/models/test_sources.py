@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 BOTH = "transfer[source=relu],transfer[source=relu-at]"
-CONFIG = RunConfig(defenses=("kwta",), attacks=BOTH, epsilons=("0.1",), n=10, workers=1)
+CONFIG = RunConfig(defenses=("kwta",), attacks=BOTH, epsilons=("0.1",), n=10, workers=0)
 
 
 def skipped(prepared: Prepared) -> dict[tuple[str, str], str]:

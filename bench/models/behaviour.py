@@ -1,0 +1,244 @@
+"""What a model answers: by this it is known, since weights alone do not say what is done with them.
+
+A mean kept outside the `state_dict`, a flag, a helper module, an edited `forward`: each makes
+another model of the same weights. So a run keeps the logits of its clean inputs, and of the same
+inputs a little changed (a defense may act on what looks attacked alone), and answers only for a
+model whose logits are these.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Self
+
+import numpy as np
+
+from bench.errors import NonFiniteLogitsError, StoreError
+from bench.record.files import digest_of, write_bytes
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from bench.models.counted import CountedModel
+
+#: By how much logits may differ, of the largest logit in their row: on the same kind of device,
+#: where only the order of additions changes with the size of batches, and on another. What is
+#: computed in less than float32 may differ by so many units in its last place instead.
+TOLERANCE, ELSEWHERE, UNITS = 1e-4, 1e-3, 16
+#: The share of rows that may differ more on another kind of device, where an activation that jumps
+#: (k-winners-take-all) may choose otherwise.
+JUMPS = 0.05
+#: How often a model is asked, and how often where two of the answers differ.
+TWICE, DRAWS = 2, 16
+#: Random splits of the draws of two randomised models that the difference between them is held
+#: against; it has to be larger than in every one of them.
+SPLITS = 2000
+#: How far, and by which pattern of signs, the inputs are changed.
+AMPLITUDE, PATTERN = 8 / 255, 2
+
+
+@dataclass(frozen=True, eq=False)
+class Behaviour:
+    """The logits of one model."""
+
+    logits: NDArray[np.float32]
+    """(draws, 2, N, classes): of the clean inputs, and of those near by, 0 where these are not
+    finite; one draw where the same question gets the same answer."""
+    device: str
+    """The kind of device: `cpu` or `cuda`."""
+    resolution: float
+    """The relative step of the numbers that the model computes with, 1.2e-7 for float32."""
+
+    drawn: int | None = None
+    """Digest of seeds and batches, which its draws follow from; None where it has randomness of its
+    own, or none."""
+
+    @classmethod
+    def of(cls, model: CountedModel, inputs: Tensor, seed: int) -> Self:
+        """Ask a model, in plain surroundings.
+
+        Args:
+            model: to logits.
+            inputs: clean, float32 (N, C, H, W), on its device.
+            seed: of the global generators.
+        """
+        import torch
+
+        from bench.models.ambient import plain_torch
+        from bench.models.manner import dtype_of
+
+        questions = (inputs, near_by(inputs))
+        answers: list[NDArray[np.float32]] = []
+
+        def ask() -> NDArray[np.float32]:
+            clean = model(questions[0])
+            try:
+                near = model(questions[1])
+            except NonFiniteLogitsError:  # some models answer nothing off their data
+                near = torch.zeros_like(clean)
+            return np.stack([logits.cpu().numpy() for logits in (clean, near)])
+
+        with plain_torch(str(model.device), seed), torch.no_grad():
+            while len(answers) < TWICE or (len(answers) < DRAWS and not _one(answers)):
+                answers.append(ask())
+        randomised = not _one(answers)
+        with plain_torch(str(model.device), seed), torch.no_grad():
+            again = randomised and _one([answers[0], ask()])
+        logits = np.stack(answers if randomised else answers[:1])
+        resolution = torch.finfo(dtype_of(model.module)).eps
+        parts = min(model.batch_size or len(inputs), len(inputs))
+        drawn = int(digest_of([seed, parts])[:15], 16) if again else None
+        return cls(logits, inputs.device.type, resolution, drawn)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """That of all inputs, from those of blocks of them."""
+        draws = max(len(part.logits) for part in parts)
+        whole = [
+            part.logits
+            if part.randomised
+            else np.broadcast_to(part.logits, (draws, *part.logits.shape[1:]))
+            for part in parts
+        ]
+        all_drawn = [part.drawn for part in parts if part.randomised]
+        drawn = None
+        if all_drawn and None not in all_drawn:
+            ends = [(part.drawn, part.logits.shape[2]) for part in parts]
+            drawn = int(digest_of(ends)[:15], 16)
+        return cls(np.concatenate(whole, axis=2), parts[0].device, parts[0].resolution, drawn)
+
+    @property
+    def randomised(self) -> bool:
+        """Whether the same question got different answers."""
+        return len(self.logits) > 1
+
+    @property
+    def size(self) -> float:
+        """The median of each row's largest logit."""
+        return float(np.median(np.abs(self.logits).max(axis=-1)))
+
+    def margins(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Logit of the label minus the best other, of the clean inputs, in the first draw.
+
+        Args:
+            labels: (N,).
+        """
+        logits = self.logits[0, 0].astype(np.float64)
+        own = np.take_along_axis(logits, labels[:, None], axis=1)[:, 0]
+        others = logits.copy()
+        np.put_along_axis(others, labels[:, None], -np.inf, axis=1)
+        margins: NDArray[np.float64] = own - others.max(axis=1)
+        return margins
+
+    def difference(self, other: Self) -> str:
+        """How another's logits differ from these beyond rounding and chance; empty where not."""
+        mine, others = self.logits, other.logits
+        if mine.shape[1:] != others.shape[1:]:
+            return f"{_shape(others)} logits instead of {_shape(mine)}"
+        apart = self._apart(other)
+        if mine.shape == others.shape and not apart.any():
+            return ""
+        repeatable = self.drawn is not None and self.drawn == other.drawn
+        if (
+            self.randomised
+            and other.randomised
+            and not (repeatable and self.device == other.device)
+        ):
+            return "draws of another distribution" if _far(mine, others) else ""
+        if self.randomised != other.randomised:
+            return f"it is {'no longer' if self.randomised else 'now'} randomised"
+        if self.device != other.device and apart.mean() <= JUMPS:
+            return ""
+        inputs = np.atleast_1d(apart.any(axis=(0, 1)))
+        most = np.abs(mine - others).max()
+        return f"other logits for {inputs.sum()} of {len(inputs)} inputs, by up to {most:.3g}"
+
+    def _apart(self, other: Self) -> NDArray[np.bool_]:
+        """Where two rows of logits differ by more than rounding: (draws, 2, N)."""
+        draws = min(len(self.logits), len(other.logits))
+        mine, others = (each.logits[:draws].astype(np.float64) for each in (self, other))
+        size = np.abs(mine).max(axis=-1)
+        size = np.maximum(size, self.size)
+        allowed = ELSEWHERE if self.device != other.device else TOLERANCE
+        allowed = max(allowed, UNITS * max(self.resolution, other.resolution))
+        found: NDArray[np.bool_] = ~(np.abs(mine - others).max(axis=-1) <= allowed * size)
+        return found
+
+    def save(self, path: Path) -> None:
+        """Write it, atomically.
+
+        Raises:
+            StoreError: the disk is full, or the place cannot be written.
+        """
+        import safetensors.numpy
+
+        about = {
+            "device": self.device,
+            "resolution": json.dumps(self.resolution),
+            "drawn": json.dumps(self.drawn),
+        }
+        logits = np.ascontiguousarray(self.logits)
+        write_bytes(path, safetensors.numpy.save({"logits": logits}, metadata=about))
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read it.
+
+        Raises:
+            StoreError: it cannot be read, or is damaged.
+        """
+        import safetensors
+
+        try:
+            with safetensors.safe_open(path, framework="numpy") as file:
+                about, logits = file.metadata(), file.get_tensor("logits")
+            drawn = json.loads(about["drawn"])
+            found = cls(logits, about["device"], float(about["resolution"]), drawn)
+            if logits.dtype != np.float32 or logits.ndim != 4 or not 0 < found.resolution < 1:
+                raise ValueError(f"{logits.dtype} of shape {logits.shape}")
+        except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
+            raise StoreError(f"{path} is damaged: {error}; run the command with --fresh") from error
+        return found
+
+
+def near_by(inputs: Tensor) -> Tensor:
+    """The inputs moved by one fixed pattern of signs, within the box; the same on every device."""
+    import torch
+
+    generator = torch.Generator().manual_seed(PATTERN)
+    signs = 2 * torch.randint(2, inputs.shape[1:], generator=generator) - 1
+    return (inputs + AMPLITUDE * signs.to(inputs.device)).clamp(0, 1)
+
+
+def _shape(logits: NDArray[np.float32]) -> str:
+    return f"({logits.shape[-2]}, {logits.shape[-1]})"
+
+
+def _one(answers: Sequence[NDArray[np.float32]]) -> bool:
+    """Whether all answers are the same, but for rounding."""
+    size = np.abs(answers[0]).max(axis=-1)
+    return all(
+        bool((np.abs(each - answers[0]).max(axis=-1) <= TOLERANCE * size).all())
+        for each in answers[1:]
+    )
+
+
+def _far(mine: NDArray[np.float32], others: NDArray[np.float32]) -> bool:
+    """Whether draws of two randomised models come from different distributions.
+
+    The energy distance (Székely and Rizzo, 2004) between them is larger than in each of `SPLITS`
+    random divisions of all the draws: one in 2,000 of equal models is called different.
+    """
+    both = np.concatenate([mine, others]).reshape(len(mine) + len(others), -1).astype(np.float64)
+    squares = (both**2).sum(axis=1)
+    distances = np.sqrt(np.maximum(squares[:, None] + squares - 2 * both @ both.T, 0))
+    signs = np.repeat([1 / len(mine), -1 / len(others)], [len(mine), len(others)])
+    observed = -signs @ distances @ signs
+    generator = np.random.default_rng(0)
+    splits = generator.permuted(np.tile(signs, (SPLITS, 1)), axis=1)
+    return bool(observed > (-np.einsum("si,ij,sj->s", splits, distances, splits)).max())

@@ -1,0 +1,178 @@
+"""How a module likes to be asked, where it does not take float32 batches of any size.
+
+Modules in half or double precision get their own dtype, and exported ones their own batch size.
+Whatever else a module refuses becomes one line that says what it was given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bench.errors import ModelError, is_out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor, nn
+
+#: Batch sizes that a module may have been exported for.
+SIZES = (*range(1, 17), 20, 24, 25, 32, 40, 48, 50, 64, 96, 100, 128, 200, 256, 512)
+
+
+@dataclass(frozen=True)
+class Manner:
+    """How a module is asked; what it is given is always a copy."""
+
+    dtype: torch.dtype = torch.float32
+    """What the inputs are cast to."""
+    size: int | None = None
+    """The one batch size that it takes; None for any."""
+
+    def ask(self, module: nn.Module, x: Tensor) -> Any:
+        """What a module returns for a copy of x, float32 (N, C, H, W).
+
+        Where it takes one batch size, x is cut into such parts and the last one filled up with
+        repetitions of its last row, whose answers are left out.
+        """
+        if self.size is None:
+            return module(x.to(self.dtype, copy=True))
+        answers = []
+        for part in torch.split(x, self.size):
+            filled = torch.cat([part, part[-1:].expand(self.size - len(part), *part.shape[1:])])
+            answers.append(module(filled.to(self.dtype, copy=True))[: len(part)])
+        return torch.cat(answers)
+
+
+def first_answer(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Any:
+    """What a module returns for a batch, asked for the first time.
+
+    Args:
+        module: on the device of x.
+        x: float32, (N, C, H, W).
+        batch_size: see `manner_of`.
+
+    Raises:
+        ModelError: there is no way to ask it.
+    """
+    with torch.no_grad():
+        try:
+            return Manner().ask(module, x)
+        except Exception as error:  # noqa: BLE001 - anybody's module may raise anything
+            return manner_of(module, x, error, batch_size).ask(module, x)
+
+
+def dtype_of(module: nn.Module) -> torch.dtype:
+    """The dtype of a module's first floating weights; float32 where there are none."""
+    for tensor in (*module.parameters(), *module.buffers()):
+        if tensor.is_floating_point():
+            return tensor.dtype
+    return torch.float32
+
+
+def manner_of(
+    module: nn.Module, x: Tensor, error: Exception, batch_size: int | None = None
+) -> Manner:
+    """Find out how a module can be asked that raised an error for x.
+
+    Args:
+        module: that was asked.
+        x: float32, (N, C, H, W).
+        error: what it raised.
+        batch_size: one that is tried as well where it takes one size alone.
+
+    Raises:
+        ModelError: no way was found; it says what the module was given, and what it would take.
+    """
+    x = x.detach()
+    dtypes = dict.fromkeys((torch.float32, dtype_of(module)))
+    for dtype in dtypes:
+        if _answers(lambda dtype=dtype: module(x.to(dtype, copy=True))):  # type: ignore[misc]
+            return Manner(dtype)
+    given = (
+        f"the model cannot be asked: given {x.dtype} of shape {tuple(x.shape)} it raised "
+        f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    )
+    for dtype in dtypes:
+        for what, how, other in _layouts(x.to(dtype)):
+            if _answers(lambda other=other: module(other.clone())):  # type: ignore[misc]
+                raise ModelError(f"{given}; it takes {what}: {how}") from error
+    for dtype in dtypes:
+        sizes = _sizes(module, x, dtype, batch_size)
+        if len(sizes) == 1:
+            return Manner(dtype, sizes[0])
+        if sizes:
+            raise ModelError(
+                f"the model cannot answer {_images(len(x))}, and answers batches of "
+                f"{sizes[0]} or {sizes[1]} ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:200]}); every image has to have an answer of its "
+                "own: batch normalisation has to use its running statistics"
+            ) from error
+    if dtype_of(module) in (torch.float16, torch.bfloat16):
+        given += f"; its weights are {dtype_of(module)}: call .float() on it"
+    raise ModelError(given) from error
+
+
+def _images(rows: int) -> str:
+    return "a single image" if rows == 1 else f"a batch of {rows} images"
+
+
+def _answers(ask: Callable[[], Any]) -> bool:
+    """Whether something answers at all."""
+    with torch.no_grad(), contextlib.suppress(Exception):
+        ask()
+        return True
+    return False
+
+
+def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, asked: int | None) -> list[int]:
+    """At most two batch sizes that a module answers."""
+    found: list[int] = []
+    for size in dict.fromkeys((*((asked,) if asked else ()), *SIZES)):
+        batch = x[:1].expand(size, *x.shape[1:]).to(dtype, copy=True).contiguous()
+        try:
+            with torch.no_grad():
+                output = module(batch)
+        except Exception as error:  # noqa: BLE001 - anybody's module may raise anything
+            if is_out_of_memory(error):
+                break
+            continue
+        if isinstance(output, torch.Tensor) and output.shape[:1] != (size,):
+            continue
+        found.append(size)
+        if len(found) == 2:
+            break
+    return found
+
+
+def _layouts(x: Tensor) -> Iterator[tuple[str, str, Tensor]]:
+    """Other forms in which images are given: what it is, what to do about it, and x so."""
+    yield (
+        "(N, H, W, C)",
+        "put `x = x.permute(0, 2, 3, 1)` first in its forward",
+        x.permute(0, 2, 3, 1).contiguous(),
+    )
+    if x.shape[1] == 1:
+        yield (
+            "three channels",
+            "put `x = x.expand(-1, 3, -1, -1)` first in its forward",
+            x.expand(-1, 3, -1, -1).contiguous(),
+        )
+        yield "(N, H, W)", "put `x = x.squeeze(1)` first in its forward", x[:, 0].clone()
+    if x.shape[1] == 3:
+        yield (
+            "one channel",
+            "put `x = x.mean(dim=1, keepdim=True)` first in its forward",
+            x.mean(dim=1, keepdim=True),
+        )
+    yield "flat rows", "put `x = x.flatten(1)` first in its forward", x.flatten(1)
+    for side in (28, 32, 64, 96, 224, 227, 299):
+        if x.shape[2:] != (side, side):
+            yield (
+                f"images of {side} × {side}",
+                "resize first in its forward (`torch.nn.functional.interpolate`)",
+                torch.nn.functional.interpolate(x, size=(side, side)),
+            )

@@ -1,0 +1,166 @@
+"""What models answer, as logits: the forms of other tools are unpacked, and nothing is guessed.
+
+- An object with `.logits` (Hugging Face), a dictionary with `logits`, and a tuple or list whose
+  first part is the logits (Inception, whatever returns features as well) stand for those.
+- One logit per input, (N, 1) or (N,), is a binary classifier's: `[0, z]`, so that its class is 1
+  where z > 0. What a sigmoid made of it is none, see `is_sigmoid`.
+- The logits of a batch of one may lack its axis, as after `squeeze()`.
+- Whole numbers and half precision are logits; complex numbers are none.
+- Classes that are masked by -inf stay beneath all others, the label too: see `without_masks`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from bench.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+#: How far a masked class lies below the lowest one that is not, at least, in units of 1 + the range
+#: of these: no softmax in float32 gives it anything, and no loss becomes infinite.
+DEPTH = 100.0
+
+
+def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Tensor:
+    """The logits, (rows, classes), on the device, in the dtype that the model gave them.
+
+    Args:
+        answer: whatever the module returned.
+        rows: the inputs it was asked about.
+        classes: of the data.
+        device: where the inputs are.
+
+    Raises:
+        ModelError: no logits of this shape can be read from it.
+    """
+    logits = _by_row(_tensor(answer), rows, classes)
+    if logits.shape != (rows, classes):
+        raise ModelError(
+            f"the model has to return logits of shape ({rows}, {classes}), one row per input and "
+            f"one column per class; got {told(answer)}{_advice(logits, rows, classes)}"
+        )
+    return logits.to(device)
+
+
+def count_classes(answer: Any, rows: int) -> int:
+    """The number of classes that an answer to so many inputs is about.
+
+    Raises:
+        ModelError: it is no logits.
+    """
+    logits = _by_row(_tensor(answer), rows, None)
+    if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < 2:
+        raise ModelError(
+            f"the model has to return logits (N, classes ≥ 2); got {told(answer)} for N = {rows}"
+            f"{_advice(logits, rows)}"
+        )
+    return int(logits.shape[1])
+
+
+def told(answer: Any) -> str:
+    """What an answer is, for a message: the shape of a tensor, the parts of anything else."""
+    import torch
+
+    if isinstance(answer, torch.Tensor):
+        return str(tuple(answer.shape))
+    if isinstance(answer, Mapping):
+        parts = [f"{key!r}: {told(value)}" for key, value in list(answer.items())[:5]]
+        return f"{type(answer).__name__} of {', '.join(parts) or 'nothing'}"
+    if isinstance(answer, (tuple, list)):
+        return f"{type(answer).__name__} of {', '.join(map(told, answer[:5])) or 'nothing'}"
+    return type(answer).__name__
+
+
+def _tensor(answer: Any) -> Tensor:
+    """The tensor of logits in an answer, of any shape."""
+    import torch
+
+    found = answer
+    if not isinstance(answer, torch.Tensor):
+        found = getattr(answer, "logits", None)
+        if found is None and isinstance(answer, Mapping):
+            found = answer.get("logits")
+        elif found is None and isinstance(answer, (tuple, list)) and answer:
+            found = answer[0]
+    if not isinstance(found, torch.Tensor):
+        raise ModelError(
+            f"the model has to return logits (N, classes); got {told(answer)}: return a tensor, or "
+            "something that has it as `logits` or first"
+        )
+    if found.is_complex() or found.is_meta:
+        kind = f"complex numbers ({found.dtype})" if found.is_complex() else "no values (meta)"
+        raise ModelError(f"the model has to return logits, real numbers; got {kind}")
+    if found.is_quantized:
+        found = found.dequantize()
+    return found if found.layout is torch.strided else found.to_dense()
+
+
+def _by_row(logits: Tensor, rows: int, classes: int | None) -> Tensor:
+    """Logits whose axis of inputs was squeezed, or whose class 0 goes unsaid, made whole."""
+    import torch
+
+    shape = tuple(logits.shape)
+    if rows == 1 and len(shape) < 2 and shape != (1,):
+        logits = logits.reshape(1, -1)
+    single = logits.numel() == rows and tuple(logits.shape) in ((rows,), (rows, 1))
+    if single and classes in (None, 2):
+        column = logits.reshape(rows, 1)
+        logits = torch.cat([torch.zeros_like(column), column], dim=1)
+    return logits
+
+
+def is_single(answer: Any, rows: int) -> bool:
+    """Whether an answer that `logits_of` takes has one logit per input."""
+    return _tensor(answer).numel() == rows
+
+
+def is_sigmoid(logits: Tensor, labels: Tensor) -> bool:
+    """Whether one logit per input is a probability: in [0, 1] for inputs of both classes.
+
+    Were these logits, all inputs would be of class 1.
+
+    Args:
+        logits: (N, 2), as `logits_of` made them of one each.
+        labels: (N,), 0 or 1.
+    """
+    column = logits[:, 1]
+    both = bool((labels == 0).any() and (labels == 1).any())
+    return both and bool(((column >= 0) & (column <= 1)).all())
+
+
+def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
+    if classes is not None and logits.ndim == 2 and logits.shape[1] > classes:
+        return (
+            "; where the data have some of its classes alone, name all of them in its order: "
+            "folder:PATH[classes=FILE]"
+        )
+    if logits.ndim > 2 and logits.numel() == len(logits) * logits.shape[1]:
+        return " (flatten(1) makes it that)"
+    if logits.numel() == rows:
+        return " (one logit for each input is for two classes)"
+    return ""
+
+
+def without_masks(logits: Tensor) -> Tensor:
+    """Logits in which a class at -inf lies by `DEPTH` below the others of its row instead.
+
+    That leaves every prediction, and gives the class no gradient; an example whose label is masked
+    is a clean error. A row without a finite logit, +inf and NaN stay as they are.
+
+    Args:
+        logits: floating point, (N, classes).
+    """
+    import torch
+
+    masked = logits == -torch.inf
+    if not bool(masked.any()):
+        return logits
+    plain = logits.detach()
+    low = plain.masked_fill(masked, torch.inf).amin(dim=1, keepdim=True)
+    high = plain.amax(dim=1, keepdim=True)
+    floor = low - low.abs() - DEPTH * (1 + high - low)  # lower even where float32 rounds 100 away
+    return torch.where(masked & torch.isfinite(low), floor, logits)

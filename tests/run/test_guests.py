@@ -1,0 +1,359 @@
+"""Modules as people bring them: each is evaluated as its plain twin is, or told what to call."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from bench.errors import DataError, ModelError, PluginWarning
+from bench.run import run
+from bench.run.prepare import RunConfig, prepare
+from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+EXAMPLES = linear_examples()
+EPSILON = 0.02
+TRUE = float((linf_thresholds(EXAMPLES) > EPSILON).double().mean())
+
+
+def found(model: nn.Module, attacks: str = "fgsm,apgd-ce", **changes: Any) -> dict[str, Any]:
+    """What an evaluation says of a model on the linear examples."""
+    given = {"inputs": EXAMPLES.inputs.clone(), "labels": EXAMPLES.labels.clone(), **changes}
+    summary = attack_only(model, epsilons=[EPSILON], attacks=attacks, **given).summary
+    entry: dict[str, Any] = summary["defenses"]["model"]
+    return entry
+
+
+def linear() -> nn.Sequential:
+    """`Sum` as a network of plain layers."""
+    layer = nn.Linear(16, 2)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[-1.0], [1.0]]).expand(2, 16))
+        layer.bias.copy_(torch.tensor([8.0, -8.0]))
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+class InPlace(Sum):
+    """Standardises the caller's own memory, by the whole tensor and by a view of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        x.sub_(0.5)
+        x.view(len(x), -1).mul_(2.0)
+        x[:, :, 0].add_(0.0)
+        return super().forward(x / 2 + 0.5)
+
+
+class Rectified(nn.Module):
+    """Its first layer rectifies in place, which changes nothing of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.ReLU(inplace=True), Sum())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        out: Tensor = self.layers(x)
+        return out
+
+
+class OwnBuffer(Sum):
+    """Answers in one buffer, which the next answer overwrites."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = torch.zeros(64, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """A view of the buffer."""
+        self.answers = self.answers.detach()
+        self.answers[: len(x)] = super().forward(x)
+        return self.answers[: len(x)]
+
+
+class Spoiling(Sum):
+    """Keeps what it returned, and zeroes that the next time."""
+
+    last: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        if self.last is not None:
+            self.last.data.zero_()
+        self.last = super().forward(x)
+        return self.last
+
+
+class Activation(Sum):
+    """Keeps an activation, as Grad-CAM does; it was called before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self(EXAMPLES.inputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        self.kept = {"last": super().forward(x)}
+        return self.kept["last"]
+
+
+class Locked(Sum):
+    """Holds what cannot be pickled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lock, self.inside = threading.Lock(), {"lock": threading.Lock()}
+        self.rows, self.function = (i for i in range(3)), lambda x: x
+        self.generator = torch.Generator()
+
+
+class Uncopied(Sum):
+    """Refuses to be copied."""
+
+    def __deepcopy__(self, memo: object) -> None:
+        raise RuntimeError("there is one of me")
+
+
+class OfEight(Sum):
+    """Was exported for batches of eight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        return super().forward(x.view(8, 1, 4, 4))
+
+
+class SparseWeights(Sum):
+    """Has weights that are mostly not there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights = nn.Buffer(torch.eye(2).to_sparse())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        out: Tensor = torch.sparse.mm(self.weights, super().forward(x).T)
+        return out.T
+
+
+def weight_normed() -> nn.Module:
+    """With the older weight norm, whose weight is the result of a computation."""
+    model = linear()
+    with warnings.catch_warnings(action="ignore"):
+        nn.utils.weight_norm(model[1])
+    model(EXAMPLES.inputs)
+    return model
+
+
+def parametrized() -> nn.Module:
+    """With the newer one."""
+    model = linear()
+    nn.utils.parametrizations.weight_norm(model[1])
+    return model
+
+
+def of_inference_mode() -> nn.Module:
+    """Its weights are tensors of inference mode."""
+    with torch.inference_mode():
+        return Sum()
+
+
+def exported() -> nn.Module:
+    """For batches of eight."""
+    return torch.export.export(linear(), (EXAMPLES.inputs[:8],)).module()
+
+
+def traced() -> nn.Module:
+    """TorchScript, by three images."""
+    made: nn.Module = torch.jit.trace(linear(), EXAMPLES.inputs[:3])  # type: ignore[no-untyped-call]
+    return made
+
+
+SCRIPTED = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        InPlace,
+        Rectified,
+        OwnBuffer,
+        Spoiling,
+        Activation,
+        weight_normed,
+        parametrized,
+        of_inference_mode,
+        OfEight,
+        SparseWeights,
+        lambda: linear().half(),
+        lambda: linear().bfloat16(),
+        lambda: linear().double(),
+        lambda: Sum().requires_grad_(False),
+        pytest.param(lambda: torch.jit.script(linear()), marks=SCRIPTED),
+        pytest.param(traced, marks=SCRIPTED),
+        pytest.param(lambda: torch.jit.freeze(torch.jit.script(linear().eval())), marks=SCRIPTED),
+        pytest.param(exported, marks=pytest.mark.whole),
+    ],
+    ids=lambda make: getattr(make, "__name__", ""),
+)
+def test_a_module_is_evaluated_as_its_plain_twin(make: Callable[[], nn.Module]) -> None:
+    """Its figures are those of the closed form, and nothing of the user's is touched."""
+    model, inputs = make(), EXAMPLES.inputs.clone()
+    mode, needs = getattr(model, "training", None), [p.requires_grad for p in model.parameters()]
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", PluginWarning)
+        entry = found(model, inputs=inputs)
+
+    assert entry["clean_accuracy"] == 1.0
+    for attack in entry["attacks"].values():
+        assert attack[str(EPSILON)]["robust_accuracy"] == TRUE
+    assert torch.equal(inputs, EXAMPLES.inputs)
+    assert getattr(model, "training", None) == mode
+    assert [p.requires_grad for p in model.parameters()] == needs
+
+
+@pytest.mark.parametrize("make", [InPlace, Rectified])
+@pytest.mark.parametrize("attacks", ["pgd[steps=5]", "fab-t", "square[queries=200]"])
+def test_every_kind_of_attack_stands_modules_that_change_their_input(
+    make: Callable[[], nn.Module], attacks: str
+) -> None:
+    """Whatever way it differentiates, in parts or whole, outcomes are the plain model's."""
+    plain = found(Sum(), attacks)
+    for batch_size in (None, 3):
+        entry = found(make(), attacks, batch_size=batch_size)
+        assert entry["worst_case"] == plain["worst_case"]
+        assert not entry["failed"]
+
+
+def test_a_model_that_cannot_be_copied_whole_shares_the_rest_and_says_so() -> None:
+    """Locks and iterators are named; its generator of random numbers is its own."""
+    model = Locked()
+    before = model.generator.get_state()
+    with pytest.warns(PluginWarning, match=r"cannot be copied whole: generator, lock is shared"):
+        entry = found(model)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+    assert torch.equal(model.generator.get_state(), before)
+
+
+def test_a_model_that_cannot_be_copied_at_all_is_given_back_as_it_was() -> None:
+    """Its mode and its gradients are put back, and a warning says that it was used itself."""
+    model = Uncopied().train()
+    with pytest.warns(PluginWarning, match="the model itself is shared"):
+        entry = found(model)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+    assert model.training
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_quantised_module_is_evaluated_without_gradients() -> None:
+    """Its packed weights have a digest, and scores alone break what the closed form says."""
+
+    def quantised(factor: float) -> nn.Module:
+        model = linear()
+        model[1].weight.requires_grad_(False).mul_(factor)  # type: ignore[operator]
+        kinds = {nn.Linear}
+        made: nn.Module = torch.ao.quantization.quantize_dynamic(  # type: ignore[no-untyped-call]
+            model, kinds, torch.qint8
+        )
+        return made
+
+    from bench.models.weights import weights_digest
+
+    assert weights_digest(quantised(1.0)) == weights_digest(quantised(1.0))
+    assert weights_digest(quantised(1.0)) != weights_digest(quantised(3.0))
+    entry = found(quantised(1.0), "square[queries=200]")
+    assert not entry["failed"]
+    assert abs(entry["worst_case"][str(EPSILON)]["robust_accuracy"] - TRUE) <= 0.1
+
+
+class OwnStatistics(nn.Module):
+    """Normalises by the statistics of the batch, which one image does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.sum = nn.BatchNorm1d(16, track_running_stats=False), Sum()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (N, 2)."""
+        out: Tensor = self.sum(self.norm(x.flatten(1)).reshape(x.shape))
+        return out
+
+
+class Layout(Sum):
+    """Takes what a check says and nothing else."""
+
+    def __init__(self, check: Callable[[Tensor], bool]) -> None:
+        super().__init__()
+        self.check = check
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`, or an error."""
+        if not self.check(x):
+            raise ValueError("another layout\nwas expected")
+        return super().forward(x)
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (OwnStatistics, "cannot answer a single image, and answers batches of 2 or 3"),
+        (lambda: linear().to("meta"), "hold no numbers yet: materialise"),
+        (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), "hold no numbers yet"),
+        (lambda: Layout(lambda x: x.shape[3] == 1), r"\(N, H, W, C\).*permute\(0, 2, 3, 1\)"),
+        (lambda: Layout(lambda x: x.shape[1] == 3), "three channels.*expand"),
+        (lambda: Layout(lambda x: x.ndim == 2), "flat rows.*flatten"),
+        (lambda: Layout(lambda x: x.shape[2] == 32), "32 × 32.*resize"),
+        (
+            lambda: Layout(lambda x: False),
+            r"float32 of shape \(20, 1, 4, 4\) it raised ValueError: another layout was",
+        ),
+    ],
+    ids=range(8),
+)
+def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
+    make: Callable[[], nn.Module], says: str
+) -> None:
+    """It says what was given, and what to do."""
+    with pytest.raises(ModelError, match=says) as raised:
+        found(make())
+    assert "\n" not in str(raised.value)
+
+
+def test_data_are_checked_before_the_model_is_asked() -> None:
+    """Images without a channel are the fault of the data, not of the model."""
+    with pytest.raises(DataError, match=r"have to be \(N, C, H, W\)"):
+        found(Layout(lambda x: False), inputs=EXAMPLES.inputs[:, 0])
+
+
+def test_of_several_defenses_the_others_go_on(tmp_path: Path) -> None:
+    """One that raises has failed cells with its reason; alone it is refused."""
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "from torch import nn\n\n\nclass Raises(nn.Module):\n"
+        "    def forward(self, x):\n        raise ValueError('not today')\n\n\n"
+        "class Answers(nn.Module):\n"
+        "    def forward(self, x):\n        return x.flatten(1)[:, 20:30]\n"
+    )
+
+    def of(*names: str) -> RunConfig:
+        return RunConfig(
+            defenses=tuple(f"file:{file}:{name}" for name in names), attacks="fgsm", n=10,
+            epsilons=("0.05",), examine=False, workers=1, out=tmp_path,
+        )  # fmt: skip
+
+    result = run(prepare(of("Raises", "Answers")))
+    bad, good = (result.summary["defenses"][f"file:{file}:{x}"] for x in ("Raises", "Answers"))
+    assert all("not today" in cell["reason"] for cell in bad["failed"])
+    assert len(bad["failed"]) == 2
+    assert not good["failed"]
+    with pytest.raises(ModelError, match="not today"):
+        run(prepare(of("Raises")))
