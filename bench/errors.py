@@ -8,6 +8,7 @@ with 2, without a traceback.
 from __future__ import annotations
 
 import difflib
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,6 +54,10 @@ class PluginNotice(PluginWarning):
     """Files of the working directory were executed, because plugins are looked for there."""
 
 
+class InputNotice(PluginWarning):
+    """What was passed over or chosen while data or weights were read from files."""
+
+
 class DataError(UsageError):
     """Examples that cannot be loaded or are not what they have to be."""
 
@@ -69,6 +74,10 @@ class StoreError(UsageError):
     """A run folder that cannot be written, is in use, or is not what it claims to be."""
 
 
+class StoreWarning(UserWarning):
+    """A stored run that cannot be read is left out of what is made of all of them."""
+
+
 class AttackError(WinnowError):
     """An attack that broke its contract; its cell is recorded as failed and the others go on."""
 
@@ -79,6 +88,30 @@ class NonFiniteLogitsError(AttackError):
 
 class MemoryEndedError(AttackError):
     """Memory ended with a single example in it."""
+
+
+#: What a terminal obeys instead of showing it: escape sequences, control characters but for tab and
+#: newline, characters that turn the direction of what follows, and halves of characters.
+_STEERING = re.compile(
+    "\x1b\\[[0-?]*[ -/]*[@-~]|\x1b\\][^\x07\x1b]*(?:\x07|\x1b\\\\)?"
+    "|[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """Text from elsewhere without what steers a terminal or cannot be written as UTF-8."""
+    return _STEERING.sub("", text)
+
+
+def in_one_line(error: BaseException) -> str:
+    """What an error says, in at most 500 characters; Winnow's own need no name before it."""
+    try:
+        text = " ".join(printable(str(error)).split())
+    except Exception:  # noqa: BLE001 - somebody's error may raise one when it is asked
+        text = ""
+    if isinstance(error, WinnowError) and text:
+        return text[:500]
+    return f"{type(error).__name__}: {text or 'no message'}"[:500]
 
 
 def check_positive(**parameters: float) -> None:

@@ -11,6 +11,7 @@ from bench.matrix.plan import WhyNot
 from bench.matrix.schedule import Budget
 from bench.matrix.tasks import Clean, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
+from bench.record.schema import Place
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -36,8 +37,11 @@ class Observer(Protocol):
     def busy(self, tasks: Sequence[Task]) -> None:
         """These tasks are being worked on."""
 
-    def done(self, result: TaskResult, robust: float) -> None:
-        """A task ended; `robust` is its defense's worst case so far at the headline epsilon."""
+    def done(self, result: TaskResult, robust: float | None) -> None:
+        """A task ended; `robust` is its defense's worst case so far at the headline epsilon.
+
+        None where what is stored is computed again.
+        """
 
 
 class Silent:
@@ -49,7 +53,7 @@ class Silent:
     def busy(self, tasks: Sequence[Task]) -> None:
         """Say nothing."""
 
-    def done(self, result: TaskResult, robust: float) -> None:
+    def done(self, result: TaskResult, robust: float | None) -> None:
         """Say nothing."""
 
 
@@ -90,7 +94,8 @@ class Filler:
             sweep: how to go over their epsilons.
 
         Raises:
-            ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
+            ModelError: the one defense asked for does not answer the clean inputs with finite
+                logits (N, classes).
             StoreError: a shard cannot be written or read.
         """
         self._defense_keys |= {each.contender.name: each.contender.key for each in planned}
@@ -138,14 +143,9 @@ class Filler:
                 continue
             name = record.defense
             (result,) = self.results[name]
-            frame = result.frame
-            self._clean[name] = Clean(
-                tuple(frame["clean_prediction"].tolist()),
-                tuple(frame["broken"].tolist()),
-                int(frame["draws"].max()),
-                tuple(frame["wrong_draws"].tolist()),
-            )
+            self._clean[name] = Clean.of(result.frame)
             self._critical[name] = critical_distances([result], self.setting.norm)
+            self.executor.learn(name, result.totals)
             self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
         return records
 
@@ -223,7 +223,8 @@ class Filler:
             return
         if not task.is_clean:
             self.store.smallest(self._defense_keys[name]).add(result.found)
-        for (key, _), outcomes in zip(task.cells, result.outcomes, strict=True):
+        for (key, epsilon), outcomes in zip(task.cells, result.outcomes, strict=True):
+            outcomes.place = Place(name, task.cell.attack, epsilon.text, task.cell.repeat)
             self.store.put(key, number, outcomes)
         self._learn(name, result.found)
 

@@ -44,6 +44,12 @@ class Setting:
     shard_size: int
     candidates: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """The examples that files hold candidates for, by the attack that stands for the file."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    """Of libraries, where those are meant that a stored run had; else those installed count."""
+
+    def version(self, library: str) -> str:
+        """Of a distribution, as it is part of a cell's key."""
+        return self.versions.get(library) or version_of(library)
 
     @property
     def refills(self) -> bool:
@@ -126,7 +132,7 @@ class Planned:
             "seed": setting.seed,
             "shard_size": setting.shard_size,
             "judging": setting.judging,
-            "versions": {"torch": version_of("torch")},
+            "versions": {"torch": setting.version("torch")},
         }
         if attack is not None:
             content["attack"] = {
@@ -134,7 +140,7 @@ class Planned:
                 "parameters": attack.parameters,
                 "version": attack.version,
             }
-            content["versions"] |= {library: version_of(library) for library in attack.libraries}
+            content["versions"] |= {name: setting.version(name) for name in attack.libraries}
             if others := attack.depends():
                 content["depends"] = others
             if attack.needs == "source":

@@ -16,6 +16,8 @@ from bench.record.schema import CLEAN
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    import pandas as pd
+
     from bench.api import Attack
     from bench.matrix.plan import Planned, Setting
     from bench.record.schema import Cell
@@ -32,6 +34,16 @@ class Clean:
     """How often the judge asks: more than once where the defense is randomised."""
     wrong_draws: tuple[int, ...] = ()
     """One per example, of so many draws."""
+
+    @classmethod
+    def of(cls, frame: pd.DataFrame) -> Clean:
+        """What the outcomes of the clean predictions say."""
+        return cls(
+            tuple(frame["clean_prediction"].tolist()),
+            tuple(frame["broken"].tolist()),
+            int(frame["draws"].max()),
+            tuple(frame["wrong_draws"].tolist()),
+        )
 
     @property
     def right(self) -> list[int]:
@@ -65,7 +77,8 @@ class Task:
     """The first of those that it fills."""
     shard: Shard
     cells: tuple[tuple[str, Epsilon], ...]
-    """(cell key, epsilon) of each cell that it fills, ascending."""
+    """(cell key, epsilon) of each cell that it fills, ascending; none where it asks only how the
+    model answers."""
     seed: int
     norm: Norm
     cost: Cost

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 import traceback
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Self
 
 from bench import registry
 from bench.api import Flag, Problem, Proposal
@@ -18,21 +18,25 @@ from bench.errors import (
     MemoryEndedError,
     NonFiniteLogitsError,
     WinnowError,
+    in_one_line,
     is_out_of_memory,
 )
 from bench.matrix.frames import attack_frame, clean_frame, found_in
 from bench.matrix.plan import start_of
 from bench.record.outcomes import Outcomes, Totals
+from bench.record.schema import Surroundings
+from bench.registry.surroundings import same_environment, undisturbed
 from bench.threat import ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
 
     from bench.api import Candidates, Examples
     from bench.matrix.judge import Judgement
     from bench.matrix.tasks import Task
+    from bench.models.behaviour import Behaviour
     from bench.models.contenders import Contender
     from bench.models.counted import CountedModel
     from bench.record.outcomes import Found
@@ -51,6 +55,8 @@ class TaskResult:
     """One per cell of the task; empty when it failed."""
     found: list[Found] = field(default_factory=list)
     """Adversarial examples, by the run's norm."""
+    behaviour: Behaviour | None = None
+    """How the model answers, where the task asks for that."""
     error: str = ""
     """Why it failed, in one line."""
     cause: Cause = ""
@@ -58,7 +64,19 @@ class TaskResult:
     detail: str = ""
     """The traceback of an error that nobody expected."""
     fatal: bool = False
-    """Whether it is something the user has to mend before any cell can run."""
+    """Whether it is something the user has to mend before any cell of the run can be filled."""
+
+    @classmethod
+    def raised(cls, task: Task, error: BaseException) -> Self:
+        """What comes of a task in which somebody's code raised this; to be made where it did."""
+        expected = isinstance(error, WinnowError)
+        return cls(
+            task,
+            error=in_one_line(error),
+            cause=_cause_of(error),
+            detail="" if expected else traceback.format_exc(),
+            fatal=expected and task.is_clean and not isinstance(error, MemoryEndedError),
+        )
 
 
 @dataclass
@@ -78,14 +96,16 @@ class Bench:
     def model(self, name: str) -> CountedModel:
         """A defense's model, built on first use."""
         if name not in self._models:
-            self._models[name] = self._counted(self.contenders[name].load())
+            with undisturbed():
+                self._models[name] = self._counted(self.contenders[name].load())
         return self._models[name]
 
     def surrogates(self, name: str) -> dict[str, CountedModel]:
         """The surrogates of a defense, built on first use; their passes are counted as its own."""
         if name not in self._surrogates:
             load = self.contenders[name].load_surrogates
-            modules = load() if load else {}
+            with undisturbed():
+                modules = load() if load else {}
             self._surrogates[name] = {key: self._counted(each) for key, each in modules.items()}
         return self._surrogates[name]
 
@@ -95,35 +115,40 @@ class Bench:
         return CountedModel(module, self.examples.classes, self.batch_size, self.device)
 
     def run(self, task: Task) -> TaskResult:
-        """Do a task. Whatever a plugin raises becomes part of the result."""
-        from bench.models.counted import one_thread
+        """Do a task. Whatever a plugin raises becomes part of the result.
+
+        Raises:
+            KeyboardInterrupt: as the user's Ctrl-C does in the process of the command.
+        """
+        from bench.models.ambient import plain_torch
 
         try:
-            with one_thread(self.device):
+            with plain_torch(self.device):
                 return self._run(task)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything: law 6
-            expected = isinstance(error, WinnowError)
-            return TaskResult(
-                task,
-                error=_one_line(error),
-                cause=_cause_of(error),
-                detail="" if expected else traceback.format_exc(),
-                fatal=expected and task.is_clean,
-            )
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - a plugin may raise anything: law 6
+            failed = TaskResult.raised(task, error)
+            return replace(failed, fatal=failed.fatal and self._is_alone(task.cell.defense))
+
+    def _is_alone(self, name: str) -> bool:
+        """Whether a defense is all that was asked for; of several the others go on."""
+        return [c.name for c in self.contenders.values() if c.role == "asked"] == [name]
 
     def _run(self, task: Task) -> TaskResult:
-        from bench.models.counted import full_precision, isolated_generators
+        from bench.models.ambient import plain_torch
 
         name = task.cell.defense
         while True:
             model = self.model(name)
+            self._load_helpers(task)
             weights = _versions(model)
             try:
                 # Attacks as well: rounding to 10 bits hides what finite differences and gradients
                 # of a rough model tell, and a weaker attack is a higher figure.
-                with isolated_generators(task.seed), full_precision():
-                    result = (self._clean if task.is_clean else self._attack)(task, model)
-            except Exception as error:
+                with undisturbed(), same_environment(), plain_torch(self.device, task.seed):
+                    result = self._work(task)(task, model)
+            except BaseException as error:
                 self._restore_after(name, model, weights)
                 if not is_out_of_memory(error):
                     raise
@@ -134,7 +159,24 @@ class Bench:
                 continue  # the same shard from the same seed, in smaller forward passes
             if self._restore_after(name, model, weights):
                 raise AttackError("the attack changed the model's weights")
+            surroundings = Surroundings.of(self.device, model.batch_size)
+            for outcomes in result.outcomes:
+                outcomes.surroundings = surroundings
             return result
+
+    def _load_helpers(self, task: Task) -> None:
+        """Load what an attack gets beside the model, before the shard's random numbers begin.
+
+        Whatever makes a module draws some: drawn from the shard's, they would make its outcome
+        depend on whether the module had been made already, for another shard.
+        """
+        if task.is_clean:
+            return
+        attack, name = registry.attacks.create(task.cell.attack), task.cell.defense
+        if attack.needs == "surrogates" or attack.takes_surrogates:
+            self.surrogates(name)
+        if attack.needs == "source":
+            self.model(self.contenders[name].starts[start_of(attack)][0])
 
     def _restore_after(self, name: str, model: CountedModel, before: list[int]) -> bool:
         """Drop a model that an attack tampered with; the next task loads it afresh."""
@@ -143,10 +185,23 @@ class Bench:
             del self._models[name]
         return changed
 
+    def _work(self, task: Task) -> Callable[[Task, CountedModel], TaskResult]:
+        if not task.is_clean:
+            return self._attack
+        return self._clean if task.cells else self._identify
+
+    def _identify(self, task: Task, model: CountedModel) -> TaskResult:
+        from bench.models.behaviour import Behaviour
+
+        inputs, _ = self._examples(task.active)
+        model.probe(inputs)
+        return TaskResult(task, behaviour=Behaviour.of(model, inputs, task.seed))
+
     def _clean(self, task: Task, model: CountedModel) -> TaskResult:
         from bench.matrix.judge import DRAWS, is_randomised, predict
 
         inputs, labels = self._examples(range(task.shard.start, task.shard.stop))
+        model.check_single(inputs, labels)
         model.reset_counts()
         started = time.perf_counter()
         draws = DRAWS if is_randomised(model, inputs) else 1
@@ -213,13 +268,13 @@ class Bench:
         threat: ThreatModel,
     ) -> Judgement | None:
         from bench.matrix.judge import judge
-        from bench.models.counted import full_precision, isolated_generators
+        from bench.models.ambient import plain_torch
 
         if proposal is None:
             return None
         # Draws that no attack has seen: whatever it did with the generators is undone here, and
         # whatever it did with the precision.
-        with full_precision(), isolated_generators(task.seed ^ JUDGE):
+        with plain_torch(self.device, task.seed ^ JUDGE):
             return judge(model, inputs, labels, proposal.candidates, threat, draws=_draws(task))
 
     def _held(self, task: Task) -> Tensor | None:
@@ -259,10 +314,3 @@ def _cause_of(error: BaseException) -> Cause:
     if isinstance(error, NonFiniteLogitsError):
         return "not-finite"
     return "out-of-memory" if isinstance(error, MemoryEndedError) else "raised"
-
-
-def _one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split()) or "no message"
-    if isinstance(error, WinnowError):
-        return text[:500]
-    return f"{type(error).__name__}: {text}"[:500]

@@ -18,6 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bench.errors import WinnowError, in_one_line
+from bench.registry.surroundings import undisturbed
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, MutableSequence
 
@@ -77,8 +80,11 @@ class Module:
             return self.fault
         _forget_stale(self.path)
         try:
-            importlib.import_module(self.name)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - anybody's code may raise anything
+            with undisturbed():
+                importlib.import_module(self.name)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - anybody's code may raise anything
             lines = [
                 frame.lineno
                 for frame in traceback.extract_tb(error.__traceback__)
@@ -104,7 +110,9 @@ class Module:
 
 def told(error: BaseException) -> str:
     """What a plugin's module raised, in one line."""
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    text = in_one_line(error)
+    if isinstance(error, WinnowError):
+        text = f"{type(error).__name__}: {text}"
     name = error.name or "" if isinstance(error, ImportError) else ""
     if name.partition(".")[0] in ("attacks", "defenses"):
         text += f"; the built-in ones are called bench.{name}"

@@ -12,7 +12,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any, Literal, get_args, get_origin
 
-from bench.errors import PluginError, UsageError
+from bench.errors import PluginError, UsageError, printable
 
 Value = bool | int | float | str
 
@@ -35,7 +35,7 @@ class Written:
             UsageError: brackets or options that cannot be read, or a key given twice.
         """
         match = _WRITTEN.fullmatch(text.strip())
-        if match is None:
+        if match is None or printable(text) != text:
             raise UsageError(f"cannot read the name {text!r}; write name or name[key=value,…]")
         options: dict[str, str] = {}
         for item in (match["options"] or "").split(","):

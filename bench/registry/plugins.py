@@ -31,6 +31,7 @@ from bench.errors import (
 from bench.registry.discovery import edition, plugin_modules, shown, told
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
 from bench.registry.grammar import Value, Written, parameters_of
+from bench.registry.surroundings import undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -183,12 +184,15 @@ class Registry(Generic[P]):
     def _load(self, point: importlib.metadata.EntryPoint) -> None:
         """Load one third-party plugin; whatever goes wrong in it stays with it."""
         try:
-            loaded = point.load()
+            with undisturbed():
+                loaded = point.load()
             if isinstance(loaded, types.ModuleType):
                 return  # a module registers what it holds by the decorators
             if loaded not in self._classes.values():
                 self.register(point.name)(loaded)
-        except Exception as error:  # noqa: BLE001 - somebody else's code may raise anything
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # noqa: BLE001 - somebody else's code may raise anything
             self._leave_out(
                 {point.name},
                 f"the plugin {point.name!r} of {point.group} ({point.value}) cannot be loaded and "

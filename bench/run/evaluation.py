@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
-import copy
+import contextlib
 import functools
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bench import data, registry
 from bench.api import Examples
 from bench.errors import ModelError, UsageError
+from bench.matrix.apart import apart, here
+from bench.matrix.patience import Patience
+from bench.matrix.processes import COPY
+from bench.models.ambient import plain_torch
+from bench.models.contenders import Contender, key_of
+from bench.models.guests import lent, own_copy
+from bench.models.manner import dtype_of, first_answer
+from bench.models.outputs import count_classes
+from bench.models.weights import plain_repr, weights_digest
+from bench.record.files import digest_of
 from bench.record.schema import DefenseRecord
-from bench.run import Result, run
+from bench.run import Result, arguments, run
+from bench.run.brought import labelled
 from bench.run.prepare import (
     Prepared,
     RunConfig,
@@ -21,31 +32,34 @@ from bench.run.prepare import (
     resolve_device,
     setting_of,
 )
-from bench.threat import Epsilon, Norm, ThreatModel
+from bench.threat import Norm, ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from fractions import Fraction
 
-    import numpy as np
+    import torch
     from torch import Tensor, nn
 
-    from bench.models.contenders import Contender
     from bench.record.schema import Sweep
+
+#: Of the first batch that a model is asked about, and the most classes it may have.
+PROBED, MOST_CLASSES = 32, 10**6
 
 
 def evaluate(
     model: nn.Module,
-    inputs: Tensor | np.ndarray,
-    labels: Tensor | np.ndarray,
+    inputs: Any,
+    labels: Any = None,
     *,
-    norm: str = "Linf",
-    epsilons: Sequence[str | float | Fraction] = ("8/255",),
-    attacks: str = "standard",
+    norm: str | float = "Linf",
+    epsilons: str | float | Fraction | Iterable[str | float | Fraction] = ("8/255",),
+    attacks: str | Iterable[str] = "standard",
     name: str = "model",
-    class_names: Sequence[str] | None = None,
+    class_names: Iterable[str] | Mapping[int, str] | None = None,
+    n: int | None = None,
     seed: int = 0,
-    device: str = "auto",
+    device: str | int | torch.device | None = "auto",
     batch_size: int | None = None,
     shard_size: int | None = None,
     out: str | Path | None = None,
@@ -55,27 +69,40 @@ def evaluate(
     budget: int | None = None,
     escalation_budget: int | None = None,
     sweep: Sweep = "bracket",
+    workers: int = 0,
+    timeout: float | None = None,
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
 
-    The model is copied, put in eval mode and frozen; the one passed in stays as it is.
+    The model is copied, put in eval mode and frozen; the one passed in stays as it is, and so do
+    the inputs, torch's settings and the global generators, whatever they are: inside, gradients
+    are recorded, nothing is cast on its own and float32 is computed in full. What the model holds
+    and cannot be copied (a lock, a writer) is shared, and a warning says so.
+
+    What it and the attacks raise, and be it `SystemExit`, is a failed cell; but in this process,
+    where they run with no workers, nothing helps against one that kills it, or does not come back.
 
     Args:
-        model: float32 (N, C, H, W) in [0, 1] to logits (N, classes).
-        inputs: floating point in [0, 1], (N, C, H, W).
-        labels: whole numbers in [0, classes), (N,).
-        norm: `Linf`, `L2` or `L1`.
-        epsilons: as written (`"8/255"`) or numbers, each greater than 0.
-        attacks: attack and suite names, separated by commas.
+        model: float32 (N, C, H, W) in [0, 1] to logits (N, classes). One in half or double
+            precision gets its own dtype, one of a fixed batch size batches of that size.
+        inputs: floating point in [0, 1], (N, C, H, W): a tensor, an array, a frame, or a list of
+            images; or what holds the labels too: a DataLoader, a Dataset, a pair.
+        labels: whole numbers in [0, classes), (N,), of whatever type; None where `inputs` holds
+            them.
+        norm: `Linf`, `L2` or `L1`, in any case; `inf`, 2 and 1 as well.
+        epsilons: as written (`"8/255"`) or a number, each greater than 0; one or several.
+        attacks: attack and suite names, separated by commas or in a list.
         name: of the model in summary and tables.
         class_names: one per class; their numbers where None.
+        n: how many of the examples, a fixed and class-balanced subset; all where None.
         seed: of all attacks.
-        device: `auto`, `cpu`, `cuda` or `cuda:1`.
+        device: `auto`, `cpu`, `cuda` or `cuda:1`, or a `torch.device`.
         batch_size: largest forward pass; outcomes do not depend on it.
         shard_size: examples attacked together, part of what a result depends on; where None 50 on
             the CPU and 500 on a GPU.
         out: folder of runs to store this one in, so that it can be continued and verified; nothing
-            is kept on the disk where None.
+            is kept on the disk where None. A model is known by its weights and by what it answers:
+            one that answers otherwise has a run of its own.
         headline: of the epsilons, the one that ranks and is examined; the largest where None.
         examine: whether to examine the model as well as attack it: evidence and verdict. At the
             headline epsilon; `"each"` does so at every one.
@@ -85,6 +112,10 @@ def evaluate(
             None.
         sweep: `each` attacks every epsilon by itself; `bracket` infers that what survives the last
             attacks at one survives below, and checks that.
+        workers: processes that ask the model, copies of this one (`fork`), on the CPU alone and
+            where no GPU was used before; 0 for this process.
+        timeout: seconds that a worker may take for a task; 0 for no end, and where None 20 times
+            what its passes should, at least 600.
 
     Returns:
         `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per
@@ -92,80 +123,119 @@ def evaluate(
 
     Raises:
         DataError: inputs or labels are not what they have to be.
-        ModelError: the model's output on them is not finite logits (N, classes).
+        ModelError: the model's output on them is not finite logits (N, classes), or it cannot be
+            asked; the message says what it was given.
         UsageError: an unknown name or a value that is not allowed.
     """
     import torch
 
     if not isinstance(model, torch.nn.Module):
         raise ModelError(f"model has to be an nn.Module; got {type(model).__name__}")
-    place = resolve_device(device)
-    threat_norm = Norm.parse(norm)
-    chosen = registry.create_attacks(attacks, threat_norm)
-    if isinstance(epsilons, str):
-        raise UsageError(f"epsilons has to be a list, such as [{epsilons!r}]")
-    radii = Epsilon.parse_many(epsilons)
+    name = arguments.model_name(name)
+    place = resolve_device(arguments.device(device))
+    radii = arguments.epsilons(epsilons)
+    config = RunConfig(
+        defenses=(name,),
+        attacks=arguments.attack_names(attacks),
+        norm=Norm.parse(norm),
+        seed=arguments.whole("seed", seed, least=0),
+        batch_size=arguments.optional("batch_size", batch_size, least=1),
+        shard_size=arguments.optional("shard_size", shard_size, least=1),
+        workers=arguments.whole("workers", workers, least=0),
+        timeout=timeout,
+        headline=arguments.headline(headline, radii),
+        examine=arguments.examine(examine),
+        escalate=arguments.flag("escalate", escalate),
+        budget=arguments.optional("budget", budget, least=1),
+        escalation_budget=arguments.optional("escalation_budget", escalation_budget, least=0),
+        sweep=sweep,
+        command="bench.evaluate()",
+    )
+    folder = None if out is None else arguments.folder("out", out)
+    count = arguments.optional("n", n, least=1)
+    names = arguments.class_names(class_names)
+    chosen = registry.create_attacks(config.attacks, config.norm)
     for epsilon in radii:
-        ThreatModel(threat_norm, epsilon)
-    module = copy.deepcopy(model).eval()
-    given = torch.as_tensor(inputs)
-    names = class_names or [str(i) for i in range(_count_classes(module, given, place))]
-    examples = Examples.of(given, torch.as_tensor(labels), names, "inputs")
-    with tempfile.TemporaryDirectory() as scratch:
-        config = RunConfig(
-            defenses=(name,),
-            attacks=attacks,
-            norm=threat_norm,
-            seed=seed,
-            batch_size=batch_size,
-            shard_size=shard_size,
-            workers=1,
-            out=Path(out if out is not None else scratch),
-            headline="" if headline is None else Epsilon.parse(headline).text,
-            examine=examine,
-            escalate=escalate,
-            budget=budget,
-            escalation_budget=escalation_budget,
-            sweep=sweep,
-            command="bench.evaluate()",
-        )
+        ThreatModel(config.norm, epsilon)
+    if config.workers:
+        _check_copies(place)
+    with contextlib.ExitStack() as until:
+        until.enter_context(plain_torch(place))
+        module = until.enter_context(lent(model))
+        if folder is None:
+            config = replace(config, out=Path(until.enter_context(tempfile.TemporaryDirectory())))
+        else:
+            config = replace(config, out=folder)
+        given, numbers = labelled(inputs, labels)
+        examples = Examples.of(given, numbers, names or _as_many_as(numbers), "inputs")
+        contender = contender_of(name, module)
+        if names is None:
+            asked = (module, examples.inputs[:PROBED], place, config.batch_size)
+            limit = Patience(timeout).first
+            classes = (
+                apart(_count_classes, *asked, start=COPY, timeout=limit)
+                if config.workers
+                else here(_count_classes, *asked)
+            )
+            names = list(map(str, range(classes)))
+            examples = Examples.of(given, numbers, names, "inputs")
+        examples = data.subset(examples, count)
         prepared = Prepared(
             config=config,
             examples=examples,
             dataset=dataset_record(examples, "", None),
             setting=setting_of(config, examples, radii, place),
-            headline=data.headline(None, threat_norm, radii, config.headline),
-            contenders=[contender_of(name, module)],
+            headline=data.headline(None, config.norm, radii, config.headline),
+            contenders=[contender],
             attacks=chosen,
             device=place,
+            own=True,
         )
         result = run(prepared)
-    return result if out is not None else replace(result, folder=None)
+    return result if folder is not None else replace(result, folder=None)
 
 
-def _count_classes(module: nn.Module, inputs: Tensor, device: str) -> int:
+def _as_many_as(labels: Tensor) -> Sequence[Any]:
+    """Stand-ins for the names of all classes that labels name, until the model has been asked."""
+    whole = labels.numel() and not (labels.is_floating_point() or labels.is_complex())
+    return range(min(max(int(labels.max()) + 1, 2), MOST_CLASSES) if whole else 2)
+
+
+def _check_copies(device: str) -> None:
+    """Refuse workers where a copy of this process could not compute."""
     import torch
 
-    with torch.no_grad():
-        output = module.to(device)(inputs[:1].float().to(device))
-    if not isinstance(output, torch.Tensor) or output.ndim != 2 or output.shape[1] < 2:
-        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ModelError(f"the model has to return logits (N, classes ≥ 2); got {shape}")
-    return int(output.shape[1])
+    used = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+    if device != "cpu" or used or COPY != "fork":
+        raise UsageError(
+            "workers are copies of this process (fork), which neither use a GPU nor come after one "
+            "was used: leave workers=0, or give device='cpu' in a new process; "
+            "`python -m bench run --defense file:PATH.py:FUNCTION` has workers everywhere"
+        )
+
+
+def _count_classes(
+    say: Callable[[str], None],
+    module: nn.Module,
+    inputs: Tensor,
+    device: str,
+    batch_size: int | None = None,
+) -> int:
+    say("the model")
+    output = first_answer(module.to(device), inputs.to(device), batch_size)
+    return count_classes(output, len(inputs))
 
 
 def contender_of(name: str, module: nn.Module) -> Contender:
     """A module that a program has made, ready to be asked."""
-    from bench.models.checkpoints import weights_digest
-    from bench.models.contenders import Contender, key_of
-    from bench.record.files import digest_of
-
     network, digest = type(module).__name__, weights_digest(module)
-    identity = {"network": network, "weights": digest, "structure": digest_of(repr(module))}
+    structure = digest_of(plain_repr(module))
+    identity = {"network": network, "weights": digest, "structure": structure}
     record = DefenseRecord(
         key=key_of(name, identity),
         network=network,
         weights_digest=digest,
         checkpoint="passed by the program",
+        dtype=str(dtype_of(module)).removeprefix("torch."),
     )
-    return Contender(name, identity, record, functools.partial(copy.deepcopy, module))
+    return Contender(name, identity, record, functools.partial(own_copy, module))

@@ -15,12 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.api import Cost
+from bench.matrix.apart import apart, here
 from bench.run import run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from torch import Tensor, nn
 
     from bench.matrix.fill import Observer
+    from bench.models.contenders import Loader
     from bench.run.prepare import Prepared
 
 #: Examples of a pilot: one in so many of the run's, at least the second number.
@@ -66,9 +70,13 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
         sum(cost[key] for cost in costs) for key in ("forwards", "backwards", "seconds")
     )
     size = min(prepared.setting.shard_size, n)
-    growth = _growth(prepared, min(count, size), size) * n / size
-    around = max(0.0, elapsed - busy / prepared.workers)
-    seconds = busy * max(1.0, growth) / prepared.workers + around
+    loaders = [contender.load for contender in prepared.contenders]
+    arguments = (loaders, prepared.examples.inputs[:size], min(count, size), prepared.device)
+    ratio = apart(_growth, *arguments) if prepared.workers else here(_growth, *arguments)
+    growth = ratio * n / size
+    beside = max(1, prepared.workers)
+    around = max(0.0, elapsed - busy / beside)
+    seconds = busy * max(1.0, growth) / beside + around
     return Forecast(Cost(forwards, backwards) * (n / count), seconds, count)
 
 
@@ -81,15 +89,21 @@ def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
     return dataclasses.replace(prepared.on(prepared.examples.take(range(count))), config=config)
 
 
-def _growth(prepared: Prepared, few: int, many: int) -> float:
-    """How much longer a forward of `many` examples takes than one of `few`; the median defense."""
-    from bench.models.counted import one_thread
+def _growth(
+    say: Callable[[str], None],
+    loaders: Sequence[Loader],
+    examples: Tensor,
+    few: int,
+    device: str,
+) -> float:
+    """How much longer a forward of all examples takes than one of a few; the median defense."""
+    from bench.models.ambient import plain_torch
 
+    inputs = examples.to(device)
     ratios = []
-    for contender in prepared.contenders:
-        model = contender.load().to(prepared.device).eval()
-        inputs = prepared.examples.inputs[:many].to(prepared.device)
-        with one_thread(prepared.device):
+    for load in loaders:
+        model = load().to(device).eval()
+        with plain_torch(device):
             ratios.append(_seconds(model, inputs) / _seconds(model, inputs[:few]))
     return statistics.median(ratios)
 

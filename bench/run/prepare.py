@@ -7,29 +7,33 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
 from bench import registry
 from bench.data import default_epsilons, headline, open_dataset, subset
-from bench.errors import UsageError
+from bench.errors import PluginWarning, UsageError
+from bench.matrix.apart import apart, here
 from bench.matrix.execute import InProcess, Workers
+from bench.matrix.patience import Patience
 from bench.matrix.plan import Setting, plan, start_of
+from bench.matrix.processes import COPY, SERVER
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
-from bench.record.schema import DatasetRecord, RunRecord
+from bench.record.schema import DatasetRecord, RunRecord, Sweep
 from bench.run.menu import menu_of
 from bench.threat import Epsilon, Norm, ThreatModel
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from bench.api import Attack, Candidates, Cost, Examples
     from bench.matrix.plan import Planned
     from bench.models.contenders import Contender
-    from bench.record.schema import Sweep
     from bench.trust import Menu
 
 #: How many examples a run takes where nothing is said.
@@ -50,7 +54,7 @@ class RunConfig:
     """What a run is asked to do, as the command line or a program says it.
 
     Raises:
-        UsageError: a number of something is below 1.
+        UsageError: a number that is too small, or a word that is none of those allowed.
     """
 
     defenses: tuple[str, ...]
@@ -70,6 +74,10 @@ class RunConfig:
     """Part of every cell's key: attacks draw random numbers for the whole shard. `SHARD_SIZE` or
     `GPU_SHARD_SIZE` where None."""
     workers: int | None = None
+    """Processes that guests are asked in; 0 for this one, where None see `processes`."""
+    timeout: float | None = None
+    """Seconds that a task may take in a process of its own; 0 for no end, and where None as
+    `bench.matrix.patience` has it."""
     checkpoints: Mapping[str, Path] = field(default_factory=dict)
     out: Path = Path("results/runs")
     fresh: bool = False
@@ -95,17 +103,27 @@ class RunConfig:
     command: str = ""
 
     def __post_init__(self) -> None:
-        for name, value in (
-            ("n", self.n),
-            ("batch-size", self.batch_size),
-            ("shard-size", self.shard_size),
-            ("workers", self.workers),
-            ("budget", self.budget),
+        for name, value, least in (
+            ("n", self.n, 1),
+            ("seed", self.seed, 0),
+            ("batch-size", self.batch_size, 1),
+            ("shard-size", self.shard_size, 1),
+            ("budget", self.budget, 1),
+            ("escalation-budget", self.escalation_budget, 0),
         ):
-            if value is not None and value < 1:
-                raise UsageError(f"--{name} has to be at least 1 (got {value})")
+            if value is not None and value < least:
+                raise UsageError(f"--{name} has to be at least {least} (got {value})")
+        if self.workers is not None and self.workers < 0:
+            raise UsageError(
+                f"--workers has to be at least 1, or 0 for this process (got {self.workers})"
+            )
+        Patience(self.timeout)
         if not isinstance(self.examine, bool) and self.examine != "each":
             raise UsageError(f"examine has to be True, False or 'each' (got {self.examine!r})")
+        if self.sweep not in get_args(Sweep):
+            raise UsageError(
+                f"sweep has to be one of {', '.join(get_args(Sweep))} (got {self.sweep!r})"
+            )
 
 
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
@@ -132,16 +150,21 @@ class Prepared:
     """What transfer attacks start from besides the contenders; nothing attacks them."""
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     """What files hold, by the attack that stands for the file."""
+    variant: int = 0
+    """Among runs of models with the same weights that answer differently (`bench.run.identity`)."""
+    own: bool = False
+    """Whether its module is a program's own, which only a copy of this process has as well."""
 
     @property
     def id(self) -> str:
-        """Digest of weights, data, norm and seed: the same command continues its run."""
+        """Digest of weights, data, norm, seed and variant: the same command continues its run."""
         return digest_of(
             {
                 "defenses": {c.name: c.identity for c in self.contenders if c.role == "asked"},
                 "data": self.setting.data_digest,
                 "norm": self.setting.norm.value,
                 "seed": self.setting.seed,
+                **({"variant": self.variant} if self.variant else {}),
             }
         )[:16]
 
@@ -194,12 +217,16 @@ class Prepared:
 
     @property
     def workers(self) -> int:
-        """Processes that do tasks."""
-        cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-        return self.config.workers or (cores if self.device == "cpu" else 1)
+        """Processes that do tasks; 0 for this one."""
+        return processes(self.config, self.device)
+
+    @property
+    def start(self) -> str:
+        """How those start."""
+        return COPY if self.own else SERVER
 
     def executor(self) -> InProcess | Workers:
-        """Worker processes on the CPU; this process on a GPU, which one process keeps busy."""
+        """Does tasks in processes of their own, or in this one."""
         bench = Bench(
             examples=self.examples,
             contenders={c.name: c for c in (*self.contenders, *self.starts)},
@@ -207,7 +234,9 @@ class Prepared:
             batch_size=self.config.batch_size,
             candidates=self.candidates,
         )
-        return InProcess(bench) if self.workers == 1 else Workers(bench, self.workers)
+        if not self.workers:
+            return InProcess(bench)
+        return Workers(bench, self.workers, Patience(self.config.timeout), self.start)
 
     def on(self, examples: Examples) -> Prepared:
         """The same run on other examples of the same data set."""
@@ -244,17 +273,34 @@ def resolve_device(text: str) -> str:
     """
     import torch
 
-    if text == "auto":
+    written = text.strip().lower()
+    if written == "auto":
         return "cuda:0" if torch.cuda.is_available() else "cpu"
-    if text == "cpu":
-        return text
-    kind, _, index = text.partition(":")
-    if kind != "cuda" or not (index.isdecimal() or index == ""):
+    if written in ("cpu", "cpu:0"):
+        return "cpu"
+    kind, colon, index = written.partition(":")
+    if kind != "cuda" or not re.fullmatch("[0-9]{1,4}" if colon else "", index):
         raise UsageError(f"unknown device {text!r}; allowed: auto, cpu, cuda, cuda:0, cuda:1, …")
     count = torch.cuda.device_count()
     if int(index or 0) >= count:
         raise UsageError(f"no device {text!r} here: this machine has {count} CUDA device(s)")
     return f"cuda:{index or 0}"
+
+
+def processes(config: RunConfig, device: str) -> int:
+    """The processes that guests are asked in; 0 for this one, the usual thing on a GPU.
+
+    Raises:
+        UsageError: a timeout where there is nothing that could be ended.
+    """
+    usual = min(len(os.sched_getaffinity(0)), MAX_WORKERS) if device == "cpu" else 0
+    count = usual if config.workers is None else config.workers
+    if config.timeout and not count:
+        raise UsageError(
+            f"--timeout {config.timeout:g} needs worker processes, which can be ended: give "
+            "--workers 1 or more"
+        )
+    return count
 
 
 def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
@@ -267,8 +313,6 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     Raises:
         UsageError: whatever in the configuration cannot be.
     """
-    from bench.models.contenders import Lineup
-
     if not config.defenses:
         raise UsageError("no defense given; name one, such as --defense kwta")
     if attacks is None:
@@ -282,15 +326,16 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
     starts = [start_of(attack) for attack in attacks if attack.needs == "source"]
     named = [start for start in starts if start != "twin"]
-    controls = _controls(config, named)
-    own = {name: path for name, path in config.checkpoints.items() if name not in controls}
-    asked = Lineup(config.dataset, examples, own, config.norm).asked(config.defenses)
-    lineup = Lineup(config.dataset, examples, config.checkpoints, config.norm)
-    together = lineup.with_controls(asked, named, twins=config.twins and bool(config.examine))
+    if processes(config, device):
+        limit = Patience(config.timeout).first
+        start = COPY if device == "cpu" else SERVER  # a copy has read the data already
+        together = apart(_contenders, config, examples, named, start=start, timeout=limit)
+    else:
+        together = here(_contenders, config, examples, named)
     return Prepared(
         config=config,
         examples=examples,
-        dataset=dataset_record(examples, config.dataset, dataset.family),
+        dataset=dataset_record(examples, config.dataset, dataset.family, dataset.notes),
         setting=setting_of(config, examples, epsilons, device),
         headline=headline(dataset.family, config.norm, epsilons, config.headline),
         contenders=[c for c in together if c.role != "start"],
@@ -298,6 +343,22 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
         device=device,
         starts=[c for c in together if c.role == "start"],
     )
+
+
+def _contenders(
+    say: Callable[[str], None], config: RunConfig, examples: Examples, starts: Sequence[str]
+) -> list[Contender]:
+    """The defenses of a run with what is beside them: every one is made once, for its weights."""
+    from bench.models.contenders import Lineup
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PluginWarning)  # said where the names were looked up
+        registry.defenses.names()
+    controls = _controls(config, starts)
+    own = {name: path for name, path in config.checkpoints.items() if name not in controls}
+    asked = Lineup(config.dataset, examples, own, config.norm, say).asked(config.defenses)
+    lineup = Lineup(config.dataset, examples, config.checkpoints, config.norm, say)
+    return lineup.with_controls(asked, starts, twins=config.twins and bool(config.examine))
 
 
 def _epsilons(config: RunConfig, family: str | None) -> list[Epsilon]:
@@ -337,13 +398,16 @@ def setting_of(
     )
 
 
-def dataset_record(examples: Examples, written: str, family: str | None) -> DatasetRecord:
+def dataset_record(
+    examples: Examples, written: str, family: str | None, notes: Sequence[str] = ()
+) -> DatasetRecord:
     """For `run.json`.
 
     Args:
         examples: of the run.
         written: the data set as written; empty where a program passed the examples itself.
         family: of data sets, if any.
+        notes: what reading it passed over or chose.
     """
     return DatasetRecord(
         name=examples.name,
@@ -353,4 +417,5 @@ def dataset_record(examples: Examples, written: str, family: str | None) -> Data
         n=len(examples),
         shape=examples.shape,
         class_names=examples.class_names,
+        notes=tuple(notes),
     )

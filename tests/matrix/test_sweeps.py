@@ -157,7 +157,7 @@ def test_a_row_that_evidence_needs_is_attacked_whole(
         attacks="margin-pgd",
         n=10,
         epsilons=("0.1", "0.2", "1/2"),
-        workers=1,
+        workers=0,
         escalate=False,
         out=tmp_path,
     )
@@ -209,7 +209,7 @@ def test_a_sweep_is_the_same_on_many_workers_and_continued(tmp_path: Path) -> No
         epsilons=("0.05", "0.1", "0.2"),
         escalate=False,
         out=tmp_path / "alone",
-        workers=1,
+        workers=0,
     )
     alone = figures(run(prepare(config)).summary)
     assert figures(run(prepare(config)).summary) == alone  # from what is stored
@@ -228,7 +228,7 @@ def test_what_was_attacked_whole_stays_whole(tmp_path: Path) -> None:
         epsilons=("0.1", "0.2", "0.3"),
         escalate=False,
         sweep="each",
-        workers=1,
+        workers=0,
         out=tmp_path,
     )
     rows = run(prepare(each)).summary["defenses"]["relu"]["attacks"]["fgsm"]

@@ -199,7 +199,7 @@ def test_a_run_verifies_where_its_attack_is_not(tmp_path: Path) -> None:
     declared = 'summary = "x"\n    spoken = "Stillness"\n    strength = "strong"'
     text = ATTACK.replace('summary = "moves nothing"', declared)
     write(tmp_path, "attacks/still.py", text)
-    asked = ["--attacks", "still,fgsm", "--n", "12", "--eps", "0.1", "--workers", "1"]
+    asked = ["--attacks", "still,fgsm", "--n", "12", "--eps", "0.1", "--workers", "0"]
     found = commands.call("run", "--defense", "relu", *asked, "--no-escalate", cwd=tmp_path)
     assert found.returncode == 0, found.stderr
     (folder,) = (path.parent for path in (tmp_path / "results" / "runs").glob("*/run.json"))
