@@ -8,6 +8,7 @@ their own methods, so that reading an epsilon does not cost the import of torch.
 from __future__ import annotations
 
 import enum
+import re
 import sys
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -23,9 +24,16 @@ if TYPE_CHECKING:
 #: By how much a perturbation may exceed epsilon: the rounding of float32 inputs.
 TOLERANCE = 1e-6
 
+#: The longest number that is read as an epsilon, and an exponent that none of them needs.
+_LONGEST, _EXPONENT = 1100, re.compile(r"[eE][+-]?0*[1-9][0-9_]{3}")
+
 #: What an epsilon may be: the range of float64 that keeps all its digits.
 _SMALLEST = Fraction(sys.float_info.min)
 _LARGEST = Fraction(sys.float_info.max)
+
+
+#: Other names of the largest coordinate's norm.
+_INFINITY = {"∞": "inf", "infinity": "inf", "max": "inf"}
 
 
 class Norm(enum.StrEnum):
@@ -36,14 +44,15 @@ class Norm(enum.StrEnum):
     L1 = "L1"
 
     @classmethod
-    def parse(cls, text: str) -> Norm:
-        """Read a norm as people write it (`Linf`, `linf`, `L2`).
+    def parse(cls, text: str | float) -> Norm:
+        """Read a norm as people write it: `Linf`, `linf`, `L_inf`, `inf`, `L2`, 2.
 
         Raises:
             UsageError: the text is no norm.
         """
+        order = str(text).strip().lower().removeprefix("l").removeprefix("_").removesuffix(".0")
         for norm in cls:
-            if norm.value.lower() == str(text).strip().lower():
+            if norm.value.lower() == f"l{_INFINITY.get(order, order)}":
                 return norm
         raise UsageError(f"unknown norm {text!r}; allowed: {', '.join(norm.value for norm in cls)}")
 
@@ -94,6 +103,8 @@ class Epsilon:
             return written
         text = str(written).strip().replace(" ", "")
         try:
+            if len(text) > _LONGEST or _EXPONENT.search(text):
+                raise ValueError("a number that takes as long to work out as somebody likes")
             exact = Fraction(text)
         except (ValueError, ZeroDivisionError, OverflowError):
             raise UsageError(

@@ -2,26 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+import faulthandler
 import logging
+import os
 import sys
+import traceback
 import warnings
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
-from bench.cli.options import FAILED, MISTAKE, notes
+from bench.cli.options import FAILED, MISTAKE, Verb, notes
 from bench.cli.plugins import check, list_plugins, new_attack, new_defense
 from bench.cli.run import run
 from bench.cli.runs import app as runs
 from bench.cli.runs import report, verify
 from bench.cli.selftest import selftest
 from bench.cli.train import train
-from bench.errors import PluginNotice, UsageError, WinnowError
+from bench.errors import (
+    InputNotice,
+    ModelError,
+    PluginNotice,
+    UsageError,
+    WinnowError,
+    in_one_line,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import Console
+
+
+class _Verbs(TyperGroup):
+    """The verbs; none ends the command but by what it returns or raises."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Do a verb.
+
+        Raises:
+            ModelError: a plugin asked Python to end, or raised what is no error.
+        """
+        try:
+            return super().invoke(ctx)
+        except (Exception, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            raise ModelError(f"a plugin ended the command: {in_one_line(error)}") from error
+
 
 app = typer.Typer(
     name="winnow",
+    cls=_Verbs,
     help="Is this defense really robust, or has the attack merely failed?\n\n"
     "Evaluate a defense with every attack: python -m bench run --defense kwta --attacks all",
     no_args_is_help=True,
@@ -30,18 +66,18 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("run")(run)
-app.command("train")(train)
-app.command("list")(list_plugins)
-app.command("report")(report)
-app.command("verify")(verify)
-app.command("compare")(compare)
-app.command("export")(export)
-app.command("import-adversarial")(import_adversarial)
-app.command("selftest")(selftest)
-app.command("check")(check)
-app.command("new-defense")(new_defense)
-app.command("new-attack")(new_attack)
+app.command("run", cls=Verb)(run)
+app.command("train", cls=Verb)(train)
+app.command("list", cls=Verb)(list_plugins)
+app.command("report", cls=Verb)(report)
+app.command("verify", cls=Verb)(verify)
+app.command("compare", cls=Verb)(compare)
+app.command("export", cls=Verb)(export)
+app.command("import-adversarial", cls=Verb)(import_adversarial)
+app.command("selftest", cls=Verb)(selftest)
+app.command("check", cls=Verb)(check)
+app.command("new-defense", cls=Verb)(new_defense)
+app.command("new-attack", cls=Verb)(new_attack)
 app.add_typer(figure, name="figure")
 app.add_typer(runs, name="runs")
 
@@ -53,18 +89,77 @@ def main() -> None:
     line; 130: interrupted, what was finished is stored.
     """
     errors = notes()
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # a crash says in which file
 
     def show_warning(message: Any, category: type[Warning], *_: Any, **__: Any) -> None:
-        word = "note" if issubclass(category, PluginNotice) else "warning"
+        word = "note" if issubclass(category, (InputNotice, PluginNotice)) else "warning"
         errors.print(f"{word}: {message}")
 
     warnings.showwarning = show_warning
     logging.getLogger().addHandler(logging.NullHandler())  # libraries talk through their flags
     try:
-        app()
+        with _told_exits():
+            sys.exit(app(standalone_mode=False))
     except UsageError as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {_one_line(str(error))}")
         sys.exit(MISTAKE)
     except WinnowError as error:
-        errors.print(f"error: {error}")
+        errors.print(f"error: {_one_line(str(error))}")
         sys.exit(FAILED)
+    except typer.Abort:
+        sys.exit(FAILED)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        errors.print(f"error: cannot use {error.filename}: {error.strerror or error}")
+        sys.exit(MISTAKE)
+    except Exception as error:
+        if not hasattr(error, "format_message"):
+            raise
+        _tell_misuse(error, errors)
+        sys.exit(MISTAKE)
+
+
+def _tell_misuse(error: Any, errors: Console) -> None:
+    """What typer found in the words of a command, in one line; help where there were none."""
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        return
+    verbs: list[str] = []
+    context = error.ctx
+    while context is not None and context.parent is not None:
+        verbs.insert(0, context.info_name)
+        context = context.parent
+    words = " ".join(["python -m bench", *verbs, "--help"])
+    errors.print(f"error: {_one_line(error.format_message()).rstrip('.')} (see {words})")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _told_exits() -> Iterator[None]:
+    """Have a plugin that calls `os._exit` in the process of the command fail it, and be named.
+
+    Nothing would be said otherwise, and 0 would be taken for success. What is copied from this
+    process leaves as ever.
+    """
+    command, leave = os.getpid(), os._exit
+
+    def leave_told(status: int) -> NoReturn:
+        if os.getpid() != command:
+            leave(status)
+        frame = traceback.extract_stack(limit=2)[0]
+        where = f"{frame.filename}, line {frame.lineno}"
+        said = f"error: a plugin ended the command: os._exit({status}) in {where}\n"
+        with contextlib.suppress(OSError):  # standard error may be closed
+            os.write(2, said.encode())
+        leave(status or FAILED)
+
+    vars(os)["_exit"] = leave_told
+    try:
+        yield
+    finally:
+        vars(os)["_exit"] = leave

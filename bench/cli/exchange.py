@@ -73,7 +73,7 @@ def export(
         overwrite=overwrite,
     )
     for path in written:
-        typer.echo(path)
+        options.echo(path)
     if robustbench:
         _note_what_robustbench_reads(summary)
 
@@ -83,7 +83,7 @@ def _note_what_robustbench_reads(summary: dict[str, Any]) -> None:
 
     dataset, norm = summary["dataset"], summary["norm"]
     if dataset not in ROBUSTBENCH_DATA or norm not in ROBUSTBENCH_NORMS:
-        typer.echo(
+        options.echo(
             f"note: RobustBench's own loader reads {', '.join(ROBUSTBENCH_DATA)} in "
             f"{' and '.join(ROBUSTBENCH_NORMS)}, not {dataset} in {norm}",
             err=True,
@@ -117,7 +117,7 @@ def compare(
     if as_json:
         options.print_json(comparison)
     else:
-        typer.echo(render_comparison(comparison), nl=False)
+        options.echo(render_comparison(comparison), nl=False)
 
 
 def import_adversarial(
@@ -160,7 +160,7 @@ def import_adversarial(
     from bench.record.schema import command_line
     from bench.registry.grammar import split_names
     from bench.run.imports import import_adversarial as execute
-    from bench.run.imports import to_json
+    from bench.run.imports import name_of, to_json
     from bench.run.prepare import RunConfig
     from bench.threat import Norm
 
@@ -172,13 +172,12 @@ def import_adversarial(
         n=n,
         seed=seed,
         device=device,
-        workers=1,
         checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
         command=command_line(),
     )
     with options.interruptible("what was judged is stored; the same command continues"):
-        imported = execute(config, file, name or file.stem.lower())
+        imported = execute(config, file, name or name_of(file))
     if as_json:
         options.print_json(to_json(imported))
     else:
@@ -205,7 +204,7 @@ def _print_judged(imported: Imported) -> None:
         "defense", "ε", "judged", "projected", "refused", "adversarial", "broken by nothing else",
         "worst case % (95 %)",
     ]  # fmt: skip
-    typer.echo(f"{imported.attack}, judged by Winnow:\n")
-    typer.echo(table(header, rows, text=frozenset({"defense"})))
+    options.echo(f"{imported.attack}, judged by Winnow:\n")
+    options.echo(table(header, rows, text=frozenset({"defense"})))
     folder = imported.result.folder
-    typer.echo(f"\nrun folder:  {folder}\ncheck it:    python -m bench verify {folder}")
+    options.echo(f"\nrun folder:  {folder}\ncheck it:    python -m bench verify {folder}")

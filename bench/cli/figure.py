@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from bench.cli import options
+from bench.errors import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +40,7 @@ Activation = Annotated[
 ]
 
 
-@app.command("activations")
+@app.command("activations", cls=options.Verb)
 def activations(
     activation: Activation = "relu,max-pool,lwta,kwta[k=3]", out: Picture = None
 ) -> None:
@@ -54,7 +56,7 @@ def activations(
         sheet.finish(data, draw(data))
 
 
-@app.command("fit")
+@app.command("fit", cls=options.Verb)
 def fit(
     activation: Activation = "relu,kwta",
     seed: Annotated[int, typer.Option(help="Of the weights.", min=0)] = 0,
@@ -72,7 +74,7 @@ def fit(
         sheet.finish(data, draw_fit(data))
 
 
-@app.command("landscape")
+@app.command("landscape", cls=options.Verb)
 def landscape(
     defense: options.Defense = "relu,kwta,relu-at,kwta-at",
     dataset: options.Dataset = "digits",
@@ -113,7 +115,7 @@ def landscape(
         sheet.finish(data, draw(data))
 
 
-@app.command("units")
+@app.command("units", cls=options.Verb)
 def units(
     defense: options.Defense = "relu,kwta,relu-at,kwta-at",
     dataset: options.Dataset = "digits",
@@ -145,7 +147,7 @@ def units(
         sheet.finish(data, draw(data))
 
 
-@app.command("curve")
+@app.command("curve", cls=options.Verb)
 def curve(
     runs: Annotated[list[Path], typer.Argument(help="Run folders, stored or published.")],
     attacks: Annotated[
@@ -177,7 +179,7 @@ class _Sheet:
     def say(self, text: str) -> None:
         """Show what begins: in place on a terminal, a line of its own elsewhere."""
         if self.console.is_terminal:
-            self.status.update(f"{text} …")
+            self.status.update(Text(printable(f"{text} …")))  # text alone would be read as markup
         else:
             self.console.print(f"{text} …")
 
@@ -185,7 +187,7 @@ class _Sheet:
         """Write the figure and print where it is."""
         self.say("drawing")
         for path in self.destination.write(figure, drawn):
-            typer.echo(path)
+            options.echo(path)
 
 
 @contextlib.contextmanager

@@ -5,13 +5,15 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperCommand
 
-from bench.errors import UsageError
+from bench.errors import UsageError, printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,9 +35,45 @@ Norm = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
 Seed = Annotated[int, typer.Option(help="Of all attacks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
 Checkpoint = Annotated[
-    list[str] | None, typer.Option(help="NAME=PATH: weights of a defense. Repeatable.")
+    list[str] | None,
+    typer.Option(
+        help="NAME=PATH: weights of a defense; PATH#KEY of several in a file. Repeatable."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
+
+
+class Verb(TyperCommand):
+    """A command that takes every option once, and none that is empty.
+
+    Of an option given twice the last would count in silence, and an empty one would mean its
+    default, though it is most often a variable of the shell that is not set.
+    """
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Check what was written before it is converted.
+
+        Raises:
+            UsageError: an option twice, an empty one, or a character that no argument has.
+        """
+        if not any(word in ctx.help_option_names for word in args):
+            given, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            for param in order:
+                _check_written(param, given.get(param.name), order.count(param))
+        return super().parse_args(ctx, args)
+
+
+def _check_written(param: Any, value: Any, times: int) -> None:
+    """Check one option or argument as it was written."""
+    option = param.param_type_name == "option"
+    name = max(param.opts, key=len) if option else f"the argument {param.name}"
+    if option and times > 1 and not param.multiple:
+        raise UsageError(f"{name} is given {times} times; give it once")
+    for text in value if isinstance(value, (list, tuple)) else [value]:
+        if isinstance(text, str) and not text.strip(", \t\n"):
+            raise UsageError(f"{name} is empty (got {text!r}); leave it out, or give a value")
+        if isinstance(text, str) and "\0" in text:
+            raise UsageError(f"{name} holds a null character, which no name or path has")
 
 
 def parse_checkpoints(texts: list[str] | None) -> dict[str, Path]:
@@ -54,8 +92,15 @@ def parse_checkpoints(texts: list[str] | None) -> dict[str, Path]:
 
 
 def parse_epsilons(text: str) -> tuple[str, ...]:
-    """Take `0.05,8/255` apart; nothing where nothing is given."""
-    return tuple(part for part in text.split(",") if part.strip())
+    """Take `0.05,8/255` apart; nothing where nothing is given.
+
+    Raises:
+        UsageError: commas alone.
+    """
+    parts = tuple(part for part in text.split(",") if part.strip())
+    if text and not parts:
+        raise UsageError(f"--eps has to name epsilons, such as 0.05,8/255 (got {text!r})")
+    return parts
 
 
 def parse_seeds(text: str) -> list[int]:
@@ -74,14 +119,29 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
+class _Notes(Console):
+    """Prints text as it is, but for what would steer the terminal."""
+
+    def print(self, *objects: Any, **settings: Any) -> None:
+        """As `Console.print`."""
+        clean = [printable(each) if isinstance(each, str) else each for each in objects]
+        super().print(*clean, **settings)
+
+
 def notes() -> Console:
-    """Where everything goes that is no answer: standard error."""
-    return Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
+    """Where everything goes that is no answer: standard error, as it is now."""
+    return _Notes(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+
+
+def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
+    """Print a line of an answer, without what would steer the terminal."""
+    typer.echo(printable(str(text)), nl=nl, err=err)
 
 
 def print_json(value: Any) -> None:
     """Print it with sorted keys."""
-    typer.echo(json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False))
+    text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False)
+    typer.echo("".join(c if printable(c) else json.dumps(c)[1:-1] for c in text))
 
 
 def print_markdown(text: str) -> None:
@@ -92,7 +152,7 @@ def print_markdown(text: str) -> None:
     if console.is_terminal:
         console.print(Markdown(text))
     else:
-        typer.echo(text.removesuffix("\n"))
+        echo(text.removesuffix("\n"))
 
 
 @contextlib.contextmanager

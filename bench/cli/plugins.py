@@ -39,6 +39,8 @@ def list_plugins(
     if models:
         _list_models(models, build=build)
         return
+    if build:
+        raise UsageError("--build goes with --models SCHEME; without it nothing is built")
     from bench import registry
     from bench.data import DATASETS
 
@@ -93,20 +95,20 @@ def _list_models(scheme: str, *, build: bool) -> None:
             fault = build_fault(offer)
             failed += fault is not None
             said = "builds" if fault is None else f"does not build: {fault}"
-        typer.echo(f"{offer.name}  {said}")
+        options.echo(f"{offer.name}  {said}")
     if build:
-        typer.echo(f"{len(offers) - failed} of {len(offers)} build without weights")
+        options.echo(f"{len(offers) - failed} of {len(offers)} build without weights")
         if failed:
             raise typer.Exit(options.FAILED)
     elif not offers:
-        typer.echo(f"{scheme}:{cls.argument} has no list of models here")
+        options.echo(f"{scheme}:{cls.argument} has no list of models here")
 
 
 def _section(title: str, entries: dict[str, str]) -> None:
-    typer.echo(f"{title}:")
+    options.echo(f"{title}:")
     for name, summary in entries.items():
-        typer.echo(f"  {name}\n      {summary}")
-    typer.echo()
+        options.echo(f"  {name}\n      {summary}")
+    options.echo()
 
 
 def _options(plugin: type) -> str:
@@ -142,10 +144,10 @@ def check(
 
     for noun, name in plugins:
         results = examine(noun, name)
-        typer.echo(_report(noun, name, results))
+        options.echo(_report(noun, name, results))
         failed += any(result.status == "failed" for result in results)
     if len(plugins) > 1:
-        typer.echo(f"\n{len(plugins) - failed} of {len(plugins)} plugins hold")
+        options.echo(f"\n{len(plugins) - failed} of {len(plugins)} plugins hold")
     if failed:
         raise typer.Exit(options.FAILED)
 
@@ -223,8 +225,8 @@ def _new(noun: Noun, name: str, *, package: bool, force: bool) -> None:
     from bench.scaffold import command_of, new_file, new_package
 
     written = (new_package if package else new_file)(noun, name, force=force)
-    typer.echo(f"wrote:    {written}{'/' if package else ''}")
+    options.echo(f"wrote:    {written}{'/' if package else ''}")
     if package:
-        typer.echo(f"install:  pip install -e {written}")
-    typer.echo(f"run it:   python -m bench run {command_of(noun, name)}")
-    typer.echo(f"check it: python -m bench check {name}")
+        options.echo(f"install:  pip install -e {written}")
+    options.echo(f"run it:   python -m bench run {command_of(noun, name)}")
+    options.echo(f"check it: python -m bench check {name}")

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from bench.errors import printable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
@@ -30,6 +32,11 @@ if TYPE_CHECKING:
 QUIET_INTERVAL = 10.0
 
 
+def _plain(template: str) -> TextColumn:
+    """A column in which names in brackets are names."""
+    return TextColumn(template, markup=False)
+
+
 class _Line:
     """A bar on a terminal; elsewhere a line of text now and then."""
 
@@ -37,7 +44,7 @@ class _Line:
         self.console = console
         self._last_line = time.monotonic()
         self._progress = Progress(
-            TextColumn("{task.description}", markup=False),
+            _plain("{task.description}"),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             *columns,
@@ -45,7 +52,7 @@ class _Line:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._bar = self._progress.add_task(description, total=None, figures="", left="")
+        self._bar = self._progress.add_task(printable(description), total=None, figures="", left="")
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -62,10 +69,12 @@ class _Line:
             shown: what changes of the bar.
         """
         now = time.monotonic()
+        if "description" in shown:
+            shown["description"] = printable(shown["description"])
         self._progress.update(self._bar, **shown)
         if not self.console.is_terminal and now - self._last_line >= QUIET_INTERVAL:
             self._last_line = now
-            self.console.print(plain, markup=False)
+            self.console.print(printable(plain), markup=False)
 
 
 class RunProgress(_Line):
@@ -75,8 +84,8 @@ class RunProgress(_Line):
     break their examples early need fewer passes than planned, so that it tends to fall faster.
     """
 
-    def __init__(self, console: Console, headline: str) -> None:
-        figures, left = TextColumn("{task.fields[figures]}"), TextColumn("{task.fields[left]}")
+    def __init__(self, console: Console, headline: str = "") -> None:
+        figures, left = _plain("{task.fields[figures]}"), _plain("{task.fields[left]}")
         super().__init__(console, "starting", figures, TimeElapsedColumn(), left)
         self.headline = headline
         self._cells_done = 0
@@ -100,10 +109,11 @@ class RunProgress(_Line):
         self._busy = tasks
         self._show()
 
-    def done(self, result: TaskResult, robust: float) -> None:
+    def done(self, result: TaskResult, robust: float | None) -> None:
         """A task ended."""
         self._done += _weight(result.task)
-        self._robust[result.task.cell.defense] = robust
+        if robust is not None:
+            self._robust[result.task.cell.defense] = robust
         for key, _ in result.task.cells:
             self._open[key] -= 1
             self._cells_done += self._open[key] == 0
@@ -142,7 +152,7 @@ class TrainingProgress(_Line):
     """Shows loss, accuracy and time left."""
 
     def __init__(self, console: Console, name: str) -> None:
-        figures, left = TextColumn("{task.fields[figures]}"), TextColumn("left")
+        figures, left = _plain("{task.fields[figures]}"), _plain("left")
         super().__init__(console, name, figures, TimeElapsedColumn(), left, TimeRemainingColumn())
         self.name = name
 

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
 
 #: What Ctrl-C says.
 CONTINUED = "what was finished is stored; the same command continues"
+#: What a run without worker processes says.
+NOT_ISOLATED = (
+    "note: defenses and attacks run in this process, which they can end or hang; --workers 1 gives "
+    "them one of their own"
+)
 
 
 def run(
@@ -43,7 +48,18 @@ def run(
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Worker processes on the CPU (default: one per core, ≤ 8).")
+        int | None,
+        typer.Option(
+            help="Processes that defenses and attacks run in (default: one per core, ≤ 8; on a "
+            "GPU 0: this process, which they can then end or hang)."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that a task may take in a worker process; 0 for no end (default: 20 "
+            "times what its passes should take, at least 600)."
+        ),
     ] = None,
     shard_size: Annotated[
         int | None,
@@ -126,6 +142,7 @@ def run(
         device=device,
         batch_size=batch_size,
         workers=workers,
+        timeout=timeout,
         shard_size=shard_size,
         checkpoints=options.parse_checkpoints(checkpoint),
         out=out,
@@ -150,22 +167,26 @@ def run(
 
 
 def _run_once(config: RunConfig, as_json: bool) -> Result:
+    from bench.registry.surroundings import undisturbed
     from bench.run import run as execute
     from bench.run.prepare import prepare
 
     if not as_json:
         options.notes().print("loading data and weights …")
-    prepared = prepare(config)
-    with options.interruptible(CONTINUED), _progress(prepared) as progress:
-        result = execute(prepared, progress)
+    with options.interruptible(CONTINUED), undisturbed():
+        prepared = prepare(config)
+        if not prepared.workers:
+            options.notes().print(NOT_ISOLATED)
+        with _progress(prepared) as progress:
+            result = execute(prepared, progress)
     if as_json:
         options.print_json(result.summary)
         return result
     options.print_markdown(result.to_markdown())
     if result.folder is not None:
-        typer.echo(f"\nrun folder:  {result.folder}")
-        typer.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
-        typer.echo(f"check it:    python -m bench verify {result.folder}")
+        options.echo(f"\nrun folder:  {result.folder}")
+        options.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
+        options.echo(f"check it:    python -m bench verify {result.folder}")
     return result
 
 
@@ -178,9 +199,10 @@ def _progress(prepared: Prepared) -> RunProgress:
 def _run_seeds(config: RunConfig, seeds: str, as_json: bool) -> list[Result]:
     """Train and evaluate for each training seed; print what they share."""
     from bench.cli.progress import SeedsProgress
+    from bench.registry.surroundings import undisturbed
     from bench.run.seeds import run_seeds
 
-    with options.interruptible(CONTINUED):
+    with options.interruptible(CONTINUED), undisturbed():
         seeded = run_seeds(config, options.parse_seeds(seeds), SeedsProgress(options.notes()))
     if as_json:
         options.print_json({str(seed): result.summary for seed, result in seeded.results.items()})
@@ -194,13 +216,14 @@ def _forecast(config: RunConfig) -> None:
     from bench.run.forecast import forecast
     from bench.run.prepare import prepare
 
-    prepared = prepare(config)
+    with options.interruptible():
+        prepared = prepare(config)
     _print_plan(prepared)
     options.notes().print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
     with options.interruptible(), _progress(prepared) as progress:
         expected = forecast(prepared, progress)
     cost, seconds = expected.cost, round(expected.seconds)
-    typer.echo(
+    options.echo(
         f"expected by a pilot on {expected.pilot} examples, examination and escalation included: "
         f"{cost.forwards:,.0f} forward and {cost.backwards:,.0f} backward passes, "
         f"about {seconds // 60}:{seconds % 60:02d} min"
@@ -209,17 +232,17 @@ def _forecast(config: RunConfig) -> None:
 
 def _print_plan(prepared: Prepared) -> None:
     setting = prepared.setting
-    typer.echo(
+    options.echo(
         f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
         f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
     )
     for planned in prepared.cells:
         cell, why = planned.cell, planned.why_not
         skipped = f"  skipped: {why.reason}" if why else ""
-        typer.echo(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{skipped}")
+        options.echo(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{skipped}")
     runnable = sum(planned.why_not is None for planned in prepared.cells)
     cost = prepared.cost
-    typer.echo(
+    options.echo(
         f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
         f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
@@ -227,7 +250,7 @@ def _print_plan(prepared: Prepared) -> None:
         more = (
             f", escalation at most {prepared.escalation_budget:,} passes a defense at each of them"
         )
-        typer.echo(
+        options.echo(
             f"the examination adds measurements at ε = {', '.join(map(str, prepared.examined))}"
             + (more if prepared.config.escalate else "")
         )

@@ -49,18 +49,20 @@ def selftest(
             f"{job.name} (seed {job.seed}, ε = {job.epsilon}) {_figures(ended.diagnosis)}"
         )
 
+    numbers, epsilons = options.parse_seeds(seeds), _parts(eps, "--eps")
+    names = _parts(only, "--only") if only else None
     console.print("training and evaluating …")
     rows = execute(
-        seeds=options.parse_seeds(seeds),
+        seeds=numbers,
         n=n,
-        epsilons=_parts(eps, "--eps"),
-        names=_parts(only, "--only") if only else None,
+        epsilons=epsilons,
+        names=names,
         workers=workers,
         on_progress=show,
     )
-    typer.echo(_table(rows))
+    options.echo(_table(rows))
     passed, seconds = sum(row.passed for row in rows), time.monotonic() - started
-    typer.echo(f"\n{passed} of {len(rows)} passed in {seconds:.0f} s")
+    options.echo(f"\n{passed} of {len(rows)} passed in {seconds:.0f} s")
     if passed < len(rows):
         raise typer.Exit(options.FAILED)
 

@@ -76,10 +76,10 @@ def train(
                 with TrainingProgress(options.notes(), each.name) as progress:
                     config = TrainConfig(seed, where, epochs, start, fresh, command_line())
                     trained = execute(each, source, config, out=out, on_progress=progress.update)
-                typer.echo(_outcome(trained))
+                options.echo(_outcome(trained))
                 made.append(trained.record.clean_accuracy)
             if len(numbers) > 1:
-                typer.echo(f"{each.name}: {_together(made)}")
+                options.echo(f"{each.name}: {_together(made)}")
 
 
 def _outcome(trained: Trained) -> str:

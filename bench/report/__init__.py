@@ -11,11 +11,12 @@ Publishing: a finished run's summary, copied to where it is committed.
 from __future__ import annotations
 
 import json
+import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from bench.errors import StoreError
-from bench.record.files import digest_of, read_json, write_bytes
+from bench.errors import StoreError, StoreWarning
+from bench.record.files import digest_of, locked, read_json, write_bytes
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
 from bench.record.summary import NOT_EXAMINED, proportion, upgraded
@@ -114,9 +115,9 @@ def _comparable(entry: Entry) -> str:
 def _table(entries: list[Entry]) -> list[str]:
     first = min(entries, key=lambda entry: (entry.summary["run"], entry.name))
     summary = first.summary
-    merged: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    merged: dict[tuple[str, str, int], list[Entry]] = defaultdict(list)
     for entry in entries:
-        merged[entry.name, entry.defense["weights_digest"]].append(entry)
+        merged[entry.name, entry.defense["weights_digest"], entry.summary["n"]].append(entry)
     rows = sorted(
         (_row(group) for group in merged.values()),
         key=lambda row: (-(row[0] if row[0] is not None else -1.0), -(row[1] or 0.0), row[2]),
@@ -132,12 +133,19 @@ def _table(entries: list[Entry]) -> list[str]:
         f"Worst case over {len(first.attack_set)} attacks: {attacks}. "
         f"Data {summary['data_digest'][:12]}, judged in {escape(judging['precision'])} "
         f"on {escape(judging['device'])}.",
+        *(line for note in _data_notes(entries) for line in ("", f"Data: {escape(note)}.")),
         *(
             line
             for entry in sorted(entries, key=lambda entry: (entry.name, entry.summary["run"]))
             for line in ("", render_defense(entry.summary, entry.name))
         ),
     ]
+
+
+def _data_notes(entries: list[Entry]) -> list[str]:
+    """What was passed over or chosen when the data were read, each once."""
+    notes = (note for entry in entries for note in entry.summary.get("data_notes", ()))
+    return list(dict.fromkeys(notes))
 
 
 def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
@@ -207,23 +215,59 @@ def _combined(criticals: list[list[float | None] | None], epsilon: Epsilon) -> d
 def read_summaries(folder: Path) -> list[Summary]:
     """The summaries of all finished runs below a folder.
 
-    Raises:
-        StoreError: a `summary.json` is damaged.
+    One that cannot be read or shown is left out, and named by a `StoreWarning`: it must not spoil
+    the tables of the others.
     """
     summaries = []
     for path in sorted(folder.glob("*/summary.json")):
-        summary = read_json(path)
-        if not isinstance(summary, dict) or "defenses" not in summary:
-            raise StoreError(f"{path} is not the summary of a run")
-        if summary.get("schema") == SCHEMA_VERSION:
-            summaries.append(upgraded(summary))
+        try:
+            summary = _summary(path)
+        except StoreError as error:
+            warnings.warn(f"left out of the leaderboard: {error}", StoreWarning, stacklevel=2)
+            continue
+        if summary is not None:
+            summaries.append(summary)
     return summaries
 
 
+def _summary(path: Path) -> Summary | None:
+    """A summary that can be shown; None for one of another schema.
+
+    Raises:
+        StoreError: it is damaged.
+    """
+    if not path.is_file():
+        raise StoreError(f"{path} is not a file")
+    summary = read_json(path)
+    if not isinstance(summary, dict) or "defenses" not in summary:
+        raise StoreError(f"{path} is not the summary of a run")
+    if summary.get("schema") != SCHEMA_VERSION:
+        return None
+    try:
+        summary = upgraded(summary)
+        render_leaderboard([summary])
+        criticals = [part["critical"] for part in summary["defenses"].values()]
+        whole = all(found is None or len(found) == summary["n"] for found in criticals)
+        if not (whole and isinstance(summary["run"], str)):
+            raise ValueError("its parts do not fit together")
+    except Exception as error:  # whatever a damaged file makes of the rendering
+        said = f"{type(error).__name__}: {error}"
+        raise StoreError(f"{path} is damaged ({said}); run its command again") from error
+    return summary
+
+
 def write_leaderboard(folder: Path) -> Path:
-    """Write `leaderboard.md` over all finished runs below a folder; give its path."""
+    """Write `leaderboard.md` over all finished runs below a folder; give its path.
+
+    Of runs that end at once, each waits for the other, or the later would write what it read before
+    the earlier was there.
+
+    Raises:
+        StoreError: the folder cannot be written.
+    """
     path = folder / "leaderboard.md"
-    write_bytes(path, render_leaderboard(read_summaries(folder)).encode())
+    with locked(folder, patient=True):
+        write_bytes(path, render_leaderboard(read_summaries(folder)).encode())
     return path
 
 

@@ -18,6 +18,7 @@ from bench.record.results import outcomes_frame, read_cells
 from bench.record.runs import stored_summary
 from bench.record.store import open_run
 from bench.record.summary import NOT_EXAMINED, examinations
+from bench.report.cells import cell
 from bench.report.markdown import interval, strongest
 from bench.threat import Epsilon
 
@@ -104,7 +105,7 @@ def export_run(
         if not (folder / "run.json").is_file():
             raise StoreError(f"{folder} is a published summary: it holds no outcomes for --csv")
         outcomes = outcomes_frame(read_cells(*open_run(folder)))
-        files[target / "outcomes.csv"] = outcomes.to_csv(index=False).encode()
+        files[target / "outcomes.csv"] = outcomes.map(cell).to_csv(index=False).encode()
     if "json" in forms:
         files[target / "summary.json"] = canonical_json(summary)
     there = [path for path in files if path.exists() or path.is_symlink()]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from typing import Any
 
+from bench.errors import printable
 from bench.record.summary import examinations
 
 Summary = dict[str, Any]
@@ -14,8 +15,8 @@ INFERRED = " ‡"
 
 def escape(text: object) -> str:
     """Text that cannot break out of a table cell or become markup."""
-    flat = " ".join(html.escape(str(text), quote=False).split())
-    for character in "\\|`*_[]":
+    flat = " ".join(html.escape(printable(str(text)), quote=False).split())
+    for character in "\\|`*_[]~":
         flat = flat.replace(character, "\\" + character)
     return flat
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from bench.api import Candidates
 from bench.errors import DataError
 from bench.record.files import digest_of_file
+from bench.run.file_kinds import ADVERSARIAL, described, kind_of
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from bench.api import Examples
 
-ADVERSARIAL, INDEX = "adversarial", "index"
+INDEX = "index"
 
 
 @dataclass(frozen=True)
@@ -46,14 +47,17 @@ class CandidateFile:
         """Look into a file.
 
         Raises:
-            DataError: unreadable, neither npz nor safetensors, or other arrays than these.
+            DataError: unreadable, neither npz nor safetensors, or other arrays than these; it says
+                what the file is and how to convert it.
         """
         try:
             with path.open("rb") as file:
-                start = file.read(4)
+                start = file.read(512)
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-        npz = start == b"PK\x03\x04"
+        if kind := kind_of(path, start):
+            raise DataError(kind)
+        npz = start.startswith(b"PK\x03\x04")
         try:
             shapes = _npz_shapes(path) if npz else _tensor_shapes(path)
         except DataError:
@@ -61,8 +65,8 @@ class CandidateFile:
         except Exception as error:  # whatever a foreign file makes a reader raise
             raise _unreadable(path, error) from error
         if ADVERSARIAL not in shapes:
-            held = ", ".join(sorted(shapes)) or "nothing"
-            raise DataError(f"{path} has to hold an array `adversarial`; it holds {held}")
+            opened = "numpy.load({})" if npz else "safetensors.numpy.load_file({})"
+            raise DataError(described(path, shapes, opened))
         shape = shapes[ADVERSARIAL]
         if len(shape) != 4 or not all(shape):
             raise DataError(f"{path}: `adversarial` has to be (N, C, H, W), N ≥ 1; got {shape}")
@@ -92,9 +96,11 @@ class CandidateFile:
 
         shape, n = self.shapes[ADVERSARIAL], len(examples)
         if shape[1:] != examples.shape:
+            last = (shape[3], *shape[1:3]) == examples.shape
             raise DataError(
                 f"{self.path}: `adversarial` holds examples of shape {shape[1:]}; those of "
                 f"{examples.name} are {examples.shape}"
+                + (" (transpose(0, 3, 1, 2) puts the channels first)" if last else "")
             )
         if len(self) > n or (len(self) < n and not self.indexed):
             raise DataError(
@@ -170,14 +176,15 @@ def _npz_shapes(path: Path) -> dict[str, tuple[int, ...]]:
 
     shapes = {}
     with zipfile.ZipFile(path) as archive:
-        for name in (ADVERSARIAL, INDEX):
-            if f"{name}.npy" not in archive.namelist():
+        for file in archive.namelist():
+            if not file.endswith(".npy"):
                 continue
-            with archive.open(f"{name}.npy") as member:
+            with archive.open(file) as member:
                 version = npy.read_magic(member)
                 read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
                 shape, _, dtype = read(member)
-            if dtype.hasobject:
+            name = file.removesuffix(".npy")
+            if dtype.hasobject and name in (ADVERSARIAL, INDEX):
                 raise DataError(
                     f"{path}: `{name}` is pickled objects, which are not read; nothing in it was "
                     "executed"

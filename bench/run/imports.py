@@ -14,6 +14,7 @@ from bench.record.schema import EXTERNAL
 from bench.record.store import RunStore, open_run
 from bench.run import Result, run
 from bench.run.candidates import CandidateFile
+from bench.run.identity import own_run
 from bench.run.prepare import prepare
 from bench.threat import Epsilon, ThreatModel
 
@@ -78,7 +79,7 @@ def import_adversarial(config: RunConfig, path: Path, name: str) -> Imported:
         config, n=n, attacks=EXTERNAL + name, examine=False, fresh=False, budget=None
     )
     attack = attack_for(name)
-    prepared = prepare(config, attacks=[])
+    prepared = own_run(prepare(config, attacks=[]))
     previous = RunStore(prepared.folder).read_record()
     prepared = with_candidates(prepared, attack, file.read(prepared.examples))
     if previous is not None:
@@ -90,6 +91,12 @@ def import_adversarial(config: RunConfig, path: Path, name: str) -> Imported:
     asked = [c.name for c in prepared.contenders]
     found = [item for who in asked for item in _judged(record, who, results[who], EXTERNAL + name)]
     return Imported(result, EXTERNAL + name, found)
+
+
+def name_of(path: Path) -> str:
+    """What candidates are called where nobody says it: the file's name, as far as it can be one."""
+    words = re.findall(r"[a-z0-9]+(?:\.[a-z0-9]+)*", path.stem.lower())
+    return "-".join(words) or "candidates"
 
 
 def attack_for(name: str) -> Attack:

@@ -29,6 +29,10 @@ _COMMANDS = {
 }
 
 
+#: Characters of a new name at most: it becomes a file's name, and stands in every table.
+LONGEST = 60
+
+
 def command_of(noun: Noun, name: str) -> str:
     """The arguments of `run` that evaluate a new plugin."""
     return _COMMANDS[noun].format(name=name)
@@ -99,10 +103,11 @@ def class_name(noun: Noun, name: str) -> str:
 def _check_name(noun: Noun, name: str, path: Path, *, force: bool) -> None:
     """Refuse what cannot be a name, and one that is taken by anything but the draft at a path."""
     known = _registry(noun)
-    if not NAME.fullmatch(name) or not name[0].isalpha():
+    if not NAME.fullmatch(name) or not name[0].isalpha() or len(name) > LONGEST:
         raise UsageError(
             f"{name!r} cannot be the name of a new {noun}: lower-case words of letters and digits "
-            f"joined by hyphens, a letter first, such as {_suggestion(noun, name)!r}"
+            f"joined by hyphens, a letter first, {LONGEST} characters at most, such as "
+            f"{_suggestion(noun, name)!r}"
         )
     if path.exists():
         if not force:
@@ -125,7 +130,7 @@ def _suggestion(noun: Noun, name: str) -> str:
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "-", name)
     cleaned = re.sub(r"[^a-z0-9]+", "-", spaced.lower()).strip("-")
     cleaned = re.sub(r"^[0-9-]+", "", cleaned)
-    return cleaned or f"my-{noun}"
+    return cleaned[:LONGEST].rstrip("-") or f"my-{noun}"
 
 
 def _free(known: Registry[Any], name: str) -> str:

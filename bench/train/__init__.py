@@ -5,7 +5,6 @@ Importing this imports torch.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ import torch
 
 from bench import registry
 from bench.errors import UsageError
+from bench.models.ambient import plain_torch
 from bench.models.checkpoints import (
     USER_FOLDER,
     CheckpointRecord,
@@ -27,9 +27,8 @@ from bench.models.checkpoints import (
     save_checkpoint,
     weights_digest,
 )
-from bench.models.counted import one_thread
 from bench.models.weights import tensors_of
-from bench.record.files import canonical_json, digest_of
+from bench.record.files import canonical_json, check_place, digest_of
 from bench.record.schema import device_name, version_of
 from bench.train.fit import (
     Progress,
@@ -44,7 +43,6 @@ from bench.train.history import write_curve
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from contextlib import AbstractContextManager
 
     from torch import nn
 
@@ -122,12 +120,14 @@ def train(
     started = time.monotonic()
     config = config or TrainConfig()
     plan = _plan(defense, dataset, config, Path(out))
+    check_place(plan.path)
     if config.fresh:
         plan.state.unlink(missing_ok=True)
     elif found := _already_there(plan.path, plan.identity):
         return Trained(plan.path, found, 0.0, start=plan.start)
-    cuda = [torch.device(config.device)] if plan.kind == "cuda" else []
-    with torch.random.fork_rng(devices=cuda), _threads(plan.examples):
+    with plain_torch(_surroundings(plan)):
+        # A training is known by the weights that came of it, and may be as fast as it can.
+        torch.backends.cudnn.deterministic = False
         model = _model(plan)
         training = Training(model, plan.recipe, plan.examples, config.seed, config.device)
         history = fit(training, plan.state, on_progress)
@@ -230,6 +230,7 @@ def _save(plan: _Plan, path: Path, model: nn.Module, epochs: int) -> CheckpointR
             "n": len(plan.test),
             "weights_digest": weights_digest(model),
             "command": plan.config.command,
+            "class_names": plan.examples.class_names,
         }
     )
     save_checkpoint(path, model, record)
@@ -296,7 +297,9 @@ def _already_there(path: Path, identity: dict[str, Any]) -> CheckpointRecord | N
     return record
 
 
-def _threads(examples: Examples) -> AbstractContextManager[None]:
-    """One CPU thread for small images, which more only slow down; afterwards as before."""
-    _, height, width = examples.shape
-    return one_thread("cpu") if height * width < LARGE else contextlib.nullcontext()
+def _surroundings(plan: _Plan) -> str:
+    """What `plain_torch` is told: one CPU thread for small images, which more only slow down."""
+    _, height, width = plan.examples.shape
+    if plan.kind == "cuda":
+        return plan.config.device
+    return "cpu" if height * width < LARGE else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -74,6 +75,7 @@ def test_the_run_verifies_and_a_changed_byte_does_not(
     held = call("verify", run)
     assert held.returncode == 0, held.stdout + held.stderr
     assert held.stdout.startswith("verified:")
+    assert re.search(r"\d+ of \d+ shards computed again from their seeds.*: equal", held.stdout)
     path = next(run.glob("adversarial/*/*.safetensors"))
     data = path.read_bytes()
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
@@ -107,16 +109,16 @@ STOPPED = [
 def whole(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The tables of the run that others are stopped in, never stopped, by one process."""
     out = tmp_path_factory.mktemp("whole")
-    assert call(*STOPPED, 1, "--out", out).returncode == 0
+    assert call(*STOPPED, 0, "--out", out).returncode == 0
     return figures(out)
 
 
 @pytest.mark.whole
-@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("stop", "workers"), [(signal.SIGKILL, 2), (signal.SIGINT, 0)])
 def test_a_killed_run_is_continued_to_the_same_table(
     tmp_path: Path, whole: str, stop: signal.Signals, workers: int
 ) -> None:
-    """Stopped once two shards are stored, with two workers; then run again, on two or on one."""
+    """Stopped once two shards are stored, with two workers; then run again, on two or none."""
     out = tmp_path / "killed"
     process = start(*STOPPED, 2, "--out", out)
     deadline = time.monotonic() + 120
@@ -178,6 +180,7 @@ def _alive(group: int) -> bool:
         (["run", "--defense", "kwta[gamma=0.3]"], "python -m bench train --defense"),
         (["run", "--defense", "kwta", "--dataset", "parquet:nowhere.parquet"], "nowhere"),
         (["verify", "nowhere"], "unknown run in results/runs 'nowhere'"),
+        (["verify", "latest", "--recompute", "2%"], "--recompute has to be a fraction"),
         (["report", "--publish"], "name the runs to publish"),
     ],
 )  # fmt: skip
@@ -220,7 +223,7 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Pat
     out = tmp_path / "runs"
     done = call(
         "run", "--defense", "relu,kwta", "--attacks", "pgd,gaussian-noise", "--dry-run",
-        "--no-examine", "--n", "20", "--workers", "1", "--out", out,
+        "--no-examine", "--n", "20", "--workers", "0", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(" × pgd @ ") == 2 * 4
@@ -233,7 +236,7 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Pat
 def test_json_is_the_summary(tmp_path: Path) -> None:
     """Standard output is `summary.json` and nothing else."""
     done = call(
-        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 1, "--json",
+        "run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 0, "--json",
         "--out", tmp_path,
     )  # fmt: skip
     (path,) = tmp_path.glob("*/summary.json")
@@ -269,7 +272,7 @@ def test_options_of_the_examination_are_those_of_the_run(
 
 def test_where_to_examine_is_said_on_the_command_line(tmp_path: Path) -> None:
     """`--headline` ranks, `--examine none` leaves it out; what cannot be is told in one line."""
-    shared = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 1]
+    shared = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", 10, "--workers", 0]
     shared += ["--eps", "0.05,0.1", "--out", tmp_path / "runs"]
     refused = call(*shared, "--headline", "0.2")
     assert refused.returncode == 2, refused.stderr
@@ -307,7 +310,7 @@ def test_a_failed_cell_exits_with_1(tmp_path: Path) -> None:
     )
     done = call(
         plugin, "run", "--defense", "relu", "--attacks", "broken,fgsm", "--n", 10, "--eps", "0.1",
-        "--workers", 1, "--out", tmp_path, kind="file",
+        "--workers", 0, "--out", tmp_path, kind="file",
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
     assert "broken @ 0.1 failed: RuntimeError: no luck" in done.stdout

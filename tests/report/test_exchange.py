@@ -236,7 +236,8 @@ def test_a_stored_run_exports_its_outcomes(tmp_path: Path) -> None:
     assert len(frame) == 12
     broken = [bool(b) for b in frame["broken"]]
     assert broken == result.outcomes["broken"].tolist()
-    assert set(frame["defense"]) == {'=cmd|"x'}
+    assert set(frame["defense"]) == {"'=cmd|\"x"}  # no formula
+    assert frame["distance_linf"].dtype.kind == "f"
 
     (result.folder / "leaderboard.md").write_text("changed")
     with pytest.raises(StoreError, match=r"leaderboard\.md was changed"):

@@ -119,7 +119,7 @@ def test_weights_that_a_training_starts_from_are_trained_first(
     registry.defenses.names()
     plugins = {**registry.defenses._classes, "quick": Quick, "later": Later}
     monkeypatch.setattr(registry.defenses, "_classes", plugins)
-    config = RunConfig(("later",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, workers=1)
+    config = RunConfig(("later",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, workers=0)
 
     (result,) = run_seeds(config, [2]).results.values()
 
@@ -146,7 +146,7 @@ def test_each_seed_is_trained_and_evaluated(
         registry.defenses.create("quick"), open_dataset("digits"), TrainConfig(seed=3, epochs=1)
     )
     config = RunConfig(
-        ("quick",), attacks="fgsm", n=10, epsilons=("0.1",), examine=False, workers=1
+        ("quick",), attacks="fgsm", n=10, epsilons=("0.1",), examine=False, workers=0
     )
 
     seeded = run_seeds(config, [0, 3])
