@@ -10,8 +10,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
-from typing import TYPE_CHECKING, Any
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple, Self
 
 from filelock import lock_descriptor
 
@@ -19,7 +22,6 @@ from bench.errors import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 TEMPORARY = ".partial"
 
@@ -52,6 +54,21 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
 
+def check_place(path: Path) -> None:
+    """Look whether a file could be written, before what is to be in it is computed.
+
+    Raises:
+        StoreError: what should be a folder on the way to it is none, or must not be written.
+    """
+    folder = path.parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.is_dir():
+        raise StoreError(f"cannot write {path}: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise StoreError(f"cannot write {path}: {folder} must not be written")
+
+
 def canonical_json(value: Any) -> bytes:
     """The one way that a value is written as JSON: sorted keys, two spaces, a final newline."""
     text = json.dumps(value, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False)
@@ -67,14 +84,89 @@ def read_json(path: Path) -> Any:
     """Read a JSON file.
 
     Raises:
-        StoreError: it cannot be read, or is not JSON.
+        StoreError: it cannot be read, or is not JSON as Winnow writes it: NaN, infinity, and what
+            is nested too deep to be read are none.
     """
+    data = read_bytes(path)
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+        value = json.loads(data, parse_float=_finite, parse_constant=_finite)
+        if b"\\u" in data:  # half a character, which no file and no terminal can hold
+            json.dumps(value, ensure_ascii=False).encode()
+        return value
+    except RecursionError:
+        raise StoreError(f"{path} is not JSON of Winnow: it is nested too deep") from None
     except ValueError as error:
         raise StoreError(f"{path} is not JSON: {error}") from error
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is not a finite number")
+    return value
+
+
+def read_bytes(path: Path) -> bytes:
+    """Read a plain file: no link is followed, and nothing is opened that could block or act.
+
+    Raises:
+        StoreError: it is missing, cannot be read, or is no plain file.
+    """
+    try:
+        with open_plain(path) as file:
+            return file.read()
+    except OSError as error:
+        raise StoreError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def open_plain(path: Path) -> BinaryIO:
+    """Open a plain file for reading.
+
+    Raises:
+        OSError: it is missing, or is a link, a folder, a pipe or a device.
+    """
+    # Without NONBLOCK, opening a pipe that was put in the file's place would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a plain file")
+    return os.fdopen(descriptor, "rb")
+
+
+class Within(NamedTuple):
+    """What a folder holds, all the way down, no link followed."""
+
+    files: list[Path]
+    folders: list[Path]
+    others: list[Path]
+    """Links, pipes, sockets and devices: Winnow writes none, and opens none."""
+
+    @classmethod
+    def of(cls, folder: Path) -> Self:
+        """Look through a folder; each list is sorted.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        found = cls([], [], [])
+        waiting = [folder]
+        try:
+            while waiting:
+                with os.scandir(waiting.pop()) as entries:
+                    for entry in entries:
+                        path = Path(entry.path)
+                        if entry.is_dir(follow_symlinks=False):
+                            found.folders.append(path)
+                            waiting.append(path)
+                        elif entry.is_file(follow_symlinks=False):
+                            found.files.append(path)
+                        else:
+                            found.others.append(path)
+        except OSError as error:
+            raise StoreError(f"cannot read {folder}: {error.strerror or error}") from error
+        for paths in found:
+            paths.sort()
+        return found
 
 
 def digest_of(value: Any) -> str:
@@ -90,13 +182,18 @@ def digest_of_file(path: Path) -> str:
 
 def remove_partial(folder: Path) -> None:
     """Remove what a killed writer left half written."""
-    for path in folder.rglob(f".*{TEMPORARY}"):
-        path.unlink(missing_ok=True)
+    for path in Within.of(folder).files:
+        if path.name.startswith(".") and path.name.endswith(TEMPORARY):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, *, patient: bool = False) -> Iterator[None]:
     """Hold a folder for this process; the system lets go of it however the process ends.
+
+    Args:
+        folder: made where it is not there.
+        patient: whether to wait until another process lets go of it.
 
     Raises:
         StoreError: another process holds it, or it cannot be written or locked.
@@ -104,12 +201,12 @@ def locked(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        file = path.open("a+")
+        file = open(path, "a+", opener=_through_no_link)  # noqa: SIM115 - closed below
     except OSError as error:
         raise StoreError(f"cannot write {folder}: {error.strerror or error}") from error
     with file:
         try:
-            free = lock_descriptor(file.fileno(), blocking=False)
+            free = lock_descriptor(file.fileno(), blocking=patient)
         except OSError as error:
             raise StoreError(f"cannot lock {folder}: {error.strerror or error}") from error
         if not free:
@@ -118,17 +215,20 @@ def locked(folder: Path) -> Iterator[None]:
             raise StoreError(
                 f"{folder} is in use by {holder}; wait for it, or stop it and run again"
             )
-        file.seek(0)
-        file.truncate()
-        file.write(f"process {os.getpid()}")
-        file.flush()
+        with contextlib.suppress(OSError):  # who holds it is for people; a full disk takes no name
+            os.ftruncate(file.fileno(), 0)
+            os.write(file.fileno(), f"process {os.getpid()}".encode())
         yield
+
+
+def _through_no_link(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
 
 
 def is_held(folder: Path) -> bool:
     """Whether a process holds a folder by `locked`."""
     try:
-        with (folder / LOCK).open() as file:
+        with open_plain(folder / LOCK) as file:
             return not lock_descriptor(file.fileno(), blocking=False)
     except FileNotFoundError:
         return False

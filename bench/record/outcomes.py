@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import io
 import json
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from bench.api import Flag
 from bench.errors import StoreError
-from bench.record.files import write_bytes
+from bench.record.damage import DAMAGE, check_block, check_columns, first_line, header_of
+from bench.record.files import read_bytes, write_bytes
+from bench.record.schema import Place, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,9 +83,13 @@ class Outcomes:
     totals: Totals = field(default_factory=Totals)
     flags: tuple[Flag, ...] = ()
     """What the attack wants a reader to know."""
+    place: Place | None = None
+    """Of the cell; None in older files, which do not say it."""
+    surroundings: Surroundings | None = None
+    """Where it was computed; None where an older version did not note it."""
 
     def save(self, path: Path) -> None:
-        """Write as Parquet, totals and flags in the schema's metadata, atomically.
+        """Write as Parquet; the rest in the schema's metadata; atomically.
 
         Raises:
             StoreError: it cannot be written.
@@ -91,7 +98,12 @@ class Outcomes:
         import pyarrow.parquet as pq
 
         table = pa.Table.from_pandas(self.frame, preserve_index=False)
-        note = json.dumps({"totals": vars(self.totals), "flags": self._written_flags()})
+        written = {"totals": vars(self.totals), "flags": self._written_flags()}
+        if self.place is not None:
+            written["cell"] = self.place._asdict()
+        if self.surroundings is not None:
+            written["surroundings"] = self.surroundings.model_dump()
+        note = json.dumps(written)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"winnow": note})
         buffer = io.BytesIO()
         pq.write_table(table, buffer, compression="zstd")
@@ -101,36 +113,78 @@ class Outcomes:
         return [list(flag) if flag.id else flag.sentence for flag in self.flags]
 
     @classmethod
-    def load(cls, path: Path) -> Self:
+    def load(cls, path: Path, most: int | None = None) -> Self:
         """Read what `save` wrote.
 
+        Args:
+            path: of the shard.
+            most: the examples that it can hold; any number where None.
+
         Raises:
-            StoreError: the file is damaged or foreign.
+            StoreError: the file is damaged or foreign, or holds more.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
-            note = json.loads((table.schema.metadata or {})[b"winnow"])
-            frame = table.to_pandas()
-            totals = Totals(**note["totals"])
+            file = pq.ParquetFile(pa.BufferReader(read_bytes(path)))
+            rows = file.metadata.num_rows
+            if rows < 1 or (most is not None and rows > most):
+                raise ValueError(f"{rows} outcomes of {most} examples")
+            table = file.read(use_threads=False)  # files are small
+            check_columns(table, COLUMNS)
+            note = json.loads((table.schema.metadata or {})[b"winnow"], parse_constant=_no_number)
+            totals = _totals(note["totals"])
             flags = tuple(_flag(written) for written in note["flags"])
-        except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+            place = _place(note["cell"]) if "cell" in note else None
+            where = note.get("surroundings")
+            surroundings = None if where is None else Surroundings.model_validate(where)
+            frame = table.to_pandas(ignore_metadata=True, use_threads=False)
+        except StoreError:
+            raise
+        except (*DAMAGE, pa.ArrowException) as error:
             raise StoreError(
-                f"{path} is damaged or was not written by Winnow ({type(error).__name__}: {error});"
-                " run the same command with --fresh to make it anew"
+                f"{path} is damaged or was not written by Winnow ({type(error).__name__}: "
+                f"{first_line(error)}); run the same command with --fresh to make it anew"
             ) from error
-        lacking = [column for column in COLUMNS if column not in frame]
-        if lacking:
-            raise StoreError(f"{path} lacks the column(s) {', '.join(lacking)}")
-        return cls(frame, totals, flags)
+        return cls(frame, totals, flags, place, surroundings)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a finite number")
+
+
+def _totals(written: dict[str, Any]) -> Totals:
+    """The totals of a shard.
+
+    Raises:
+        ValueError: one of them is no number from 0 up.
+    """
+    totals = Totals(**written)
+    *counts, seconds = totals.values()
+    whole = all(type(count) is int and 0 <= count < 2**63 for count in counts)
+    if not whole or type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+        raise ValueError(f"its totals are {written}")
+    return totals
+
+
+def _place(written: dict[str, Any]) -> Place:
+    """The cell that a shard says it is of.
+
+    Raises:
+        ValueError: it is none.
+    """
+    place = Place(**written)
+    if type(place.repeat) is not int or not all(isinstance(word, str) for word in place[:3]):
+        raise ValueError(f"it is of the cell {written}")
+    return place
 
 
 def _flag(written: str | list[str]) -> Flag:
     """A flag as it was stored."""
     if not isinstance(written, str):
-        return Flag(*written)
+        identifier, sentence = written
+        return Flag(str(identifier), str(sentence))
     known = (found for part, found in OLDER_FLAGS.items() if part in written)
     return Flag(next(known, "") if written.startswith("AutoAttack") else "", written)
 
@@ -186,6 +240,8 @@ class Smallest:
             StoreError: a file is damaged.
         """
         for path in sorted(self.folder.glob("*.safetensors")):
+            if not path.stem.isdecimal():
+                raise StoreError(f"{path} is not a block of adversarial examples")
             self._block(int(path.stem))
         return {index: item for block in self._blocks.values() for index, item in block.items()}
 
@@ -205,15 +261,19 @@ def _write(path: Path, block: dict[int, Found]) -> None:
 
 
 def _read(path: Path) -> dict[int, Found]:
-    import safetensors
+    import safetensors.numpy
 
     try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            origins = json.loads(file.metadata()["origin"])
-            arrays = [file.get_tensor(name) for name in ("index", "distance", "input")]
-        return {
-            int(index): Found(int(index), float(distance), str(origin), tensor)
-            for index, distance, tensor, origin in zip(*arrays, origins, strict=True)
-        }
-    except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
-        raise StoreError(f"{path} is damaged: {error}; run the command with --fresh") from error
+        data = read_bytes(path)
+        origins = json.loads(header_of(data)["__metadata__"]["origin"])
+        tensors = safetensors.numpy.load(data)
+        index, distance, inputs = (tensors[name] for name in ("index", "distance", "input"))
+        check_block((index, distance, inputs), origins, int(path.stem), BLOCK)
+        found = zip(index.tolist(), distance.tolist(), origins, inputs, strict=True)
+        return {item[0]: Found(*item) for item in found}
+    except StoreError:
+        raise
+    except (*DAMAGE, safetensors.SafetensorError) as error:
+        raise StoreError(
+            f"{path} is damaged: {first_line(error)}; run the command with --fresh"
+        ) from error

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.api import Flag
-from bench.errors import StoreError
+from bench.errors import StoreError, UsageError
 from bench.record.outcomes import Totals
 from bench.record.schema import CLEAN
 from bench.threat import TOLERANCE, Epsilon
@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.outcomes import Outcomes
+    from bench.record.schema import CellRecord, Place, RunRecord
     from bench.record.store import RunStore
 
 
@@ -31,6 +32,11 @@ class CellResult(NamedTuple):
     frame: pd.DataFrame
     totals: Totals
     flags: tuple[Flag, ...] = ()
+    blocks: tuple[tuple[int, int], ...] = ()
+    """The first example of each stored shard, and the one after its last."""
+    finished: bool = True
+    """Whether it is a cell of the run whose shards are all there; else what it broke counts in the
+    worst case alone."""
 
     @property
     def epsilon(self) -> Epsilon:
@@ -50,22 +56,81 @@ class CellResult(NamedTuple):
         Raises:
             StoreError: shards are missing or damaged.
         """
+        import numpy as np
+
+        shards = list(store.shards(cell.key, n))
+        if sum(len(shard.frame) for shard in shards) != n:
+            raise _incomplete(cell, n)
+        joined = cls._joined(cell, shards)
+        if not np.array_equal(joined.frame["index"], np.arange(n)):
+            raise _incomplete(cell, n)
+        return joined
+
+    @classmethod
+    def read_part(cls, store: RunStore, cell: CellRecord, clean: CellResult) -> CellResult | None:
+        """What is stored of a cell that is unfinished, or whose place another took.
+
+        Args:
+            store: of the run.
+            cell: with its key.
+            clean: the predictions on unperturbed examples, which stand where nothing is stored.
+
+        Returns:
+            Not `finished`; None where nothing is stored.
+
+        Raises:
+            StoreError: shards are damaged.
+        """
         import pandas as pd
 
-        shards = list(store.shards(cell.key))
-        frame = (
-            pd.concat([shard.frame for shard in shards], ignore_index=True)
-            if shards
-            else pd.DataFrame({"index": []})
-        )
-        if frame["index"].tolist() != list(range(n)):
-            raise StoreError(
-                f"cell {cell.key} ({cell.defense} × {cell.attack} @ {cell.epsilon}) does not hold "
-                f"the outcomes of all {n} examples"
-            )
+        n = len(clean.frame)
+        shards = list(store.shards(cell.key, n))
+        if not shards:
+            return None
+        found = cls._joined(cell, shards)
+        frame = found.frame
+        if frame["index"].duplicated().any() or not frame["index"].between(0, n - 1).all():
+            raise _incomplete(cell, n)
+        rest = clean.frame[~clean.frame["index"].isin(frame["index"])].copy()
+        rest["prediction"] = rest["prediction"].where(rest["broken"], -1)
+        rest["wrong_draws"] = rest["wrong_draws"].where(rest["broken"], 0)
+        rest["choice_wrong_draws"] = rest["wrong_draws"]
+        rest["margin"] = float("nan")
+        together = pd.concat([frame, rest]).sort_values("index", ignore_index=True)
+        return found._replace(frame=together, finished=False)
+
+    @classmethod
+    def _joined(cls, cell: CellRecord, shards: Sequence[Outcomes]) -> CellResult:
+        import pandas as pd
+
+        for shard in shards:
+            if shard.place and not _same_place(shard.place, cell.place):
+                raise StoreError(
+                    f"cell {cell.key} ({cell.defense} × {cell.label} @ {cell.epsilon}) holds a "
+                    f"shard of another cell: {' '.join(map(str, shard.place))}"
+                )
+        frame = pd.concat([shard.frame for shard in shards], ignore_index=True)
+        blocks = [(int(f.min()), int(f.max()) + 1) for f in (s.frame["index"] for s in shards)]
         totals = sum((shard.totals for shard in shards), start=Totals())
         flags = sorted({flag for shard in shards for flag in shard.flags}, key=lambda f: f.sentence)
-        return cls(cell, frame, totals, (*flags, *_fault_flags(frame)))
+        return cls(cell, frame, totals, (*flags, *_fault_flags(frame)), tuple(blocks))
+
+
+def _same_place(a: Place, b: Place) -> bool:
+    """Whether two places are one, however their epsilons are written."""
+    if a._replace(epsilon="") != b._replace(epsilon="") or "0" in (a.epsilon, b.epsilon):
+        return a == b
+    try:
+        return Epsilon.parse(a.epsilon) == Epsilon.parse(b.epsilon)
+    except UsageError:
+        return False
+
+
+def _incomplete(cell: CellRecord, n: int) -> StoreError:
+    return StoreError(
+        f"cell {cell.key} ({cell.defense} × {cell.attack} @ {cell.epsilon}) does not hold "
+        f"the outcomes of all {n} examples"
+    )
 
 
 def _fault_flags(frame: pd.DataFrame) -> list[Flag]:
@@ -75,11 +140,27 @@ def _fault_flags(frame: pd.DataFrame) -> list[Flag]:
 
 
 def read_cells(store: RunStore, record: RunRecord) -> dict[str, list[CellResult]]:
-    """The finished cells of a run by defense, in the order of the record."""
+    """What is stored of a run by defense: its finished cells, in the order of the record.
+
+    After them those that are unfinished, or whose place others took: what they broke is broken.
+
+    Raises:
+        StoreError: shards are missing or damaged.
+    """
     results: dict[str, list[CellResult]] = {name: [] for name in record.defenses}
+    clean = {}
     for cell in record.cells:
         if cell.status == "ok":
-            results[cell.defense].append(CellResult.read(store, cell, record.dataset.n))
+            found = CellResult.read(store, cell, record.dataset.n)
+            results[cell.defense].append(found)
+            if cell.attack == CLEAN:
+                clean[cell.defense] = found
+    unfinished = [cell for cell in record.cells if cell.status != "ok" and cell.key]
+    for cell in [*unfinished, *record.replaced]:
+        if cell.defense in clean and cell.attack != CLEAN:
+            part = CellResult.read_part(store, cell, clean[cell.defense])
+            if part is not None:
+                results[cell.defense].append(part)
     return results
 
 
@@ -146,7 +227,7 @@ def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
         )
         for name, group in results.items()
         for result in group
-        if result.cell.attack != CLEAN
+        if result.cell.attack != CLEAN and result.finished
     ]
     if not frames:
         return pd.DataFrame()
@@ -183,7 +264,7 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
     """
     import numpy as np
 
-    rows = [r for r in results if r.cell.attack != CLEAN and not r.cell.round]
+    rows = [r for r in results if r.cell.attack != CLEAN and not r.cell.round and r.finished]
     swept = [r for r in rows if r.cell.scope in ("all", "remaining")]
     found: dict[tuple[str, str], list[int]] = {}
     if len(swept) < 2:
@@ -210,7 +291,7 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
 
 def checks(results: list[CellResult]) -> list[CellResult]:
     """The cells that attack after all what a sweep inferred."""
-    return [r for r in results if r.cell.scope == "check"]
+    return [r for r in results if r.cell.scope == "check" and r.finished]
 
 
 def sweep_report(results: list[CellResult], norm: str) -> dict[str, Any] | None:

@@ -50,6 +50,8 @@ def stored_runs(out: Path) -> list[StoredRun]:
 
     A folder without `run.json` is a run where a process that was killed left its lock in it.
     """
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file, not a folder of runs; say where they are by --out")
     if not out.is_dir():
         return []
     folders = [

@@ -7,18 +7,20 @@ what older writers wrote is read by the validators here.
 from __future__ import annotations
 
 import datetime
+import functools
 import importlib.metadata
 import platform
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bench.api.attacks import Approach, Loss, Strength  # noqa: TC001 - pydantic reads them
-from bench.errors import StoreError
+from bench.errors import StoreError, UsageError, printable
 from bench.record.files import digest_of
+from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,6 +32,9 @@ SCHEMA_VERSION = 1
 CLEAN = "clean"
 #: The scheme of attacks that stand for files of adversarial examples from elsewhere.
 EXTERNAL = "external:"
+
+#: Names of folders from files never become paths unchecked.
+FolderName = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]{0,64}$")]
 
 Status = Literal["ok", "failed", "skipped", "incomplete"]
 Scope = Literal["all", "remaining", "evidence", "check"]
@@ -43,12 +48,15 @@ Cause = Literal[
     "not-finite",
     "out-of-memory",
     "raised",
+    "died",
+    "timeout",
     "budget",
     "escalation-budget",
 ]
 """Why a cell has no figure: the defense lacks what the attack needs; the attack cannot run in this
 setting or on this machine; there are no clean predictions; the model answered NaN or infinity;
-memory ended; something raised; `--budget`; `--escalation-budget`. Empty where there is a figure."""
+memory ended; something raised; its process died each time; it took too long (`--timeout`);
+`--budget`; `--escalation-budget`. Empty where there is a figure."""
 
 
 class Record(BaseModel):
@@ -98,7 +106,7 @@ class Cell(Record):
 class CellRecord(Cell):
     """A cell and what became of it: where its outcomes are, or why there are none."""
 
-    key: str
+    key: FolderName
     """Its folder under `cells/`; empty where it was skipped."""
     inferred: bool = False
     """Whether examples were left out whose outcome follows from another epsilon."""
@@ -181,12 +189,14 @@ class AttackRecord(Record):
 class DefenseRecord(Record):
     """One defense of a run."""
 
-    key: str
+    key: FolderName
     """Its folder under `adversarial/`."""
     network: str
     weights_digest: str
     checkpoint: str
     """The file's name, or a sentence on where the weights came from."""
+    dtype: str = "float32"
+    """Of its weights: inputs are cast to it where it takes nothing else, and logits to float32."""
     twin: str | None = None
     control: bool = False
     """Here as somebody's twin, where that is examined alone, without being asked for."""
@@ -208,9 +218,11 @@ class DatasetRecord(Record):
     """The data set as written; empty where a program passed the examples itself."""
     family: str | None
     digest: str
-    n: int
+    n: int = Field(ge=1)
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    """What reading the files passed over or chose, a sentence each."""
 
 
 class RunRecord(Record):
@@ -225,11 +237,14 @@ class RunRecord(Record):
     epsilons: list[str]
     """As written, ascending."""
     headline: str
-    shard_size: int
+    shard_size: int = Field(ge=1)
     judging: dict[str, Any]
     """What decides whether a candidate counts: version, precision, kind of device."""
     defenses: dict[str, DefenseRecord]
     cells: list[CellRecord]
+    replaced: list[CellRecord] = []
+    """Cells whose place others took, and those of commands that were killed: what they broke counts
+    in the worst case, and nothing else of them does."""
     attacks: dict[str, AttackRecord] = Field(default_factory=dict)
     """What its attacks declared, and those that the examination could have asked for."""
     provenance: dict[str, Any]
@@ -263,13 +278,40 @@ class RunRecord(Record):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise StoreError(f"{where} is not a run record: {place}: {first['msg']}") from None
+        except (RecursionError, OverflowError) as error:
+            raise StoreError(f"{where} is not a run record: {error}") from None
         if record.schema_version != SCHEMA_VERSION:
             raise StoreError(
                 f"{where} has schema version {record.schema_version}; this Winnow reads "
                 f"{SCHEMA_VERSION}"
             )
+        if why := record._contradiction():
+            raise StoreError(f"{where} is not a run record: {why}")
         older = isinstance(content, dict) and content.get("examined") is True
         return record._examined_once() if older else record
+
+    def _contradiction(self) -> str:
+        """What in it cannot be, whatever was run; empty where nothing is."""
+        if self.norm not in [norm.value for norm in Norm]:
+            return f"norm: {self.norm!r} is none of {', '.join(Norm)}"
+        written = {"version": int, "precision": str, "device": str}
+        for key, kind in written.items():
+            if type(self.judging.get(key)) is not kind:
+                return f"judging.{key}: it has to be there, of type {kind.__name__}"
+        try:
+            radii = [epsilon.text for epsilon in Epsilon.parse_many(self.epsilons)]
+            for cell in (*self.cells, *self.replaced):
+                if cell.attack != CLEAN or cell.epsilon != "0":
+                    Epsilon.parse(cell.epsilon)
+        except UsageError as error:
+            return f"epsilons: {error}"
+        if radii != self.epsilons or self.headline not in radii:
+            return (
+                f"epsilons: they have to ascend, each once, the headline {self.headline!r} among "
+                f"them (got {', '.join(self.epsilons)})"
+            )
+        strangers = sorted({cell.defense for cell in self.cells} - self.defenses.keys())
+        return f"cells: defense {strangers[0]!r} is not among the defenses" if strangers else ""
 
     def outcomes(self, defense: str) -> str:
         """Digest of the cells of a defense, but for adversarial examples from elsewhere.
@@ -345,6 +387,7 @@ def commit() -> str | None:
     return head + ("+" if changes else "")
 
 
+@functools.cache
 def device_name(device: str) -> str:
     """The processor or GPU that a device string names, as people call it."""
     if device.startswith("cuda"):
@@ -360,6 +403,57 @@ def device_name(device: str) -> str:
     return platform.processor() or platform.machine()
 
 
+@functools.cache
+def noted_versions() -> dict[str, str]:
+    """The installed versions of what a run notes."""
+    return {name: version_of(name) for name in NOTED}
+
+
+class Surroundings(Record):
+    """Where a shard was computed: all that its last digits depend on, besides its cell's key."""
+
+    device: str
+    """Its kind, `cpu` or `cuda`."""
+    device_name: str
+    versions: dict[str, str]
+    """Of the distributions in `NOTED`."""
+    batch_size: int | None = None
+    """Of the largest forward pass, as asked for or as memory allowed; None for any."""
+
+    @classmethod
+    def of(cls, device: str, batch_size: int | None = None) -> Self:
+        """Those of this process.
+
+        Args:
+            device: `cpu`, `cuda` or `cuda:1`.
+            batch_size: of the largest forward pass.
+        """
+        kind = device.partition(":")[0]
+        return cls(
+            device=kind,
+            device_name=device_name(device),
+            versions=noted_versions(),
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def noted(cls, provenance: dict[str, Any]) -> Self:
+        """Those in which a run ended: of shards that do not say."""
+        return cls(
+            device=str(provenance.get("device", "")).partition(":")[0],
+            device_name=str(provenance.get("device_name", "")),
+            versions=provenance.get("versions", {}),
+        )
+
+    def alike(self, other: Surroundings) -> bool:
+        """Whether the same computation gives the same digits, in forward passes of one size."""
+        return (self.device, self.device_name, self.versions) == (
+            other.device,
+            other.device_name,
+            other.versions,
+        )
+
+
 def provenance(*, device: str, command: str) -> dict[str, Any]:
     """What `run.json` keeps on the surroundings of a run."""
     return {
@@ -369,7 +463,7 @@ def provenance(*, device: str, command: str) -> dict[str, Any]:
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
         "device_name": device_name(device),
-        "versions": {name: version_of(name) for name in NOTED},
+        "versions": noted_versions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 
@@ -378,4 +472,4 @@ def command_line() -> str:
     """The command as it was typed, without the folder of the interpreter."""
     program = Path(sys.argv[0]).name if sys.argv else ""
     words = ["python -m bench" if program == "__main__.py" else program, *sys.argv[1:]]
-    return " ".join(words)
+    return printable(" ".join(words))

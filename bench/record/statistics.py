@@ -51,6 +51,31 @@ def mcnemar(gained: int, lost: int) -> float:
     return min(1.0, float(2 * tail / 2**discordant))
 
 
+def fewest_found(n: int, k: int) -> int | None:
+    """The fewest forged ones of n that k drawn without replacement miss at most one time in 20.
+
+    Of t forged ones the k hold none with probability C(n - t, k) / C(n, k): hypergeometric.
+
+    Args:
+        n: all of them.
+        k: drawn, from 0 to n.
+
+    Returns:
+        From 1 to n; None where none was drawn.
+    """
+    if not k:
+        return None
+    all_draws = math.comb(n, k)
+    few, enough = 0, n  # missed too often with `few`, never with `enough`
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if 20 * math.comb(n - middle, k) <= all_draws:
+            enough = middle
+        else:
+            few = middle
+    return enough
+
+
 def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
     """Student's paired t-test: the mean difference, its 95 % interval, and the two-sided p.
 

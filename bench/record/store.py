@@ -6,15 +6,18 @@ from its folder: a shard is there whole or not at all.
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
-from bench.errors import StoreError
+from bench.errors import StoreError, printable
+from bench.record.damage import DAMAGE, first_line
 from bench.record.files import (
+    LOCK,
     TEMPORARY,
+    Within,
     canonical_json,
     digest_of_file,
+    read_bytes,
     read_json,
     remove_partial,
     write_bytes,
@@ -24,7 +27,7 @@ from bench.record.outcomes import Outcomes, Smallest
 from bench.record.schema import RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from bench.record.schema import DatasetRecord
@@ -46,17 +49,35 @@ class RunStore:
 
     def clear(self) -> None:
         """Forget everything stored (`--fresh`)."""
-        for path in sorted(self.folder.rglob("*"), reverse=True):
-            if path.is_dir():
-                path.rmdir()
-            elif path.name != ".lock":
+        found = Within.of(self.folder)
+        for path in (*found.files, *found.others):  # a link itself goes, never what it names
+            if path != self.folder / LOCK:
                 path.unlink()
+        for path in reversed(found.folders):
+            path.rmdir()
         self._smallest.clear()
 
-    def clear_errors(self) -> None:
-        """Forget the errors of the last attempt: what still fails writes them again."""
+    def check_plain(self) -> None:
+        """Refuse a folder that holds links, pipes or devices: nothing is read or written there.
+
+        Raises:
+            StoreError: naming the first.
+        """
+        for path in Within.of(self.folder).others:
+            raise StoreError(
+                f"{path} is a link, a pipe or a device: Winnow writes none, and goes through none; "
+                "remove it, or run with --fresh"
+            )
+
+    def clear_errors(self, but: Collection[str] = ()) -> None:
+        """Forget the errors of the last attempt: what still fails writes them again.
+
+        Args:
+            but: the keys of cells that this attempt is not about.
+        """
         for path in (self.folder / "errors").glob("*.txt"):
-            path.unlink()
+            if path.name.rpartition("-")[0] not in but:
+                path.unlink()
 
     # --- outcomes -------------------------------------------------------------------------------
 
@@ -76,10 +97,19 @@ class RunStore:
         """Read a shard."""
         return Outcomes.load(self.shard_path(key, shard))
 
-    def shards(self, key: str) -> Iterator[Outcomes]:
-        """Every stored shard of a cell, in order."""
+    def shards(self, key: str, most: int | None = None) -> Iterator[Outcomes]:
+        """Every stored shard of a cell, in order.
+
+        Args:
+            key: of the cell.
+            most: the examples that one can hold; any number where None.
+        """
         for path in sorted((self.folder / "cells" / key).glob("*.parquet")):
-            yield Outcomes.load(path)
+            yield Outcomes.load(path, most)
+
+    def stored_keys(self) -> list[str]:
+        """The cells of which something is stored, ascending."""
+        return sorted(path.name for path in (self.folder / "cells").glob("*"))
 
     # --- adversarial examples -------------------------------------------------------------------
 
@@ -108,10 +138,12 @@ class RunStore:
 
         path = self.folder / EXAMPLES
         try:
-            tensors = safetensors.torch.load_file(path)
+            tensors = safetensors.torch.load(read_bytes(path))
             inputs, labels = tensors["inputs"], tensors["labels"]
-        except (OSError, KeyError, safetensors.SafetensorError) as error:
-            raise StoreError(f"cannot read {path}: {error}") from error
+        except StoreError:
+            raise
+        except (*DAMAGE, safetensors.SafetensorError) as error:
+            raise StoreError(f"cannot read {path}: {first_line(error)}") from error
         return Examples.of(inputs, labels, dataset.class_names, dataset.name)
 
     # --- the record -----------------------------------------------------------------------------
@@ -133,8 +165,8 @@ class RunStore:
             (self.folder / "run.json").unlink(missing_ok=True)
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a text file of the run."""
-        write_bytes(self.folder / name, text.encode())
+        """Write a text file of the run, without what would steer a terminal that shows it."""
+        write_bytes(self.folder / name, printable(text).encode())
 
     def write_json(self, name: str, value: Any) -> None:
         """Write a JSON file of the run."""
@@ -146,9 +178,8 @@ class RunStore:
         """SHA-256 of every file of the run by its relative path, but for the manifest itself."""
         return {
             path.relative_to(self.folder).as_posix(): digest_of_file(path)
-            for path in sorted(self.folder.rglob("*"))
-            if path.is_file()
-            and path.name not in (MANIFEST, ".lock")
+            for path in Within.of(self.folder).files
+            if path.relative_to(self.folder).as_posix() not in (MANIFEST, LOCK)
             and not path.name.endswith(TEMPORARY)
         }
 
@@ -162,10 +193,10 @@ class RunStore:
         if not path.is_file():
             return [f"{MANIFEST} is missing: the run did not finish; run the same command again"]
         try:
-            listed: dict[str, str] = json.loads(path.read_bytes())
-        except ValueError:
-            return [f"{MANIFEST} is not JSON"]
-        if not isinstance(listed, dict) or canonical_json(listed) != path.read_bytes():
+            listed: dict[str, str] = read_json(path)
+        except StoreError as error:
+            return [str(error)]
+        if not isinstance(listed, dict) or canonical_json(listed) != read_bytes(path):
             return [f"{MANIFEST} was changed"]
         present = self.files()
         faults = [f"{name} is missing" for name in sorted(listed.keys() - present.keys())]
@@ -188,4 +219,5 @@ def open_run(folder: Path) -> tuple[RunStore, RunRecord]:
     record = store.read_record()
     if record is None:
         raise StoreError(f"no run in {folder}: it has no run.json")
+    store.check_plain()
     return store, record

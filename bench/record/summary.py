@@ -63,6 +63,7 @@ def build(
         "run": record.id,
         "dataset": record.dataset.name,
         "data_digest": record.dataset.digest,
+        **({"data_notes": list(record.dataset.notes)} if record.dataset.notes else {}),
         "norm": record.norm,
         "n": record.dataset.n,
         "seed": record.seed,
@@ -151,7 +152,9 @@ def _defense(
     entry = record.defenses[name]
     n = record.dataset.n
     cells = [cell for cell in record.cells if cell.defense == name]
-    by_cell = {(r.cell.attack, r.cell.epsilon): r for r in results if not r.cell.repeat}
+    by_cell = {
+        (r.cell.attack, r.cell.epsilon): r for r in results if not r.cell.repeat and r.finished
+    }
     clean = by_cell.get((CLEAN, "0"))
     attacks: dict[str, dict[str, Any]] = defaultdict(dict)
     for cell in cells:

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import UsageError
+from bench.errors import StoreError, UsageError
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
 from bench.record.results import outcomes_frame, read_cells
 from bench.record.store import RunStore, open_run
-from bench.record.summary import build, examinations
+from bench.record.summary import build
 from bench.report import render_leaderboard, write_leaderboard
+from bench.run.identity import identify, keep, settled
 from bench.run.inquiry import Inquiry
-from bench.run.recording import examined, record_of
+from bench.run.recording import evidence_file, examined, latest, record_of, with_strays
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     import pandas as pd
 
+    from bench.matrix.execute import InProcess, Workers
     from bench.matrix.fill import Observer
     from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
@@ -54,29 +57,41 @@ def run(prepared: Prepared, observer: Observer | None = None) -> Result:
     Interrupted, it loses the shards in flight; run again, it goes on where it was.
 
     Raises:
-        ModelError: a defense does not answer the clean inputs with finite logits (N, classes).
+        ModelError: the one defense asked for does not answer the clean inputs with finite logits
+            (N, classes); of several the cells of one that does not fail.
         StoreError: the folder is in use or cannot be written.
     """
-    with locked(prepared.folder):
-        store = RunStore(prepared.folder)
-        store.clean_up()
-        if prepared.config.fresh:
-            store.clear()
-        result = _run(prepared, store, observer or Silent())
-    write_leaderboard(prepared.config.out)
+    from bench.models.ambient import plain_torch
+
+    executor = prepared.executor()
+    with plain_torch(prepared.device), contextlib.closing(executor):
+        answers = identify(prepared, executor)
+        prepared = settled(prepared, answers)
+        with locked(prepared.folder):
+            store = RunStore(prepared.folder)
+            store.clean_up()
+            if prepared.config.fresh:
+                store.clear()
+            store.check_plain()
+            keep(store, answers)
+            result = _run(prepared, store, executor, observer or Silent())
+        write_leaderboard(prepared.config.out)
     return result
 
 
-def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
-    previous = store.read_record()
+def _run(
+    prepared: Prepared, store: RunStore, executor: InProcess | Workers, observer: Observer
+) -> Result:
+    previous = with_strays(store, store.read_record())
     prepared = prepared.continuing(previous)
     cells = prepared.cells
-    store.clear_errors()
+    planned = [each.record("incomplete") for each in cells]
+    own = {cell.place for cell in planned}
+    foreign = [c for c in previous.cells if c.place not in own] if previous else []
+    store.clear_errors(but={cell.key for cell in foreign if cell.status == "failed"})
     if not prepared.dataset.written:
         store.write_examples(prepared.examples)
-    planned = [each.record("incomplete") for each in cells]
     store.write_record(record_of(prepared, previous, planned, "running"))
-    executor = prepared.executor()
     try:
         filler = Filler(
             prepared.setting,
@@ -89,20 +104,35 @@ def _run(prepared: Prepared, store: RunStore, observer: Observer) -> Result:
         filled = filler.fill(cells, prepared.sweep)
         if prepared.examined:
             filled = Inquiry(prepared, filler).conduct(filled)
-    except UsageError:
-        store.put_back_record(previous)  # a mistake of the user's leaves no trace
-        raise
     except BaseException as error:
+        mistake = isinstance(error, UsageError) and not isinstance(error, StoreError)
         status: RunStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        store.write_record(record_of(prepared, previous, planned, status))
+        with contextlib.suppress(StoreError):  # a full disk: the record stays, and the error counts
+            if mistake:
+                store.put_back_record(previous)  # a mistake of the user's leaves no trace
+            else:
+                store.write_record(record_of(prepared, previous, planned, status))
         raise
-    finally:
-        executor.close()
-    unfinished = any(cell.status == "incomplete" for cell in filled)
+    filled_last = latest(filled).values()
+    unfinished = any(cell.status == "incomplete" for cell in filled_last)
     record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
-    record = _with_examined(record, prepared, filled)
-    store.write_record(record)
-    return summarise(store, record)
+    stored = _with_examined(record, prepared, filled_last)
+    store.write_record(stored)
+    result = summarise(store, stored)
+    asked = _of_command(record, prepared, filled_last)
+    if len(asked.cells) == len(record.cells):
+        return result
+    return result_of(store, _with_examined(asked, prepared, filled_last))
+
+
+def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]) -> RunRecord:
+    """The record without what other commands left unfinished or failed: theirs to finish and tell.
+
+    Files of adversarial examples are about the whole run, and report it.
+    """
+    own = {cell.place for cell in filled}
+    done = [c for c in record.cells if c.place in own or c.status in ("ok", "skipped")]
+    return record if prepared.candidates else record.model_copy(update={"cells": done})
 
 
 def _with_examined(
@@ -116,19 +146,13 @@ def _with_examined(
 
 def summarise(store: RunStore, record: RunRecord) -> Result:
     """Write everything that follows from the outcomes: summary, leaderboard, manifest."""
-    results = read_cells(store, record)
-    summary = build(record, results, examined(record, results))
+    result = result_of(store, record)
+    summary = result.summary
     store.write_json("summary.json", summary)
-    evidence = {
-        name if epsilon == summary["headline"] else f"{name} @ {epsilon}": found["evidence"]
-        for group in ("defenses", "controls")
-        for name, part in summary[group].items()
-        for epsilon, found in examinations(summary, part).items()
-    }
-    store.write_json("evidence.json", evidence)
+    store.write_json("evidence.json", evidence_file(summary))
     store.write_text("leaderboard.md", render_leaderboard([summary]))
     store.write_manifest()
-    return Result(summary, outcomes_frame(results), store.folder)
+    return result
 
 
 def load_results(folder: Path | str) -> Result:
@@ -137,7 +161,11 @@ def load_results(folder: Path | str) -> Result:
     Raises:
         StoreError: there is none in this folder, or it is damaged.
     """
-    store, record = open_run(Path(folder))
+    return result_of(*open_run(Path(folder)))
+
+
+def result_of(store: RunStore, record: RunRecord) -> Result:
+    """What follows from the outcomes that a record names; nothing is written."""
     results = read_cells(store, record)
     summary = build(record, results, examined(record, results))
     return Result(summary, outcomes_frame(results), store.folder)

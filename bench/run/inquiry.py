@@ -13,7 +13,7 @@ from bench.matrix.tasks import estimate
 from bench.record.files import digest_of
 from bench.record.results import checks, inferred_survivors
 from bench.record.schema import Cell, CellRecord
-from bench.run.recording import record_of
+from bench.run.recording import latest, record_of
 from bench.trust import Case, cases, escalate, evidence_of, pending, requests
 
 if TYPE_CHECKING:
@@ -202,15 +202,15 @@ class Inquiry:
             for name in [cell.defense, *([twin] if twin in self.contenders else [])]:
                 own = cell.model_copy(update={"defense": name})
                 together.setdefault(own.place, own)
-        have = {record.place: record for record in self.records}
+        have = latest(self.records)
         planned = []
         for place, cell in together.items():
             known = have.get(place)
             if known is None:
                 planned.append(self._planned(cell))
             elif known.inferred and known.scope == "all":
-                # A row that the sweep left examples out of: evidence needs it whole.
-                self.records.remove(known)
+                # A row that the sweep left examples out of: evidence needs it whole, and the whole
+                # one takes its place.
                 planned.append(self._planned(cell.model_copy(update={"scope": "all"})))
         if planned:
             self.records += self.filler.fill(planned)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.errors import UsageError
-from bench.record.schema import CLEAN, AttackRecord, RunRecord, provenance
-from bench.record.summary import NOT_EXAMINED
+from bench.record.schema import CLEAN, AttackRecord, Cell, CellRecord, RunRecord, provenance
+from bench.record.summary import NOT_EXAMINED, examinations
 from bench.threat import Epsilon
 from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict
 
@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from bench.record.results import CellResult
-    from bench.record.schema import CellRecord
+    from bench.record.schema import Place
+    from bench.record.store import RunStore
     from bench.run.prepare import Prepared
     from bench.threat import Norm
     from bench.trust import Case
@@ -38,8 +39,8 @@ def record_of(
     """
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
     earlier = previous.defenses if previous else {}
-    merged = {cell.place: cell for cell in (previous.cells if previous else [])}
-    merged |= {cell.place: cell for cell in cells}
+    known = [*(previous.replaced + previous.cells if previous else []), *cells]
+    merged = latest([*(previous.cells if previous else []), *cells])
     own = {
         c.name: c.record.model_copy(
             update={
@@ -53,7 +54,7 @@ def record_of(
     budget = prepared.escalation_budget if escalates else None
     stored = map(Epsilon.parse, previous.epsilons if previous else [])
     epsilons = Epsilon.parse_many([*stored, *setting.epsilons])
-    extended = previous if imports else None
+    extended = previous if imports or left_by(previous, cells) else None
     if extended and status == "complete":  # what the run's own command left is still to do
         status = "complete" if extended.status == "complete" else "interrupted"
     return RunRecord(
@@ -67,17 +68,61 @@ def record_of(
         shard_size=setting.shard_size,
         judging=setting.judging,
         defenses=earlier | own,
-        suites=_whole_suites({cell.label for cell in merged.values()}, config.norm),
-        figures=_figures(merged.values()),
+        suites=whole_suites({cell.label for cell in merged.values()}, config.norm),
+        figures=figures_of(merged.values()),
         sweep="bracket" if previous and previous.sweep == "bracket" else prepared.sweep,
         run_budget=extended.run_budget if extended else config.budget,
         escalation_budget=budget
         if budget is not None or previous is None
         else previous.escalation_budget,
         cells=sorted(merged.values(), key=_order),
+        replaced=_replaced(known, merged.values()),
         attacks=_attacks(prepared, previous, merged.values()),
-        provenance=_provenance(prepared, previous, imports),
+        provenance=_provenance(prepared, previous, imports, extended),
     )
+
+
+def latest(cells: Iterable[CellRecord]) -> dict[Place, CellRecord]:
+    """By place, the last of these cells."""
+    return {cell.place: cell for cell in cells}
+
+
+def _replaced(known: Iterable[CellRecord], kept: Iterable[CellRecord]) -> list[CellRecord]:
+    """The cells with outcomes of their own whose place others took, in the order of a record."""
+    keys = {cell.key for cell in kept}
+    gone = {cell.key: cell for cell in known if cell.key and cell.key not in keys}
+    return sorted(gone.values(), key=lambda cell: (_order(cell), cell.key))
+
+
+def with_strays(store: RunStore, record: RunRecord | None) -> RunRecord | None:
+    """The record with the cells that a command stored and was killed before it could name them.
+
+    Raises:
+        StoreError: a shard of such a cell is damaged.
+    """
+    if record is None:
+        return None
+    named = {cell.key for cell in (*record.cells, *record.replaced)}
+    strays = []
+    for key in store.stored_keys():
+        if key not in named and (shard := next(store.shards(key), None)) and shard.place:
+            cell = Cell(**shard.place._asdict())
+            strays.append(CellRecord(**cell.model_dump(), key=key))
+    return record.model_copy(update={"replaced": [*record.replaced, *strays]})
+
+
+def left_by(previous: RunRecord | None, cells: Iterable[CellRecord]) -> list[CellRecord]:
+    """What earlier commands were asked for, left unfinished, and this command is not about.
+
+    What only their examination asked for is none of it: another one may ask for other cells.
+    """
+    own = {cell.place for cell in cells}
+    asked = [
+        cell
+        for cell in (previous.cells if previous else [])
+        if cell.scope in ("all", "remaining") and not (cell.round or cell.repeat)
+    ]
+    return [cell for cell in asked if cell.status == "incomplete" and cell.place not in own]
 
 
 def _imports(prepared: Prepared) -> dict[str, dict[str, Any]]:
@@ -94,15 +139,21 @@ def _imports(prepared: Prepared) -> dict[str, dict[str, Any]]:
 
 
 def _provenance(
-    prepared: Prepared, previous: RunRecord | None, imports: dict[str, Any]
+    prepared: Prepared,
+    previous: RunRecord | None,
+    imports: dict[str, Any],
+    extended: RunRecord | None,
 ) -> dict[str, Any]:
     """Where the figures come from, and the sources and imported files of earlier commands.
 
-    A file that is added leaves the command there that continues the run.
+    `isolated`: whether defenses and attacks ran in processes of their own.
+
+    What only extends a run leaves the command there that continues it.
     """
     earlier = previous.provenance if previous else {}
     found = provenance(device=prepared.device, command=prepared.config.command)
-    if previous and imports:
+    found["isolated"] = prepared.workers > 0
+    if extended:
         found = dict(earlier)
     sources = {c.name: c.record.weights_digest for c in prepared.starts}
     for key, own in (("sources", sources), ("imports", imports)):
@@ -111,7 +162,7 @@ def _provenance(
     return found
 
 
-def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
+def whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
     """The suites all of whose attacks are among these; not `all`, which is the worst case."""
     members = {
         name: [attack.name for attack in registry.create_attacks(name, norm)]
@@ -121,7 +172,7 @@ def _whole_suites(attacks: set[str], norm: Norm) -> dict[str, list[str]]:
     return {name: names for name, names in members.items() if attacks.issuperset(names)}
 
 
-def _figures(cells: Iterable[CellRecord]) -> dict[str, str]:
+def figures_of(cells: Iterable[CellRecord]) -> dict[str, str]:
     """Of suites, and of attacks among these cells, the published figure that they give."""
     found = {name: suite.figure for name, suite in registry.suites.items() if suite.figure}
     for name in {cell.attack for cell in cells} - {CLEAN}:
@@ -189,6 +240,16 @@ def examined(record: RunRecord, results: dict[str, list[CellResult]]) -> dict[st
             "examinations": examinations,
         }
     return found
+
+
+def evidence_file(summary: dict[str, Any]) -> dict[str, Any]:
+    """What `evidence.json` holds: the evidence of a summary, by defense and epsilon."""
+    return {
+        name if epsilon == summary["headline"] else f"{name} @ {epsilon}": found["evidence"]
+        for group in ("defenses", "controls")
+        for name, part in summary[group].items()
+        for epsilon, found in examinations(summary, part).items()
+    }
 
 
 def _examination(case: Case) -> dict[str, Any]:

@@ -93,10 +93,10 @@ class Case:
     def frames(self) -> dict[Place, pd.DataFrame]:
         """The outcomes of cells that evidence may compare.
 
-        Left out are those without what follows from another epsilon, and those that check such
-        inferences: they count in the worst case alone.
+        Left out are those without what follows from another epsilon, those that check such
+        inferences, and those that did not finish: they count in the worst case alone.
         """
-        return {r.cell.place: r.frame for r in self.results if not _partial(r.cell)}
+        return {r.cell.place: r.frame for r in self.results if r.finished and not _partial(r.cell)}
 
     def frame(self, attack: str, epsilon: str, repeat: int = 0) -> pd.DataFrame | None:
         """The outcomes of a cell, if it has any."""

@@ -305,7 +305,8 @@ def failed_attacks(case: Case) -> Evidence:
 
 def autoattack_flags(case: Case) -> list[Evidence]:
     """What AutoAttack's own checks said, as context: other tests measure the same apart."""
-    said = sorted((result.cell.label, flag) for result in case.results for flag in result.flags)
+    finished = [result for result in case.results if result.finished]
+    said = sorted((result.cell.label, flag) for result in finished for flag in result.flags)
     items = []
     for identifier in FLAGS:
         names = sorted({attack for attack, flag in said if flag.id == identifier})
@@ -397,14 +398,6 @@ BEHAVIOUR: tuple[Callable[[Case], Evidence], ...] = (
         "state.",
         marks("state_differs"),
         tolerance,
-    ),
-    Probed(
-        Check(
-            "input-mutation", ANSWERS, "The model leaves its input alone", "Winnow", "deterministic"
-        ),
-        "mutates_input",
-        "The model changes {} of its inputs in place: attacks search from other points.",
-        marks("mutates_input"),
     ),
     Probed(
         Check(

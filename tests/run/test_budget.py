@@ -24,7 +24,7 @@ CONFIG = RunConfig(
     shard_size=6,
     epsilons=("0.05", "0.1"),
     examine=False,
-    workers=1,
+    workers=0,
 )
 #: Room for the clean predictions, both epsilons of FGSM, and some shards of PGD.
 LIMIT = 700
@@ -70,7 +70,7 @@ def test_a_larger_budget_goes_on_to_the_same_figures(tmp_path: Path) -> None:
 @pytest.mark.whole
 def test_it_stops_at_the_same_place_on_many_workers_and_again(tmp_path: Path) -> None:
     """Law 4: what fits follows from the plan and the outcomes, not from who was first."""
-    config = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "alone", workers=1)
+    config = dataclasses.replace(CONFIG, budget=LIMIT, out=tmp_path / "alone", workers=0)
     alone = figures(run(prepare(config)).summary)
     assert figures(run(prepare(config)).summary) == alone
     many = dataclasses.replace(config, out=tmp_path / "many", workers=2)

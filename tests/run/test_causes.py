@@ -39,7 +39,7 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunRecord, dict[st
         attacks="fgsm,pgd,surrogate,gaussian-noise",
         n=10,
         epsilons=("0.1",),
-        workers=1,
+        workers=0,
         escalation_budget=0,
         out=tmp_path_factory.mktemp("runs"),
     )

@@ -190,7 +190,7 @@ def test_adversarial_examples_from_elsewhere_are_weighed_with_the_same_evidence(
     from bench.threat import Epsilon, Norm
 
     evaluated(epsilons=["0.005"], attacks="fgsm", out=tmp_path)
-    config = RunConfig(("model",), out=tmp_path, workers=1, examine=False, headline="0.005")
+    config = RunConfig(("model",), out=tmp_path, workers=0, examine=False, headline="0.005")
     radii = [Epsilon.parse("0.005")]
     prepared = Prepared(
         config=config,

@@ -28,7 +28,7 @@ CONFIG = RunConfig(
     attacks="pgd,apgd-ce",
     n=30,
     epsilons=("0.05", "0.1"),
-    workers=1,
+    workers=0,
     escalation_budget=400_000,
 )
 

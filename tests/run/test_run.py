@@ -147,7 +147,7 @@ def test_a_run_killed_between_shards_is_continued_to_the_same_result(
 
         def killed(self, tasks, on_busy, limit=stop_after):  # type: ignore[no-untyped-def]
             for done, result in enumerate(original(self, tasks, on_busy)):
-                if done == limit:
+                if done == limit and result.task.cells:  # the models have been identified
                     raise KeyboardInterrupt
                 yield result
 
@@ -260,7 +260,7 @@ def test_nothing_is_left_behind_by_a_model_that_cannot_be_evaluated(tmp_path: Pa
     [
         ({"epsilons": ["0"]}, "greater than 0"),
         ({"epsilons": []}, "no epsilon"),
-        ({"epsilons": "8/255"}, "has to be a list"),
+        ({"epsilons": None}, "epsilons have to be"),
         ({"norm": "L7"}, "unknown norm"),
         ({"attacks": "pgdd"}, "did you mean 'pgd'"),
         ({"attacks": ""}, "no attack"),
@@ -293,7 +293,7 @@ def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
         n=20,
         shard_size=7,
         epsilons=("0.1",),
-        workers=1,
+        workers=0,
     )
     here = run(prepare(dataclasses.replace(config, out=tmp_path / "one")))
     there = run(prepare(dataclasses.replace(config, out=tmp_path / "two", workers=2)))
@@ -304,7 +304,7 @@ def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
 def test_the_size_of_forward_passes_leaves_outcomes_alone(tmp_path: Path) -> None:
     """Split inside the shard for lack of memory: every example is broken or not as before."""
     config = RunConfig(
-        examine=False, defenses=("relu",), attacks="fgsm,pgd", n=20, epsilons=("0.1",), workers=1
+        examine=False, defenses=("relu",), attacks="fgsm,pgd", n=20, epsilons=("0.1",), workers=0
     )
     whole = run(prepare(dataclasses.replace(config, out=tmp_path / "whole")))
     split = run(prepare(dataclasses.replace(config, out=tmp_path / "split", batch_size=3)))

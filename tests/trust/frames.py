@@ -45,7 +45,6 @@ BEHAVIOUR: dict[str, Any] = dict.fromkeys(
         "state_differs",
         "prediction_differs_alone",
         "prediction_differs_shuffled",
-        "mutates_input",
         "optimises_in_forward",
         "probability_output",
         "one_hot_output",

@@ -86,7 +86,6 @@ CASES = {
         behaviour(state_differs=at(range(LIMIT - 1))),
         "deterministic",
     ),
-    "input-mutation": (behaviour(mutates_input=at([0])), behaviour(), "deterministic"),
     "optimiser-in-forward": (behaviour(optimises_in_forward=1), behaviour(), "deterministic"),
     "nan-logits": (behaviour(nonfinite_near=at([7])), behaviour(), "deterministic"),
     "softmax-output": (behaviour(probability_output=1), behaviour(), "context"),

@@ -1,0 +1,289 @@
+"""A stored run's tasks, rebuilt from its record as the run built them.
+
+A cell that cannot be computed again here is named with its reason. What a cell left out has to be
+accounted for by the others: a shard that comes out the same proves nothing of the examples that a
+forger took out of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+from bench import registry
+from bench.data import open_dataset, subset
+from bench.errors import UsageError
+from bench.matrix.plan import Planned, Setting, WhyNot, start_of, why_not
+from bench.matrix.tasks import Clean, Task, tasks_for
+from bench.matrix.work import Bench
+from bench.models.contenders import Contender, Lineup
+from bench.record.results import CellResult, broken_within, critical_distances, read_cells
+from bench.record.schema import CLEAN, Surroundings
+from bench.run.evaluation import contender_of
+from bench.run.verification.sources import factory_model
+from bench.threat import Epsilon, Norm
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from bench.api import Attack, Examples
+    from bench.record.outcomes import Outcomes
+    from bench.record.schema import Cell, RunRecord
+    from bench.record.store import RunStore
+
+
+#: Why a cell cannot be computed again whose key does not follow from what is here.
+OTHER = (
+    "its key does not follow from what is here: another version of its attack, of the defense or "
+    "of a library, other weights, or another choice of examples"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the data and models of a stored run are now, and where to compute."""
+
+    device: str
+    """Of this machine: `cpu` or `cuda:0`."""
+    checkpoints: Mapping[str, Path] = field(default_factory=dict)
+    """Weights by defense, where they are not found by themselves."""
+    dataset: str = ""
+    """Where the data are, when not where the run found them."""
+    model: str = ""
+    """`FILE:FACTORY` of a program's own model: only whoever verifies names what is executed."""
+
+    def examples(self, store: RunStore, record: RunRecord) -> Examples:
+        """Those of a run.
+
+        Raises:
+            UsageError: they are not found.
+        """
+        written = self.dataset or record.dataset.written
+        if not written:
+            return store.read_examples(record.dataset)
+        return subset(open_dataset(written).load("test"), record.dataset.n)
+
+    def contenders(self, record: RunRecord, examples: Examples) -> list[Contender]:
+        """The defenses of a run, controls included, and what its transfer attacks start from.
+
+        Raises:
+            UsageError: a defense, its weights or a program's own model is not found.
+        """
+        if not record.dataset.written:
+            return [contender_of(name, factory_model(self.model, name)) for name in record.defenses]
+        where, norm = self.dataset or record.dataset.written, Norm(record.norm)
+        asked = []
+        for name in record.defenses:
+            given = {key: path for key, path in self.checkpoints.items() if key == name}
+            # What executes a file is named by whoever verifies, never by the record alone.
+            executes = registry.defenses.create(name).executes
+            written = f"file:{self.model}" if executes else name
+            (contender,) = Lineup(where, examples, given, norm).asked([written])
+            asked.append(dataclasses.replace(contender, name=name))
+        lineup = Lineup(where, examples, self.checkpoints, norm)
+        return lineup.with_controls(asked, _starts(record), twins=False)
+
+
+class LeftOut(NamedTuple):
+    """A cell that cannot be computed again."""
+
+    cell: str
+    """As people call it."""
+    shards: int
+    """That are stored of it."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """One computation of a run, and what is stored of it."""
+
+    task: Task
+    stored: tuple[Outcomes, ...]
+    """One per cell of the task."""
+    surroundings: Surroundings
+    """Where it was computed, as far as the run noted that."""
+
+    @property
+    def shards(self) -> list[tuple[str, int]]:
+        """(cell key, number) of those that it fills."""
+        return [(key, self.task.shard.number) for key, _ in self.task.cells]
+
+
+class Rebuilder:
+    """Rebuilds the tasks of a stored run.
+
+    Args:
+        store: the run's folder.
+        record: its `run.json`.
+        source: where its data and models are now.
+
+    Raises:
+        UsageError: the data or the weights are not found, or the cells cannot be read.
+    """
+
+    def __init__(self, store: RunStore, record: RunRecord, source: Source) -> None:
+        self.store, self.record, self.source = store, record, source
+        self.examples = source.examples(store, record)
+        self.results = read_cells(store, record)
+        self.setting = Setting(
+            norm=Norm(record.norm),
+            epsilons=tuple(Epsilon.parse_many(record.epsilons)),
+            seed=record.seed,
+            n=len(self.examples),
+            shape=self.examples.shape,
+            classes=self.examples.classes,
+            data_digest=self.examples.digest,
+            device_type=str(record.judging.get("device", "cpu")),
+            shard_size=record.shard_size,
+        )
+        self.clean = {
+            name: Clean.of(result.frame)
+            for name, results in self.results.items()
+            for result in results
+            if result.cell.attack == CLEAN
+        }
+        self.contenders = {c.name: c for c in source.contenders(record, self.examples)}
+        self.left_out: list[LeftOut] = []
+        """What `tasks` could not rebuild."""
+        self.faults: dict[str, list[str]] = defaultdict(list)
+        """By cell key, what of its choice of examples does not follow from the other cells."""
+
+    def bench(self, batch_size: int | None) -> Bench:
+        """What does the tasks."""
+        return Bench(self.examples, self.contenders, self.source.device, batch_size)
+
+    def tasks(self) -> list[Rebuilt]:
+        """Every computation whose outcomes are stored and that can be done again here."""
+        together: dict[tuple[str, str, tuple[int, ...] | None], list[Planned]] = defaultdict(list)
+        shards: dict[str, list[Outcomes]] = {}
+        for name, results in self.results.items():
+            for result in results:
+                key = result.cell.key
+                shards[key] = list(self.store.shards(key))
+                planned = self._planned(result, self._surroundings(shards[key]))
+                if planned.why_not is None:
+                    together[name, result.cell.label, planned.chosen].append(planned)
+                    self.faults[key] += self._unaccounted(result, planned.attack)
+                else:
+                    self._leave_out(result.cell, len(shards[key]), planned.why_not.reason)
+        rebuilt = []
+        for group in together.values():
+            tasks = tasks_for(group, self.setting, clean=self.clean)
+            made = Counter(key for task in tasks for key, _ in task.cells)
+            wrong = {each.key for each in group if made[each.key] != len(shards[each.key])}
+            for each in [each for each in group if each.key in wrong]:
+                why = "its shards are not those that its examples make"
+                self._leave_out(each.cell, len(shards[each.key]), why)
+            for task in tasks:
+                if not any(key in wrong for key, _ in task.cells):
+                    stored = tuple(shards[key][task.shard.number] for key, _ in task.cells)
+                    rebuilt.append(Rebuilt(task, stored, self._surroundings(stored)))
+        return rebuilt
+
+    def _leave_out(self, cell: Cell, shards: int, reason: str) -> None:
+        self.left_out.append(LeftOut(_named(cell), shards, reason))
+
+    def _surroundings(self, stored: Sequence[Outcomes]) -> Surroundings:
+        """Where shards were computed; older ones do not say, and the run says where it ended."""
+        noted = [outcomes.surroundings for outcomes in stored if outcomes.surroundings]
+        return noted[0] if noted else Surroundings.noted(self.record.provenance)
+
+    def _planned(self, result: CellResult, then: Surroundings) -> Planned:
+        """A cell as the run planned it."""
+        cell = result.cell
+        contender = self.contenders[cell.defense]
+        setting = dataclasses.replace(self.setting, versions=then.versions)
+        planned = Planned(cell, contender, None, key=cell.key)
+        if setting.judging != self.record.judging:
+            return _refused(planned, f"it was judged by other rules ({self.record.judging})")
+        if cell.attack == CLEAN:
+            followed = planned.keyed(setting).key
+            return planned if cell.key == followed else _refused(planned, OTHER)
+        try:
+            attack = registry.attacks.create(cell.attack)
+        except UsageError as error:
+            return _refused(planned, f"its attack is not here: {error}")
+        frame = result.frame
+        chosen = tuple(frame["index"][frame["attacked"]].tolist())
+        planned = dataclasses.replace(planned, attack=attack, chosen=chosen)
+        if cell.defense not in self.clean:
+            return _refused(planned, "there are no predictions on unperturbed examples")
+        if why := why_not(contender, attack, setting):
+            return _refused(planned, why.reason)
+        keys = {planned.keyed(setting).key, planned.keyed(setting, chosen).key}
+        return planned if cell.key in keys else _refused(planned, OTHER)
+
+    def _unaccounted(self, result: CellResult, attack: Attack | None) -> list[str]:
+        """What of the examples that a cell attacked does not follow from the others.
+
+        A row attacks all that the defense gets right; a measurement so many as it declares; what
+        goes over epsilons or over what others left skips only what was broken within its epsilon,
+        or survived the same attack at a larger one.
+        """
+        import numpy as np
+
+        cell = result.cell
+        if attack is None:
+            return []
+        clean = self.clean[cell.defense]
+        attacked = np.flatnonzero(result.frame["attacked"]).tolist()
+        faults = []
+        if wrong := set(attacked) - set(clean.right):
+            faults.append(f"attacked {_listed(wrong)}, which it gets wrong unperturbed")
+        if attack.needs != "candidates" and cell.scope != "check":
+            wanted = clean.right
+            if cell.scope == "evidence" and attack.sample:
+                wanted = wanted[: attack.sample]
+            left = set(wanted) - set(attacked)
+            if left and (cell.scope == "remaining" or cell.inferred):
+                left -= self._skipped(result)
+            if left:
+                faults.append(f"left out {_listed(left)} without a reason among the other cells")
+        return [f"{_named(cell)}: {fault}" for fault in faults]
+
+    def _skipped(self, result: CellResult) -> set[int]:
+        """The examples that a cell may have left out, because of what other cells found."""
+        import numpy as np
+
+        cell = result.cell
+        others = [r for r in self.results[cell.defense] if r.cell.place != cell.place]
+        own = [r for r in others if (r.cell.label, r.cell.scope) == (cell.label, cell.scope)]
+        counted = others if cell.scope == "remaining" else own
+        skipped = np.zeros(len(self.examples), dtype=bool)
+        if counted:
+            skipped |= broken_within(critical_distances(counted, self.record.norm), result.epsilon)
+        for above in own:
+            if float(above.epsilon) > float(result.epsilon):
+                skipped |= above.survived
+        return set(np.flatnonzero(skipped).tolist())
+
+
+def _refused(planned: Planned, reason: str) -> Planned:
+    return dataclasses.replace(planned, why_not=WhyNot("not-here", reason))
+
+
+def _named(cell: Cell) -> str:
+    return f"{cell.defense} × {cell.label} @ {cell.epsilon}"
+
+
+def _listed(examples: set[int]) -> str:
+    """Some examples, the first of them by number."""
+    first = ", ".join(map(str, sorted(examples)[:5]))
+    more = f" and {len(examples) - 5} more" if len(examples) > 5 else ""
+    return f"example(s) {first}{more}"
+
+
+def _starts(record: RunRecord) -> list[str]:
+    """What the transfer attacks of a run start from besides twins."""
+    found: dict[str, None] = {}
+    for name in sorted({cell.attack for cell in record.cells if cell.status == "ok"} - {CLEAN}):
+        with contextlib.suppress(UsageError):  # told of each cell
+            attack = registry.attacks.create(name)
+            if attack.needs == "source" and start_of(attack) != "twin":
+                found[start_of(attack)] = None
+    return list(found)
