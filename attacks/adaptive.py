@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from bench.threat import Norm
 
 #: Forwards and backwards of one example, after which nothing new is begun for it.
-PASSES = {"light": 400, "default": 3600, "full": 10000}
+PASSES = {"light": 400, "default": 3600, "full": 12000}
+#: Two points of an example agree when their margins differ by less than this share.
+AGREEMENT = {"light": 0.003, "default": 0.003, "full": 0.001}
 
 
 @register_attack("adaptive")
@@ -33,7 +35,7 @@ class Adaptive(Attack):
 
     Args:
         preset: passes of an example that does not break, at most: `light` 400, `default` 3,600,
-            `full` 10,000.
+            `full` 12,000.
         smooth: whether layers through which gradients mislead are looked for; without it the
             model's own gradient is followed throughout.
     """
@@ -47,15 +49,15 @@ class Adaptive(Attack):
     planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
-    version = 3
+    version = 4
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True
     ) -> None:
         if preset not in PASSES:
             raise UsageError(f"preset has to be one of {', '.join(PASSES)} (got {preset!r})")
-        self.passes = PASSES[preset] if smooth else PASSES[preset] * 3 // 2
-        self.smooth = smooth
+        self.passes = PASSES[preset] if smooth else PASSES[preset] * 6 // 5
+        self.agreement, self.smooth = AGREEMENT[preset], smooth
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """What an example may take, and the last turn that it begins before its end."""
@@ -76,8 +78,13 @@ class Adaptive(Attack):
 
         with SmoothBackward(problem.model) as backward:
             look = Outlook(problem, backward if self.smooth else None)
-            # What misleads a gradient that is not smoothed misleads candidates less.
-            chains = Chains(problem, look, self.passes, patience=1 if self.smooth else 2)
+            chains = (
+                Chains(problem, look, self.passes, self.agreement)
+                if self.smooth
+                # What misleads a gradient that is not smoothed misleads candidates less, and has
+                # points agree that only end in the same place.
+                else Chains(problem, look, self.passes, self.agreement / 10, patience=2)
+            )
             chains.run()
         kinds = (
             ("winner-take-all", "winner-take-all layers were smoothed", backward.layers),

@@ -161,7 +161,7 @@ class ProbeBehaviour(Probe):
     1e-4 in L2, as AutoAttack checks), `state_differs` (so do those of two calls with the same
     random seeds: something but chance changed). With the same seeds as the first call,
     `prediction_differs_alone` and `prediction_differs_shuffled` (in two batches of other
-    examples). `mutates_input`, `optimises_in_forward`, `probability_output`, `one_hot_output`.
+    examples). `optimises_in_forward`, `probability_output`, `one_hot_output`.
 
     Around the input: `nonfinite_near` (NaN or infinity at one of 10 draws from the ball, at two of
     its corners, or at corners of the box), `unstable` (mean of |ΔL| / |L| over 100 uniform draws
@@ -175,14 +175,13 @@ class ProbeBehaviour(Probe):
     """
 
     summary = "Measures whether the model answers the same input alike"
-    version = 2
+    version = 3
     traces = (
         "prediction_flips_repeat",
         "logits_differ_repeat",
         "state_differs",
         "prediction_differs_alone",
         "prediction_differs_shuffled",
-        "mutates_input",
         "optimises_in_forward",
         "probability_output",
         "one_hot_output",

@@ -127,7 +127,7 @@ class Transfer(Attack):
     """
 
     summary = "Adversarial examples of the twin, or of any named defense"
-    version = 2
+    version = 3
     spoken = "Transfer"
     access = "black-box"
     norms = frozenset({Norm.LINF, Norm.L2})

@@ -44,9 +44,8 @@ def answers(problem: Problem) -> dict[str, Tensor]:
         NonFiniteLogitsError: the model answered an input with NaN or infinity.
     """
     inputs, n = problem.inputs, len(problem.inputs)
-    given = inputs.clone()
     with derivatives() as taken:
-        first = _ask(problem, given)
+        first = _ask(problem, inputs.clone())
         with torch.enable_grad():
             problem.model(inputs.clone())
     classes = first.argmax(dim=1)
@@ -67,7 +66,6 @@ def answers(problem: Problem) -> dict[str, Tensor]:
         "state_differs": _differ(first, again),
         "prediction_differs_alone": alone.argmax(dim=1) != classes,
         "prediction_differs_shuffled": shuffled.argmax(dim=1) != classes,
-        "mutates_input": (given != inputs).flatten(1).any(dim=1),
         "optimises_in_forward": torch.full_like(classes, bool(taken)).bool(),
         "probability_output": probabilities(first),
         "one_hot_output": _one_hot(first),

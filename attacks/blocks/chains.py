@@ -49,8 +49,6 @@ DECAY = 0.6
 L1_SHARE = 0.2
 #: Looks at each of its points, after which an example of a randomised model keeps the lowest.
 AGAIN = 4
-#: Two points agree when their margins differ by less than this share of the lower one.
-AGREE = 0.003
 #: Forwards and backwards of one example, at most: of the first descents, and of a turn that begins
 #: just before its end, with a patience of 2; of a randomised model so many times `View.draws`.
 BEGINNING, TURN = 1 + 4 * (2 * LONG + 1), 2 * SHORT + 1 + 2 * ROUNDS * CANDIDATES
@@ -76,12 +74,16 @@ class Chains:
         problem: with an epsilon.
         look: at its model.
         passes: forwards and backwards of one example, after which nothing new is begun for it.
+        agreement: two points agree when their margins differ by less than this share of the lower.
         patience: so many times `ROUNDS` of local search follow a hop, whatever they gain.
     """
 
-    def __init__(self, problem: Problem, look: View, passes: int, patience: int = 1) -> None:
+    def __init__(
+        self, problem: Problem, look: View, passes: int, agreement: float, patience: int = 1
+    ) -> None:
         n, self.device = len(problem.labels), problem.inputs.device
-        self.problem, self.look, self.passes, self.patience = problem, look, passes, patience
+        self.problem, self.look, self.passes = problem, look, passes
+        self.agreement, self.patience = agreement, patience
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
         self.moves = Moves(self.ball, self.streams)
         self.best = problem.inputs.clone()
@@ -132,7 +134,7 @@ class Chains:
     def unsettled(self) -> Tensor:
         """Of those alive, the ones whose two lowest points do not agree."""
         first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
-        agree = (second - first < AGREE * first.abs()) & ~self.blind
+        agree = (second - first < self.agreement * first.abs()) & ~self.blind
         alive = self.alive
         return alive[~agree[alive]]
 

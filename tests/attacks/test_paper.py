@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.api import Problem
-from bench.models.counted import isolated_generators
+from bench.models.ambient import plain_torch
 from bench.registry import attacks, create_attacks, suite_epsilons, suites
 from bench.threat import TOLERANCE, Norm
 from tests.attacks.worlds import (
@@ -210,7 +210,7 @@ def test_no_iterate_leaves_the_box(name: str) -> None:
         attack.steps = 200  # type: ignore[attr-defined]
     kind = attack.kind
     problem, asked = listened(network_problem(Norm.LINF, 0.15 if kind == "fixed" else None))
-    with isolated_generators(7):
+    with plain_torch(seed=7):
         attack.run(problem)
     assert asked
     for x in asked:
