@@ -39,7 +39,7 @@ from measuring import (
 )
 from peers import alone, cascade
 
-from bench.models.counted import one_thread
+from bench.models.ambient import plain_torch
 from bench.record.results import read_cells
 from bench.record.store import open_run
 from bench.registry.grammar import split_names
@@ -78,7 +78,7 @@ def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
         defense: its name.
         shared: data set, epsilons, n, seed and device of the run.
     """
-    with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
+    with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
         took, robust = cascade(prepared)
         result, spent = timed(lambda: run(prepared))
@@ -106,7 +106,7 @@ def words(defense: str, ways: dict[str, Curve]) -> str:
 def sweep(defense: str, shared: dict[str, Any]) -> Swept:
     """Both curves of one defense; arguments as of `compare`."""
     n, epsilons = shared["n"], shared["epsilons"]
-    with tempfile.TemporaryDirectory() as folder, one_thread(shared["device"]):
+    with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), escalate=False, **shared)
         part = run(prepared).summary["defenses"][defense]
         cells = read_cells(*open_run(prepared.folder))[defense]

@@ -21,7 +21,7 @@ import peers
 from measuring import COMPARED, Curve, Side, asking, compared, say, surroundings, timed, verdict
 
 from bench import registry
-from bench.models.counted import one_thread
+from bench.models.ambient import plain_torch
 from bench.report.markdown import table
 from bench.run import run
 from bench.run.prepare import resolve_device
@@ -119,7 +119,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         registry.attacks.create(name).name for name in arguments.attacks.split(",")
     )
     arguments.device = resolve_device(arguments.device)
-    with one_thread(arguments.device):
+    with plain_torch(arguments.device):
         curves, besides = {FOOLBOX: by_foolbox(arguments)}, {}
         for sweep in arguments.sweeps.split(","):
             curves[f"Winnow, {sweep}"], besides[sweep] = by_winnow(arguments, sweep)

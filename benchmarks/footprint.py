@@ -146,7 +146,7 @@ def run_here(n: int, attacks: str, seed: int) -> None:
             n=n,
             seed=seed,
             device="cpu",
-            workers=1,
+            workers=0,
             out=Path(folder),
             twins=False,
             examine=False,

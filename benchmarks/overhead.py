@@ -33,7 +33,7 @@ from measuring import Spent, asking, interleaved, say, surroundings
 from bench import registry
 from bench.api import Problem
 from bench.matrix.tasks import Clean, tasks_for
-from bench.models.counted import one_thread
+from bench.models.ambient import plain_torch
 from bench.record.store import RunStore
 from bench.registry.grammar import split_names
 from bench.report.markdown import table
@@ -212,7 +212,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
     arguments = parser.parse_args(argv)
     measured, device = [], resolve_device(arguments.device)
-    with tempfile.TemporaryDirectory() as folder, one_thread(device):
+    with tempfile.TemporaryDirectory() as folder, plain_torch(device):
         for attack in split_names(arguments.attacks):
             for defense in split_names(arguments.defenses):
                 prepared = peers.alone(

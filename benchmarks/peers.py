@@ -11,7 +11,7 @@ from measuring import Side, timed
 from torch import nn
 
 from bench.matrix.tasks import shard_seed
-from bench.models.counted import isolated_generators
+from bench.models.ambient import plain_torch
 from bench.record.schema import Cell
 from bench.run.prepare import RunConfig, prepare
 
@@ -39,7 +39,7 @@ def alone(defense: str, attacks: str, *, n: int, **more: Any) -> Prepared:
             attacks=attacks,
             n=n,
             shard_size=n,
-            workers=1,
+            workers=0,
             twins=False,
             **more,
         )
@@ -140,7 +140,7 @@ def by_foolbox(
     """Where Foolbox says that it found an adversarial example: bool, (epsilons, N)."""
     import foolbox
 
-    with isolated_generators(seed), warnings.catch_warnings():
+    with plain_torch(seed=seed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # on its own use of NumPy
         model = foolbox.PyTorchModel(module, bounds=(0, 1), device=inputs.device)
         _, _, success = foolbox_attack(attack)(model, inputs, labels, epsilons=list(epsilons))
@@ -169,7 +169,7 @@ def by_autoattack(
     """
     import pyautoattack
 
-    with isolated_generators(seed):
+    with plain_torch(seed=seed):
         adversary = pyautoattack.AutoAttack(
             module, norm="Linf", eps=epsilon, seed=seed, device=inputs.device
         )

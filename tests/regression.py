@@ -35,7 +35,7 @@ def measure(defense: str) -> Baseline:
             attacks=ATTACKS,
             examine=False,
             device="cpu",
-            workers=1,
+            workers=0,
             out=Path(out),
         )
         summary = run(prepare(config)).summary

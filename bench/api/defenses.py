@@ -31,6 +31,8 @@ class Weights:
     files: tuple[Path, ...] = ()
     """safetensors, or torch files that load with `weights_only=True`; none where the module that
     `build` returns has its weights already."""
+    class_names: tuple[str, ...] = ()
+    """Of the logits, in their order, where they are known; data in another order are refused."""
 
 
 class Offer(NamedTuple):
@@ -256,8 +258,8 @@ class Defense(Plugin):
     def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
         """From what its weights' files hold to the `state_dict` of `build`'s module.
 
-        A single file's content as it is by default: then `state_dict`, `model` and `net` are
-        looked into, and the prefix `module.` is taken off.
+        A single file's content as it is by default: then the `state_dict` that fits is looked for
+        in it, under any key, and prefixes that all its names have are taken off.
 
         Args:
             contents: of each file in turn, read without executing anything in it.

@@ -41,13 +41,23 @@ class Examples:
 
         inputs, labels = torch.as_tensor(inputs).detach(), torch.as_tensor(labels).detach()
         if inputs.ndim != 4:
-            raise DataError(f"inputs have to be (N, C, H, W); got shape {tuple(inputs.shape)}")
+            advice = {3: "[:, None] makes one channel of gray images", 2: "reshape rows to images"}
+            raise DataError(
+                f"inputs have to be (N, C, H, W); got shape {tuple(inputs.shape)}"
+                + (f" ({advice[inputs.ndim]})" if inputs.ndim in advice else "")
+            )
         if len(inputs) == 0:
             raise DataError("no examples: there is nothing to evaluate")
+        last = _channels_last(inputs)
         if not inputs.is_floating_point():
             raise DataError(
                 f"inputs have to be floating point in [0, 1]; got {inputs.dtype} "
-                "(divide 8-bit images by 255)"
+                f"(divide 8-bit images by 255{', after ' + last if last else ''})"
+            )
+        if last:
+            raise DataError(
+                f"inputs have to be (N, C, H, W); got shape {tuple(inputs.shape)}, with the "
+                f"channels last: {last} puts them first"
             )
         if labels.shape != (len(inputs),):
             raise DataError(
@@ -61,15 +71,18 @@ class Examples:
             raise DataError("inputs contain NaN or infinity; they have to be finite in [0, 1]")
         low, high = float(inputs.min()), float(inputs.max())
         if low < -TOLERANCE or high > 1 + TOLERANCE:
+            levels = low >= 0 and 2 <= high <= 255
             raise DataError(
                 f"inputs have to be in [0, 1]; got {low:.4g} to {high:.4g} "
-                "(put standardisation inside the defense)"
+                f"({'divide by 255' if levels else 'put standardisation inside the defense'})"
             )
         labels = labels.long()
         if int(labels.min()) < 0 or int(labels.max()) >= len(class_names):
             raise DataError(
                 f"labels have to be in 0 … {len(class_names) - 1} for {len(class_names)} classes; "
                 f"got {int(labels.min())} to {int(labels.max())}"
+                + " (subtract 1 where they count from 1)"
+                * (int(labels.min()) == 1)
             )
         return cls(inputs.clamp(0, 1).contiguous(), labels, tuple(class_names), name)
 
@@ -108,6 +121,17 @@ class Examples:
         return type(self)(
             self.inputs[chosen].contiguous(), self.labels[chosen], self.class_names, self.name
         )
+
+
+def _channels_last(inputs: Tensor) -> str:
+    """What puts the channels first, where they can only be last; empty elsewhere.
+
+    Only what no image could be otherwise: a net on (N, 40, 7, 1) or (N, 64, 1, 1) is not hindered.
+    """
+    _, first, middle, last = inputs.shape
+    colour = last == 3 and min(first, middle) >= 8
+    gray = last == 1 and first == middle >= 8
+    return "permute(0, 3, 1, 2)" if colour or gray else ""
 
 
 def _examples_from_arrays(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.api import Cost, Problem, Proposal
-from bench.models.counted import CountedModel, isolated_generators
+from bench.models.ambient import plain_torch
+from bench.models.counted import CountedModel
 from bench.testing.conformance import NotApplicableError
 from bench.threat import Epsilon, Norm, ThreatModel
 
@@ -156,7 +157,7 @@ def attempt(attack: Attack, norm: Norm, robust: bool, count: int) -> Trial:
         source=model if attack.needs == "source" else None,
     )
     proposal, error, before = None, "", _settings()
-    with isolated_generators(SEED):
+    with plain_torch(seed=SEED):
         try:
             proposal = attack.run(problem)
         except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
@@ -191,7 +192,7 @@ def network_world(norm: Norm) -> World:
     """An untrained network, inputs with many black and white pixels, and what it says of them."""
     generator = torch.Generator().manual_seed(3)
     inputs = (1.6 * torch.rand(COUNT, *SHAPE, generator=generator) - 0.3).clamp(0, 1)
-    with isolated_generators(1):
+    with plain_torch(seed=1):
         module = nn.Sequential(
             nn.Conv2d(1, 6, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(6 * PIXELS, CLASSES)
         )

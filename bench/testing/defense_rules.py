@@ -9,8 +9,8 @@ from bench import registry
 from bench.api import Recipe
 from bench.data.base import FAMILY_OF_SHAPE
 from bench.errors import UsageError
+from bench.models.ambient import plain_torch
 from bench.models.checkpoints import weights_digest
-from bench.models.counted import isolated_generators
 from bench.models.weights import tensors_of
 from bench.testing.conformance import NotApplicableError, Rule, read_back
 from bench.testing.defense_subject import (
@@ -87,7 +87,7 @@ def _batch_mates(subject: DefenseSubject) -> str | None:
 def slope(module: nn.Module, x: Tensor) -> Tensor | None:
     """The gradient of the difference of the two largest logits; None where there is none."""
     x = x.clone().requires_grad_()
-    with isolated_generators(0), torch.enable_grad():
+    with plain_torch(seed=0), torch.enable_grad():
         top = module(x).topk(2, dim=1).values
         difference = (top[:, 0] - top[:, 1]).sum()
         if not difference.requires_grad:

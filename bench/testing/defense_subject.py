@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bench import registry
 from bench.errors import UsageError
-from bench.models.counted import isolated_generators
+from bench.models.ambient import plain_torch
 from bench.testing.conformance import NotApplicableError
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class DefenseSubject:
 
     def build(self, seed: int = 0) -> nn.Module:
         """A new module, in eval mode."""
-        with isolated_generators(seed):
+        with plain_torch(seed=seed):
             module = self.plugin.build(network=self.network, shape=self.shape, classes=CLASSES)
         return module.eval()
 
@@ -76,7 +76,7 @@ class DefenseSubject:
     @functools.cached_property
     def surrogates(self) -> dict[str, nn.Module]:
         """Those that are declared, with the weights of `module`, in eval mode."""
-        with isolated_generators(1):
+        with plain_torch(seed=1):
             declared = self.plugin.surrogates(
                 network=self.network, shape=self.shape, classes=CLASSES
             )
@@ -94,7 +94,7 @@ class DefenseSubject:
 
 def ask(module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:
     """Logits, from a seed."""
-    with isolated_generators(seed), torch.no_grad():
+    with plain_torch(seed=seed), torch.no_grad():
         logits: Tensor = module(x)
     return logits
 

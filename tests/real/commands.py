@@ -49,7 +49,7 @@ class Evaluated(NamedTuple):
 
 def run(name: str, data: str, *options: str | int) -> Evaluated:
     """Evaluate a defense by one command; the only run under the current folder."""
-    winnow("run", "--defense", name, "--dataset", data, "--device", "cpu", "--workers", 1, *options)
+    winnow("run", "--defense", name, "--dataset", data, "--device", "cpu", "--workers", 0, *options)
     (file,) = Path("results/runs").glob("*/run.json")
     return Evaluated(
         file.parent,

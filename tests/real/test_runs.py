@@ -48,7 +48,7 @@ def test_training_seeds(mnist: str) -> None:
     )  # fmt: skip
     records = [record_of(name, seed) for seed in (0, 1)]
     together = winnow(
-        "run", "--defense", name, "--dataset", mnist, "--device", "cpu", "--workers", 1,
+        "run", "--defense", name, "--dataset", mnist, "--device", "cpu", "--workers", 0,
         "--seeds", "0,1", "--attacks", "fgsm", "--n", 10, "--eps", "0.3", "--no-examine",
     )  # fmt: skip
 
