@@ -18,6 +18,8 @@ from bench.threat import Norm
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import Tensor
+
     from bench.api import Problem
     from bench.attacks.blocks.descent import Look, Search
 
@@ -65,15 +67,29 @@ class MarginPGD(Attack):
         Raises:
             AttackError: the problem has no epsilon.
         """
-        from bench.attacks.blocks.ball import Streams
         from bench.attacks.blocks.descent import OwnGradient, Search, cosine
 
         search = Search(problem)
         look = OwnGradient(problem.model, problem.labels)
         columns = _traced(search, look, cosine(TRACED, FIRST))
-        sizes = cosine(self.steps, self.rel_stepsize)
-        search.restart(Streams(problem, "restarts"), sizes, look, self.restarts)
+        if len(rows := search.remaining):
+            search.keep(rows, *self._restarted(problem.part(rows)))
         return Proposal(search.best, extra=columns)
+
+    def _restarted(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """The best of all restarts for each row, which are made at once, and its margin."""
+        import torch
+
+        from bench.attacks.blocks.ball import Streams
+        from bench.attacks.blocks.descent import OwnGradient, Search, cosine
+
+        starts = Streams(problem, "restarts", self.restarts).uniform()
+        every = torch.arange(len(starts), device=starts.device)
+        search = Search(problem.part(every % len(problem.inputs)), self.restarts)
+        look = OwnGradient(problem.model, search.problem.labels)
+        sizes = cosine(self.steps, self.rel_stepsize)
+        search.descend(search.ball.start(starts), every, sizes, look)
+        return search.lowest_copies()
 
 
 class Averaging(NamedTuple):
@@ -131,7 +147,7 @@ class AveragedPGD(Attack):
         steps, size, pairs = self.averaging
         search = Search(problem)
         streams = Streams(problem, "averaged gradients")
-        look = AveragedGradient(problem, streams, search.ball.radius, [2 * pairs] * steps)
+        look = AveragedGradient(problem, streams, search.ball.radii, [2 * pairs] * steps)
         rows = torch.arange(len(problem.inputs), device=problem.inputs.device)
         search.descend(problem.inputs, rows, [size] * steps, look)
         return Proposal(search.best)
@@ -309,7 +325,7 @@ class FiniteDifferencePGD(Attack):
         differences = FiniteDifferences(
             problem,
             streams,
-            schedule.sigma * search.ball.radius,
+            schedule.sigma * search.ball.radii,
             schedule.points,
             orthogonal=schedule.orthogonal,
         )

@@ -115,7 +115,7 @@ def _by_chance(planting: Planting) -> Tensor:
     found = torch.zeros_like(rows).bool()
     for _ in range(TRIES // AT_ONCE):
         for signs in random_corners(streams, rows, AT_ONCE).unbind(dim=1):
-            found |= _class_one(planting, problem.inputs + ball.radius * signs)
+            found |= _class_one(planting, ball.inputs + ball.radius * signs)
     return found
 
 
@@ -126,7 +126,7 @@ def _class_one(planting: Planting, candidates: Tensor) -> Tensor:
     from bench.attacks.blocks.ball import Ball
 
     problem = planting.problem
-    inside = Ball.of(problem).project(problem.inputs, candidates.detach())
+    inside = Ball.of(problem).project(candidates.detach())
     with torch.no_grad():
         found: Tensor = problem.model(inside).argmax(dim=1) == 1
     return found

@@ -6,7 +6,6 @@ reads evidence from them.
 
 from __future__ import annotations
 
-import dataclasses
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +50,7 @@ class Probe(Attack):
     def _measured(self, problem: Problem) -> dict[str, Any]:
         """Halve the batch where NaN spoils it, down to the examples that cannot be measured."""
         import numpy as np
+        import torch
 
         n = len(problem.inputs)
         try:
@@ -60,14 +60,8 @@ class Probe(Attack):
                 return {name: np.full(1, np.nan) for name in self.columns} | {
                     "unmeasured": np.ones(1)
                 }
-        halves = [
-            self._measured(
-                dataclasses.replace(
-                    problem, inputs=problem.inputs[part], labels=problem.labels[part]
-                )
-            )
-            for part in (slice(None, n // 2), slice(n // 2, None))
-        ]
+        rows = torch.arange(n, device=problem.inputs.device)
+        halves = [self._measured(problem.part(part)) for part in (rows[: n // 2], rows[n // 2 :])]
         return {name: np.concatenate([half[name] for half in halves]) for name in halves[0]}
 
 

@@ -73,6 +73,36 @@ class Norm(enum.StrEnum):
             return delta.square().sum(dim=1).sqrt()
         return delta.sum(dim=1)
 
+    def project(self, inputs: Tensor, candidates: Tensor, radius: float | Tensor) -> Tensor:
+        """Bring candidates into the ball and the box.
+
+        Linf clips each coordinate, which is the exact projection. L2 and L1 clip to the box and
+        then shrink the perturbation towards the input: both sets are convex and hold the input, so
+        the result is in both (it is a point of the intersection, not always its nearest).
+
+        Args:
+            inputs: clean examples, float32 in [0, 1], shape (N, ...).
+            candidates: same shape; NaN stays NaN and fails `ThreatModel.contains`.
+            radius: of all examples, or float64 of each, (N,).
+
+        Returns:
+            float32, same shape.
+        """
+        x = inputs.double()
+        wide = x.new_tensor(radius) if isinstance(radius, float) else radius.double()
+        wide = wide.reshape(-1, *([1] * (inputs.ndim - 1)))
+        if self is Norm.LINF:
+            moved = candidates.double().clamp(min=x - wide, max=x + wide)
+            return moved.clamp(0, 1).float()
+        boxed = candidates.double().clamp(0, 1)
+        size = self.distance(inputs, boxed).reshape(-1, *([1] * (boxed.ndim - 1)))
+        delta = (boxed - x) * (wide / size)
+        shrunk = (x + delta).float()
+        # Rounded away from the input, thousands of coordinates leave the ball: round towards it.
+        too_far = (shrunk.double() - x).abs() > delta.abs()
+        shrunk = shrunk.nextafter(inputs.float()).where(too_far, shrunk)
+        return boxed.float().where(size <= wide, shrunk)
+
 
 @dataclass(frozen=True)
 class Epsilon:
@@ -165,29 +195,5 @@ class ThreatModel:
         return in_box & (self.norm.distance(inputs, candidates) <= float(self.epsilon) + TOLERANCE)
 
     def project(self, inputs: Tensor, candidates: Tensor) -> Tensor:
-        """Bring candidates into the ball and the box.
-
-        Linf clips each coordinate, which is the exact projection. L2 and L1 clip to the box and
-        then shrink the perturbation towards the input: both sets are convex and hold the input, so
-        the result is in both (it is a point of the intersection, not always its nearest).
-
-        Args:
-            inputs: clean examples, float32 in [0, 1], shape (N, ...).
-            candidates: same shape; NaN stays NaN and fails `contains`.
-
-        Returns:
-            float32, same shape.
-        """
-        radius = float(self.epsilon)
-        x = inputs.double()
-        if self.norm is Norm.LINF:
-            moved = candidates.double().clamp(min=x - radius, max=x + radius)
-            return moved.clamp(0, 1).float()
-        boxed = candidates.double().clamp(0, 1)
-        size = self.norm.distance(inputs, boxed).reshape(-1, *([1] * (boxed.ndim - 1)))
-        delta = (boxed - x) * (radius / size)
-        shrunk = (x + delta).float()
-        # Rounded away from the input, thousands of coordinates leave the ball: round towards it.
-        too_far = (shrunk.double() - x).abs() > delta.abs()
-        shrunk = shrunk.nextafter(inputs.float()).where(too_far, shrunk)
-        return boxed.float().where(size <= radius, shrunk)
+        """Bring candidates into the ball and the box: `Norm.project`."""
+        return self.norm.project(inputs, candidates, float(self.epsilon))

@@ -5,13 +5,14 @@ Random numbers that belong to an example, whichever batch it comes in.
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 
-from bench.api.attacks import radius
-from bench.threat import Epsilon, Norm, ThreatModel
+from bench.api.attacks import radii
+from bench.threat import Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,29 +20,61 @@ if TYPE_CHECKING:
     from bench.api import Problem
 
 
-class Ball(NamedTuple):
-    """What may be reached from an input: within a distance of it, and in the box [0, 1]."""
+class Ball:
+    """What may be reached from each input: within a distance of it, and in the box [0, 1].
 
-    norm: Norm
-    """Any; `direction` and `start` are for Linf and L2."""
-    radius: float
+    Args:
+        norm: any; `direction` and `start` are for Linf and L2.
+        inputs: the middles, float32 in [0, 1], (N, C, H, W).
+        radii: float64 (N,); in Linf the whole box is in that of 1.
+    """
+
+    def __init__(self, norm: Norm, inputs: Tensor, radii: Tensor) -> None:
+        self.norm, self.inputs = norm, inputs
+        self.radii = radii.clamp(max=1) if norm is Norm.LINF else radii
 
     @classmethod
     def of(cls, problem: Problem) -> Ball:
-        """The ball of a problem.
+        """Those of a problem.
 
         Raises:
             AttackError: the problem has no epsilon.
         """
-        return cls(problem.norm, 0.0).of_radius(radius(problem))
+        return cls(problem.norm, problem.inputs, radii(problem))
 
-    def of_radius(self, radius: float) -> Ball:
-        """One of another radius; in Linf the whole box is in that of 1."""
-        return self._replace(radius=min(radius, 1.0) if self.norm is Norm.LINF else radius)
+    def at(self, rows: Tensor) -> Ball:
+        """Those of some inputs, int64 (M,), as often as they are named."""
+        some = Ball(self.norm, self.inputs[rows], self.radii[rows])
+        if self.norm is Norm.LINF:
+            low, high = self.ends
+            some.ends = low[rows], high[rows]
+        return some
 
-    def project(self, inputs: Tensor, x: Tensor) -> Tensor:
-        """Bring points back: `ThreatModel.project`. Float32, shape of the inputs."""
-        return ThreatModel(self.norm, Epsilon.parse(self.radius)).project(inputs, x)
+    def times(self, factor: float) -> Ball:
+        """So many times as wide."""
+        return Ball(self.norm, self.inputs, self.radii * factor)
+
+    @functools.cached_property
+    def radius(self) -> Tensor:
+        """To be multiplied with inputs: float32 (N, 1, 1, 1)."""
+        return self.radii.float().reshape(-1, *[1] * (self.inputs.ndim - 1))
+
+    @functools.cached_property
+    def ends(self) -> tuple[Tensor, Tensor]:
+        """In Linf, the lowest and the highest that each pixel may be: shape of the inputs.
+
+        Rounded once, since rounding keeps an order: what is clipped to them is what would be
+        clipped in float64 and rounded then.
+        """
+        x, wide = self.inputs.double(), self.radii.reshape(-1, *[1] * (self.inputs.ndim - 1))
+        return (x - wide).clamp(min=0).float(), (x + wide).clamp(max=1).float()
+
+    def project(self, x: Tensor) -> Tensor:
+        """Bring points back, as `Norm.project` does. Float32, shape of the inputs."""
+        if self.norm is Norm.LINF:
+            low, high = self.ends
+            return torch.minimum(torch.maximum(x.float(), low), high)
+        return self.norm.project(self.inputs, x, self.radii)
 
     def direction(self, gradient: Tensor) -> Tensor:
         """The steepest step of size 1: the sign in Linf, the normalised gradient in L2.
@@ -52,18 +85,18 @@ class Ball(NamedTuple):
             return gradient.sign()
         return unit(gradient)
 
-    def start(self, inputs: Tensor, uniform: Tensor) -> Tensor:
+    def start(self, uniform: Tensor) -> Tensor:
         """Random points of the ball, made of random numbers.
 
         Args:
-            inputs: (N, C, H, W).
-            uniform: in [0, 1), same shape. In L2 their first number also sets the distance.
+            uniform: in [0, 1), shape of the inputs. In L2 their first number also sets the
+                distance.
         """
         signed = 2 * uniform - 1
         if self.norm is Norm.LINF:
-            return self.project(inputs, inputs + self.radius * signed)
-        share = uniform.flatten(1)[:, 0].reshape(-1, *[1] * (inputs.ndim - 1))
-        return self.project(inputs, inputs + self.radius * share * self.direction(signed))
+            return self.project(self.inputs + self.radius * signed)
+        share = uniform.flatten(1)[:, 0].reshape(self.radius.shape)
+        return self.project(self.inputs + self.radius * share * self.direction(signed))
 
 
 def unit(x: Tensor) -> Tensor:
@@ -93,35 +126,47 @@ def untied(problem: Problem) -> Tensor:
 
 
 class Streams:
-    """One random stream per example.
+    """One random stream per row.
 
-    A stream is seeded by the seed of the problem and the example itself (bytes and label), and
-    moves only when its example draws: what an example gets depends neither on its batch-mates nor
-    on which of them are still being attacked. Numbers are drawn on the CPU, so that every device
-    gets the same.
+    A stream is seeded by the seed of the problem, the example itself (bytes and label) and its
+    epsilon, and moves only when its row draws: what a row gets depends neither on its batch-mates
+    nor on which of them are still being attacked. Numbers are drawn on the CPU, so that every
+    device gets the same.
 
     Args:
-        problem: its examples, one stream each.
+        problem: its rows, one stream each.
         purpose: streams of different purposes are independent.
+        kinds: so many streams for each row, the first of all rows first: one for each restart or
+            target.
     """
 
-    def __init__(self, problem: Problem, purpose: str) -> None:
+    def __init__(self, problem: Problem, purpose: str, kinds: int = 1) -> None:
         self._device = problem.inputs.device
         self._shape = problem.inputs.shape[1:]
         self._generators = []
         labels = problem.labels.tolist()
-        for x, label in zip(problem.inputs.cpu().numpy(), labels, strict=True):
-            digest = hashlib.sha256(f"{problem.seed} {purpose} {label} ".encode() + x.tobytes())
-            seed = int.from_bytes(digest.digest()[:8], "big") >> 1
-            self._generators.append(torch.Generator().manual_seed(seed))
+        own = [None] * len(labels) if problem.epsilons is None else problem.epsilons.tolist()
+        inputs = problem.inputs.cpu().numpy()
+        for kind in range(kinds):
+            for x, label, epsilon in zip(inputs, labels, own, strict=True):
+                radius = problem.epsilon if epsilon is None else epsilon
+                about = f"{problem.seed} {purpose} {kind} {label} {radius!r} "
+                digest = hashlib.sha256(about.encode() + x.tobytes())
+                seed = int.from_bytes(digest.digest()[:8], "big") >> 1
+                self._generators.append(torch.Generator().manual_seed(seed))
 
-    def uniform(self, rows: Tensor) -> Tensor:
-        """One draw from [0, 1) of an input's shape for each of these examples: (M, C, H, W)."""
-        draws = [torch.rand(self._shape, generator=self._generators[row]) for row in rows.tolist()]
-        return torch.stack(draws).to(self._device)
+    def uniform(self, rows: Tensor | None = None) -> Tensor:
+        """One draw from [0, 1) of an input's shape for each of these rows, or all: (M, C, H, W)."""
+        if rows is None:
+            rows = torch.arange(len(self._generators))
+        drawn = torch.empty(len(rows), *self._shape)
+        for row, into in zip(rows.tolist(), drawn, strict=True):
+            torch.rand(self._shape, generator=self._generators[row], out=into)
+        return drawn.to(self._device)
 
     def normal(self, rows: Tensor, count: int) -> Tensor:
-        """So many standard normal draws for each of these examples: (M, count, C, H, W)."""
-        shape = (count, *self._shape)
-        draws = [torch.randn(shape, generator=self._generators[row]) for row in rows.tolist()]
-        return torch.stack(draws).to(self._device)
+        """So many standard normal draws for each of these rows: (M, count, C, H, W)."""
+        drawn = torch.empty(len(rows), count, *self._shape)
+        for row, into in zip(rows.tolist(), drawn, strict=True):
+            torch.randn(into.shape, generator=self._generators[row], out=into)
+        return drawn.to(self._device)

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from bench.api.attacks import margins, radius
-from bench.attacks.blocks.ball import Streams, untied
+from bench.api.attacks import margins
+from bench.attacks.blocks.ball import Ball, Streams, untied
 from bench.attacks.blocks.looks import over_draws
 from bench.errors import NonFiniteLogitsError
 from bench.threat import Norm
@@ -183,15 +183,17 @@ def logits_where_finite(problem: Problem, x: Tensor) -> Tensor:
 
 def _points(problem: Problem) -> Iterator[Tensor]:
     """Draws from the ball, two of the corners around it, and three corners of the box."""
-    inputs, size = problem.inputs, radius(problem)
+    inputs, size = problem.inputs, Ball.of(problem).radius
     streams, rows = Streams(problem, "surroundings"), torch.arange(len(inputs))
     for _ in range(NEAR):
         noise = streams.normal(rows, 1)[:, 0]
         if problem.norm is Norm.LINF:
             noise = 2 * streams.uniform(rows) - 1
         distance = problem.norm.distance(torch.zeros_like(noise), noise).clamp(min=1e-12)
-        scale = size if problem.norm is Norm.LINF else size / distance.float()
-        yield (inputs + noise * torch.as_tensor(scale).reshape(-1, 1, 1, 1)).clamp(0, 1)
+        scale = size
+        if problem.norm is not Norm.LINF:
+            scale = size / distance.float().reshape(size.shape)
+        yield (inputs + noise * scale).clamp(0, 1)
     reach = {Norm.LINF: 1.0, Norm.L2: inputs[0].numel() ** -0.5, Norm.L1: 1 / inputs[0].numel()}
     for _ in range(2):
         signs = (streams.uniform(rows) - 0.5).sign()

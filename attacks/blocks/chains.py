@@ -159,8 +159,7 @@ class Chains:
 
     def anew(self, rows: Tensor, loss: int, wide: float = 1.0) -> None:
         """Descend from a random point of the ball: another chain, in the place of the highest."""
-        inputs = self.problem.inputs[rows]
-        x = self.ball.start(inputs, self.streams.uniform(rows))
+        x = self.ball.at(rows).start(self.streams.uniform(rows))
         blind = self.blind[rows]
         sizes = torch.ones(len(rows), device=self.device)
         if len(x[~blind]):
@@ -171,10 +170,10 @@ class Chains:
     def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> None:
         """Step against the momentum of the gradients; the lowest point on the way is a chain's."""
         way = self._way()
-        inputs, momentum = self.problem.inputs[rows], torch.zeros_like(x)
+        ball, momentum = self.ball.at(rows), torch.zeros_like(x)
         low = torch.full(rows.shape, math.inf, dtype=torch.float64, device=self.device)
         broken = torch.zeros_like(rows, dtype=torch.bool)
-        point, live = inputs.clone(), torch.arange(len(rows), device=self.device)
+        point, live = ball.inputs.clone(), torch.arange(len(rows), device=self.device)
         for step in range(how.steps + 1):
             fall = (1 + math.cos(math.pi * step / how.steps)) / 2
             loss = self._loss(how.loss, rows[live]) if step < how.steps else None
@@ -194,10 +193,11 @@ class Chains:
                 break
             scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
             momentum[live] = DECAY * momentum[live] + gradient / wide_as(scale, gradient)
-            length = wide_as(how.sizes[live] * fall * self.ball.radius, gradient)
+            near = ball.at(live)
+            length = wide_as(how.sizes[live], gradient) * fall * near.radius
             moved = x[live] - length * self._direction(momentum[live], fall)
-            ball = self.ball.of_radius(self.ball.radius * _radius(how, step))
-            x[live] = ball.project(inputs[live], moved)
+            wide = _radius(how, step)
+            x[live] = (near if wide == 1 else near.times(wide)).project(moved)
         self._enchain(rows, point, low, broken)
 
     def _looked(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
@@ -239,7 +239,7 @@ class Chains:
         self._look_around(rows, place)
 
     def _hop(self, rows: Tensor, place: Tensor) -> None:
-        moved, size = self.moves.far(self.problem.inputs[rows], self.ends[rows, place], rows)
+        moved, size = self.moves.far(self.ends[rows, place], rows)
         kept, before = self.ends[rows, place].clone(), self.heights[rows, place].clone()
         self.heights[rows, place] = math.inf  # the end of the hop takes this place
         self._descend(moved, rows, Descent(3, SHORT, size))
@@ -264,10 +264,8 @@ class Chains:
 
     def _round(self, rows: Tensor, place: Tensor, number: int) -> None:
         """Move the ends of chains to the lowest of their candidates, where it is lower."""
-        inputs, x = self.problem.inputs[rows], self.ends[rows, place]
-        tried = torch.stack(
-            [self.moves.near(inputs, x, rows, number + i) for i in range(CANDIDATES)]
-        )
+        x = self.ends[rows, place]
+        tried = torch.stack([self.moves.near(x, rows, number + i) for i in range(CANDIDATES)])
         seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
         one = torch.arange(len(rows), device=self.device)

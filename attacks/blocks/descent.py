@@ -11,7 +11,6 @@ the logit margin: with the cross-entropy, honest models with large logits look m
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -65,10 +64,13 @@ class Search:
 
     Args:
         problem: with an epsilon; in Linf or L2 where it descends.
+        copies: so many of each example, all first ones before all second ones: restarts that are
+            made at once. All of them leave when one is broken.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, copies: int = 1) -> None:
         self.problem = problem
+        self.copies = copies
         self.ball = Ball.of(problem)
         self.best = problem.inputs.clone()
         self.lowest = torch.full(
@@ -79,6 +81,12 @@ class Search:
     def remaining(self) -> Tensor:
         """The examples that are not broken yet, int64."""
         return torch.where(self.lowest >= 0)[0]
+
+    def lowest_copies(self) -> tuple[Tensor, Tensor]:
+        """Of all copies of each example the best iterate, and its margin."""
+        lowest, which = self.lowest.reshape(self.copies, -1).min(dim=0)
+        best = self.best.reshape(self.copies, -1, *self.best.shape[1:])
+        return best[which, torch.arange(len(which), device=which.device)], lowest
 
     def keep(self, rows: Tensor, x: Tensor, found: Tensor) -> None:
         """Keep the iterates that are better than what these examples have."""
@@ -96,8 +104,7 @@ class Search:
         """Let an attack search on a model, for the examples not broken yet."""
         rows = self.remaining
         if len(rows):
-            inputs, labels = self.problem.inputs[rows], self.problem.labels[rows]
-            part = dataclasses.replace(self.problem, model=model, inputs=inputs, labels=labels)
+            part = self.problem.part(rows, model=model)
             self.offer(rows, attack.run(part).candidates)
 
     def descend(
@@ -128,12 +135,13 @@ class Search:
             if step == 0:
                 flat = (gradient.flatten(1) == 0).all(dim=1)
             if leave:
-                stay = sight.margins >= 0
+                held = (self.lowest.reshape(self.copies, -1) >= 0).all(dim=0).repeat(self.copies)
+                stay = held[rows]
                 x, rows, places, gradient = x[stay], rows[stay], places[stay], gradient[stay]
                 if len(rows) == 0:
                     break
-            moved = x - size * self.ball.radius * self.ball.direction(gradient)
-            x = self.ball.project(self.problem.inputs[rows], moved)
+            ball = self.ball.at(rows)
+            x = ball.project(x - size * ball.radius * ball.direction(gradient))
         return Path(history, flat)
 
     def restart(self, streams: Streams, sizes: Sequence[float], look: Look, times: int) -> None:
@@ -142,7 +150,7 @@ class Search:
             rows = self.remaining
             if len(rows) == 0:
                 break
-            x = self.ball.start(self.problem.inputs[rows], streams.uniform(rows))
+            x = self.ball.at(rows).start(streams.uniform(rows))
             self.descend(x, rows, sizes, look)
 
 

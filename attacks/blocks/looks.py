@@ -42,7 +42,7 @@ class GaussianLook:
     Args:
         problem: whose model is looked at.
         streams: one per example.
-        sigma: spread of the points.
+        sigma: spread of the points, of all or (N,) of each example.
         counts: points per step, two to a pair.
         orthogonal: make the draws of a step orthogonal to one another, each of its own length:
             they stay Gaussian one by one, and with as many pairs as pixels the differences of a
@@ -56,14 +56,15 @@ class GaussianLook:
         self,
         problem: Problem,
         streams: Streams,
-        sigma: float,
+        sigma: float | Tensor,
         counts: Sequence[int],
         *,
         orthogonal: bool = False,
     ) -> None:
         self.problem = problem
         self.streams = streams
-        self.sigma = sigma
+        self.sigma = torch.as_tensor(sigma, device=problem.inputs.device).float()
+        self.sigma = self.sigma.expand(len(problem.inputs))
         self.counts = counts
         self.orthogonal = orthogonal
         self.forwards = torch.zeros_like(problem.labels)
@@ -85,42 +86,37 @@ class GaussianLook:
                 draws = self.streams.normal(rows[group], count)
                 if self.orthogonal:
                     draws = _orthogonal(draws)
-                gradient[group] += self.estimate(x[group], labels[group], draws)
+                sigma = self.sigma[rows[group]]
+                gradient[group] += self.estimate(x[group], labels[group], draws, sigma)
         self.forwards[rows[alive]] += 2 * pairs
         gradient /= pairs
         return Sight(found, gradient)
 
-    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor, sigma: Tensor) -> Tensor:
         """The sum over pairs of what they say about the gradient.
 
         Args:
             x: (M, C, H, W).
             labels: int64 (M,).
             draws: standard normal, (M, pairs, C, H, W).
+            sigma: their spread, (M,).
 
         Returns:
             Shape of `x`.
         """
         raise NotImplementedError
 
-    def points(self, x: Tensor, labels: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
-        """Both points of every pair in one batch, and their labels."""
-        moves = self.sigma * draws
-        centres = x[:, None]
-        points = torch.stack([centres + moves, centres - moves], dim=1).flatten(0, 2)
-        return points, labels.repeat_interleave(2 * draws.shape[1])
-
 
 class FiniteDifferences(GaussianLook):
     """The gradient by central differences of the margin along each draw."""
 
-    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor, sigma: Tensor) -> Tensor:
         """Mean of difference times draw: an unbiased estimate of the smoothed gradient."""
-        points, targets = self.points(x, labels, draws)
+        points, targets = _points(x, labels, draws, sigma)
         with torch.no_grad():
             found = margins(self.problem.model(points), targets).double()
         plus, minus = found.reshape(len(x), 2, -1).unbind(dim=1)
-        slopes = ((plus - minus) / (2 * self.sigma)).to(x.dtype)
+        slopes = ((plus - minus) / (2 * sigma[:, None])).to(x.dtype)
         # One product per example: its rounding must not depend on how many there are.
         sums = [weights @ moves.flatten(1) for weights, moves in zip(slopes, draws, strict=True)]
         return torch.stack(sums).reshape(x.shape)
@@ -129,11 +125,18 @@ class FiniteDifferences(GaussianLook):
 class AveragedGradient(GaussianLook):
     """The mean of the model's own gradients at the points (IndicatorsOfAttackFailure)."""
 
-    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor) -> Tensor:
+    def estimate(self, x: Tensor, labels: Tensor, draws: Tensor, sigma: Tensor) -> Tensor:
         """Sum over pairs of the mean of the two gradients."""
-        points, targets = self.points(x, labels, draws)
+        points, targets = _points(x, labels, draws, sigma)
         _, gradient = margin_gradient(self.problem.model, points, targets)
         return gradient.reshape(len(x), -1, *x.shape[1:]).sum(dim=1) / 2
+
+
+def _points(x: Tensor, labels: Tensor, draws: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Both points of every pair in one batch, and their labels."""
+    centres, moves = x[:, None], sigma.reshape(-1, *[1] * x.ndim) * draws
+    points = torch.stack([centres + moves, centres - moves], dim=1).flatten(0, 2)
+    return points, labels.repeat_interleave(2 * draws.shape[1])
 
 
 def _blocks(pairs: int) -> Iterator[int]:

@@ -23,19 +23,18 @@ class Moves:
     """Draws moves for examples, each from its own stream.
 
     Args:
-        ball: that points stay in.
+        ball: that points stay in, of all examples.
         streams: one per example.
     """
 
     def __init__(self, ball: Ball, streams: Streams) -> None:
         self.ball, self.streams = ball, streams
 
-    def far(self, inputs: Tensor, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def far(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """Some of the pixels moved far.
 
         Args:
-            inputs: the middles of the balls, (M, C, H, W).
-            x: where to move from, same shape.
+            x: where to move from, (M, C, H, W).
             rows: which example each is, int64 (M,).
 
         Returns:
@@ -48,39 +47,38 @@ class Moves:
         )
         half = wide_as(share / 2, drawn)
         signs = (drawn < half).float() - (drawn > 1 - half).float()
-        return self.ball.project(inputs, x + wide_as(far, drawn) * self._step(signs)), size
+        ball = self.ball.at(rows)
+        return ball.project(x + wide_as(far, drawn) * _step(ball, signs)), size
 
-    def near(self, inputs: Tensor, x: Tensor, rows: Tensor, number: int) -> Tensor:
+    def near(self, x: Tensor, rows: Tensor, number: int) -> Tensor:
         """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move.
 
         Args:
-            inputs: the middles of the balls, (M, C, H, W).
-            x: points near which to look, same shape.
+            x: points near which to look, (M, C, H, W).
             rows: which example each is, int64 (M,).
             number: of the candidate: fewer and fewer pixels, and again; every second one a
                 rectangle.
         """
-        drawn = self.streams.uniform(rows)
+        drawn, ball = self.streams.uniform(rows), self.ball.at(rows)
         share = 0.25 / 2 ** (number % 5)
-        if self.ball.norm is not Norm.LINF:
+        if ball.norm is not Norm.LINF:
             signs = (drawn < share).float() - (drawn > 1 - share).float()
-            return self.ball.project(inputs, x + self._step(signs) / 2)
-        low, high = (
-            self.ball.project(inputs, inputs + side * self.ball.radius) for side in (-1, 1)
-        )
-        if number % 2 and min(inputs.shape[2:]) > 1:
+            return ball.project(x + _step(ball, signs) / 2)
+        low, high = ball.ends
+        if number % 2 and min(x.shape[2:]) > 1:
             up = wide_as(drawn.flatten(1)[:, -1], drawn) < 0.5
             return torch.where(_rectangle(drawn), torch.where(up, high, low), x)
         return torch.where(drawn < share, torch.where(drawn < share / 2, low, high), x)
 
-    def _step(self, signs: Tensor) -> Tensor:
-        """A move of size epsilon along these signs."""
-        if self.ball.norm is Norm.LINF:
-            return self.ball.radius * signs
-        if self.ball.norm is Norm.L2:
-            return self.ball.radius * unit(signs)
-        count = signs.abs().flatten(1).sum(dim=1).clamp(min=1)
-        return self.ball.radius * signs / wide_as(count, signs)
+
+def _step(ball: Ball, signs: Tensor) -> Tensor:
+    """A move of size epsilon along these signs."""
+    if ball.norm is Norm.LINF:
+        return ball.radius * signs
+    if ball.norm is Norm.L2:
+        return ball.radius * unit(signs)
+    count = signs.abs().flatten(1).sum(dim=1).clamp(min=1)
+    return ball.radius * signs / wide_as(count, signs)
 
 
 def wide_as(values: Tensor, like: Tensor) -> Tensor:

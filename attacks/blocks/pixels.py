@@ -45,7 +45,7 @@ def ask(search: Search, rows: Tensor, unbounded: Tensor) -> Tensor:
         Float64 (M,).
     """
     problem = search.problem
-    x = search.ball.project(problem.inputs[rows], unbounded)
+    x = search.ball.at(rows).project(unbounded)
     with torch.no_grad():
         found = margins(problem.model(x), problem.labels[rows]).double()
     search.keep(rows, x, found)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bench.api.attacks import margins
+from bench.api.attacks import margins, radii
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.behaviour import probabilities
 from bench.threat import Norm
@@ -127,7 +127,7 @@ def plant(problem: Problem) -> Planting:
         NonFiniteLogitsError: the model answered with NaN or infinity.
     """
     ball, streams = Ball.of(problem), Streams(problem, "planting")
-    rows = _apart(problem.inputs, 2 * ball.radius, ball.norm)
+    rows = _apart(problem.inputs, 2 * float(radii(problem).max()), ball.norm)
     inputs = problem.inputs[rows]
     with torch.no_grad():
         model, logits = problem.model, problem.model(inputs).double()
@@ -138,7 +138,7 @@ def plant(problem: Problem) -> Planting:
     directions = drawn[:, : problem.classes].to(logits)
     directions = directions - directions.mean(dim=1, keepdim=True)  # what shifts all says nothing
     directions = directions / directions.norm(dim=1, keepdim=True)
-    climb = _Climb(model, ball, inputs, directions)
+    climb = _Climb(model, ball.at(rows), directions)
     climb.run(streams, rows)
     at = (logits * directions).sum(dim=1)
     thresholds = at + HEIGHT * (climb.highest - at)
@@ -150,11 +150,11 @@ def plant(problem: Problem) -> Planting:
 class _Climb:
     """Corners of each ball that reach further and further along a direction of the logits."""
 
-    def __init__(self, model: nn.Module, ball: Ball, inputs: Tensor, directions: Tensor) -> None:
-        self.model, self.ball, self.inputs, self.directions = model, ball, inputs, directions
+    def __init__(self, model: nn.Module, ball: Ball, directions: Tensor) -> None:
+        self.model, self.ball, self.directions = model, ball, directions
         self.highest = torch.full_like(directions[:, 0], -torch.inf)
         """How far the furthest is, float64 (M,)."""
-        self.furthest, self.signs = inputs.clone(), torch.ones_like(inputs)
+        self.furthest, self.signs = ball.inputs.clone(), torch.ones_like(ball.inputs)
 
     def run(self, streams: Streams, rows: Tensor) -> None:
         """Random corners, then changes of the furthest."""
@@ -169,10 +169,12 @@ class _Climb:
 
     def ask(self, signs: Tensor) -> None:
         """Keep the furthest of these corners, (M, K, C, H, W), where it is further."""
-        centres = self.inputs[:, None]
-        points = self.ball.project(centres, centres + self.ball.radius * signs)
+        count = signs.shape[1]
+        around = self.ball.at(torch.arange(len(signs)).repeat_interleave(count))
+        corners = around.project(around.inputs + around.radius * signs.flatten(0, 1))
+        points = corners.reshape(signs.shape)
         with torch.no_grad():
-            logits = self.model(points.flatten(0, 1)).double().reshape(*points.shape[:2], -1)
+            logits = self.model(corners).double().reshape(*points.shape[:2], -1)
         found, which = (logits * self.directions[:, None]).sum(dim=2).max(dim=1)
         (better,) = torch.where(found > self.highest)
         self.highest[better] = found[better]

@@ -16,7 +16,7 @@ from pyautoattack import checks
 from torch import nn
 
 from bench.api import Flag
-from bench.api.attacks import radius
+from bench.api.attacks import radii
 from bench.errors import AttackError
 from bench.threat import TOLERANCE
 
@@ -96,7 +96,7 @@ class Recorder(Guard):
         self.best = problem.inputs.clone()
         self.settled = torch.zeros_like(problem.labels, dtype=torch.bool)
         self._left = torch.arange(len(problem.labels), device=problem.labels.device)
-        self._labels = problem.labels
+        self._labels, self._radii = problem.labels, radii(problem)
         self._margin = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
         self._logits = problem.inputs.new_zeros(len(problem.labels), problem.classes)
 
@@ -131,7 +131,7 @@ class Recorder(Guard):
         x = x[wrong]
         flat = x.flatten(1)
         better &= ((flat >= 0) & (flat <= 1)).all(dim=1)
-        better &= problem.norm.distance(problem.inputs[rows], x) <= radius(problem) + TOLERANCE
+        better &= problem.norm.distance(problem.inputs[rows], x) <= self._radii[rows] + TOLERANCE
         kept = rows[better]
         self.found[kept] = True
         self.best[kept] = x[better]

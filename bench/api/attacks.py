@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bench.api.plugins import Plugin
@@ -84,7 +84,8 @@ class Problem:
     norm: Norm
     """The norm of the threat model."""
     epsilon: float | None
-    """The radius; None for a minimum-norm attack, which searches the smallest perturbation."""
+    """The radius of all rows; None for a minimum-norm attack, which searches the smallest
+    perturbation, and where each row has its own."""
     classes: int
     """The number of logits."""
     seed: int
@@ -101,6 +102,21 @@ class Problem:
     candidates: Tensor | None = None
     """What a file holds for these examples, shape of the inputs; None unless the attack `needs`
     candidates."""
+    epsilons: Tensor | None = None
+    """The radius of each row, float64 (N,), for an attack with `each_row`; `radii` has them always.
+    An example that is attacked at several epsilons is as many rows."""
+    examples: Tensor | None = None
+    """Which example of the run each row is, int64 (N,); None where no two rows are of one."""
+    bracket: bool = False
+    """Whether what survives one epsilon may be taken to survive the smaller ones: the run counts
+    that as inferred, and checks it."""
+
+    def part(self, rows: Tensor, **changes: Any) -> Problem:
+        """The same of some rows, int64 (M,); changed in these fields."""
+        chosen = ("inputs", "labels", "epsilons", "examples", "candidates")
+        every = {name: getattr(self, name) for name in chosen}
+        some = {name: value[rows] for name, value in every.items() if value is not None}
+        return replace(self, **some | changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,6 +148,9 @@ class Proposal:
     where code has to know it, too."""
     extra: dict[str, Any] = field(default_factory=dict)
     """Per-example arrays of length N, kept beside the outcomes (such as passes used)."""
+    attacked: Tensor | None = None
+    """Bool (N,): False for the rows that were left out, since the example survived at a larger
+    epsilon (`Problem.bracket`). None where all were attacked."""
 
 
 class Attack(Plugin):
@@ -145,6 +164,10 @@ class Attack(Plugin):
     kind: ClassVar[Literal["fixed", "minimum"]] = "fixed"
     """`fixed`: searches within epsilon, run once for each. `minimum`: searches the smallest
     perturbation, run once for all epsilons, and read in the threat model's norm."""
+    each_row: bool = False
+    """Of a `fixed` attack, whether it takes rows of several epsilons at once (`Problem.epsilons`).
+    What it finds for a row then follows from the row alone: neither from the others nor from their
+    order or number. Otherwise it is run once for each epsilon."""
     norms: ClassVar[frozenset[Norm]] = frozenset(Norm)
     """The norms it searches in. A minimum-norm attack can be read in another as well."""
     access: ClassVar[Literal["white-box", "black-box", "noise"]] = "white-box"
@@ -242,6 +265,18 @@ def radius(problem: Problem) -> float:
     if problem.epsilon is None:
         raise AttackError("a fixed-epsilon attack needs an epsilon (got None)")
     return problem.epsilon
+
+
+def radii(problem: Problem) -> Tensor:
+    """The epsilon of each row, float64 (N,), on the device of the inputs.
+
+    Raises:
+        AttackError: the problem has none.
+    """
+    if problem.epsilons is not None:
+        return problem.epsilons
+    labels = problem.labels
+    return labels.double().new_full(labels.shape, radius(problem))
 
 
 def margins(logits: Tensor, labels: Tensor) -> Tensor:

@@ -245,7 +245,9 @@ def test_random_starts_lie_in_the_ball_and_spread(norm: Norm) -> None:
     """None is outside, and they reach far from the input."""
     inputs = torch.full((200, *SHAPE), 0.5)
     uniform = torch.rand(inputs.shape, generator=torch.Generator().manual_seed(0))
-    distance = norm.distance(inputs, Ball(norm, 0.3).start(inputs, uniform))
+    distance = norm.distance(
+        inputs, Ball(norm, inputs, torch.full((len(inputs),), 0.3).double()).start(uniform)
+    )
     assert 0.25 < float(distance.max()) <= 0.3 + 1e-6
 
 
