@@ -25,6 +25,7 @@ class FGSM(FoolboxAttack):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of size epsilon."""
 
     summary = "One gradient step of size epsilon"
+    deterministic = True
     lowers = "cross-entropy"
     strength = "single-step"
     spoken = "FGSM"
@@ -100,6 +101,7 @@ class SteppedAttack(FoolboxAttack):
     """
 
     version = 2
+    deterministic = True
 
     def __init__(self, *, steps: int = 10, rel_stepsize: float = 0.2) -> None:
         check_positive(steps=steps, rel_stepsize=rel_stepsize)

@@ -52,6 +52,7 @@ class DDN(MinimumAttack):
     """
 
     summary = "Smallest L2 perturbation, direction and norm searched apart"
+    deterministic = True
     lowers = "cross-entropy"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "DDNAttack"}
 
@@ -90,6 +91,7 @@ class DeepFool(MinimumAttack):
     """
 
     summary = "Smallest perturbation by stepping over linearised class borders"
+    deterministic = True
     implementations = each_norm("{}DeepFoolAttack", L2, LINF)
 
     def __init__(self, *, steps: int = 50) -> None:
@@ -109,6 +111,7 @@ class PenaltyAttack(FoolboxAttack):
     """
 
     kind = "minimum"
+    deterministic = True
     forwards_per_step: ClassVar[int] = 1
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:

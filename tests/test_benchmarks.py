@@ -332,3 +332,23 @@ def test_memory_once_taken_is_seen(script: Callable[[str], ModuleType]) -> None:
     del taken
 
     assert footprint.own_peak() >= held
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands orphans over")
+def test_what_a_command_leaves_running_is_counted_as_its_own(
+    script: Callable[[str], ModuleType],
+) -> None:
+    """An orphan's processor time is awaited; its peak, and what was held together, are seen."""
+    orphan = (
+        "import time; held = bytearray(b'x') * 90_000_000; end = time.process_time() + 0.6\n"
+        "while time.process_time() < end: pass"
+    )
+    parent = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {orphan!r}])"
+    command = [sys.executable, "-c", f"{parent}; print('said'); sys.exit(3)"]
+
+    found, printed = script("accounting").account(command, FOLDER)
+
+    assert (printed, found.status) == ("said", 3)
+    assert 0.6 <= found.processor < 5
+    assert 90e6 < found.largest < 300e6
+    assert 80e6 < found.together < 300e6

@@ -209,7 +209,8 @@ class Attack(Plugin):
     """The columns that it keeps in `Proposal.extra` and an examination reads: of a descent those of
     `bench.api.TRACES`, of an attack of scope `evidence` what it measures."""
     deterministic: ClassVar[bool] = False
-    """Whether another seed finds the same, so that an examination repeats it for nothing."""
+    """Whether it draws no random numbers, so that on a model that draws none another seed finds the
+    same, and an examination does not repeat it."""
     challenge: ClassVar[str] = ""
     """An identifier, where what it breaks beyond white-box attacks is a test of its own."""
     figure: ClassVar[str] = ""

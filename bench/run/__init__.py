@@ -138,9 +138,13 @@ def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellReco
 def _with_examined(
     record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]
 ) -> RunRecord:
-    """The record after the examination of this command; one that did not finish is none."""
+    """The record after the examination of this command; one that did not finish is none.
+
+    A control is attacked to be compared with, and not examined.
+    """
     unfinished = {cell.defense for cell in filled if cell.status == "incomplete"}
-    names = [c.name for c in prepared.contenders if c.name not in unfinished]
+    asked = [c.name for c in prepared.contenders if c.role == "asked"]
+    names = [name for name in asked if name not in unfinished]
     return record.with_examined(names, [epsilon.text for epsilon in prepared.examined])
 
 

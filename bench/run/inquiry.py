@@ -74,7 +74,7 @@ class Inquiry:
     def conduct(self, filled: list[CellRecord]) -> list[CellRecord]:
         """Measure, recheck what failed with a fresh seed, and escalate while it pays.
 
-        A twin gets every cell that its defense gets.
+        A twin gets what the comparison of worst cases reads (`_compared`).
 
         Returns:
             The records of all cells, those of the inquiry included.
@@ -195,11 +195,12 @@ class Inquiry:
         return estimate(attack, self.prepared.setting).total * case.robust
 
     def _ask(self, asked: Iterable[Cell]) -> None:
-        """Fill these cells, for each defense and its twin."""
+        """Fill these cells for each defense, and for its twin those that are compared."""
         together: dict[Place, Cell] = {}
         for cell in asked:
             twin = self.contenders[cell.defense].record.twin
-            for name in [cell.defense, *([twin] if twin in self.contenders else [])]:
+            compared = twin in self.contenders and self._compared(cell)
+            for name in [cell.defense, *([twin] if compared else [])]:
                 own = cell.model_copy(update={"defense": name})
                 together.setdefault(own.place, own)
         have = latest(self.records)
@@ -214,6 +215,15 @@ class Inquiry:
                 planned.append(self._planned(cell.model_copy(update={"scope": "all"})))
         if planned:
             self.records += self.filler.fill(planned)
+
+    def _compared(self, cell: Cell) -> bool:
+        """Whether a cell can lower a worst case that is compared: an attack, where one examines.
+
+        Measurements, and attacks that move in half of the box or all of it, tell of the defense.
+        """
+        epsilons = {epsilon.text for epsilon in self.prepared.examined}
+        probes = registry.attacks.create(cell.attack).goes_by() == "probe"
+        return cell.epsilon in epsilons and not probes
 
     def _planned(self, cell: Cell, chosen: tuple[int, ...] | None = None) -> Planned:
         attack = registry.attacks.create(cell.attack)

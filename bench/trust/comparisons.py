@@ -55,8 +55,16 @@ def broken_by(case: Case, attacks: Iterable[str], repeat: int = 0) -> set[int]:
 
 
 def again(case: Case, attacks: Iterable[str]) -> list[Cell]:
-    """These attacks at the headline epsilon with a fresh seed."""
-    return [asked(attack, case.headline.text, 1) for attack in attacks]
+    """These attacks at the headline epsilon with a fresh seed, where that can find anything new.
+
+    None are left where all of them would find the same: a failure is then final as it stands.
+    """
+    return [asked(attack, case.headline.text, 1) for attack in attacks if differs(case, attack)]
+
+
+def differs(case: Case, attack: str) -> bool:
+    """Whether another seed can find something else."""
+    return case.randomised or not case.declared(attack).deterministic
 
 
 def finder(

@@ -20,6 +20,7 @@ from bench.trust.comparisons import (
     again,
     beyond_white_box,
     broken_by,
+    differs,
     finder,
     flat,
     of_approach,
@@ -141,9 +142,10 @@ def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: st
         return check.not_run(FLAT)
 
     def find(repeat: int) -> set[int] | None:
-        frames = case.at(epsilon, repeat, approaches=["gradient", "scores"])
-        if not frames:
+        fresh = case.at(epsilon, repeat, approaches=["gradient", "scores"])
+        if not fresh:
             return None
+        frames = cells | fresh  # of those that were not repeated, what the run's own seed found
         broken = set.union(*map(hits, frames.values()))
         return set.union(*map(attacked, frames.values())) - broken
 
@@ -155,6 +157,7 @@ def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: st
             asked(place.attack, place.epsilon, 1)
             for place in sorted(case.frames)
             if place.attack in cells
+            and differs(case, place.attack)
             and not place.repeat
             and Epsilon.parse(place.epsilon) == epsilon
         ],
@@ -282,7 +285,7 @@ def curve_rises(case: Case) -> Evidence:
             f"{case.spoken(attack)} broke {count} examples at {ends[0]} that it could not break at "
             f"{ends[1]}, and fewer in all: it fails to optimise."
         ),
-        [asked(attack, end, 1) for end in ends],
+        [asked(attack, end, 1) for end in ends if differs(case, attack)],
     )
 
 

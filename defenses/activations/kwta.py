@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
 from bench.defenses.activations.smooth import SCORES, Competition, WinnersTakeAll, smoothed
 from bench.errors import ModelError, UsageError
@@ -25,8 +26,6 @@ _SCORES = {
     "channel-magnitude": "magnitude",
     "smallest": "smallness",
 }
-#: Up to so many threads numpy on one is the fastest way to the k largest; beyond, torch on all.
-_THREADS = 4
 
 
 class KWTA(WinnersTakeAll):
@@ -126,8 +125,12 @@ class KWTA(WinnersTakeAll):
             return fused
         scored, _ = SCORES[how.score]
         with torch.no_grad():
-            mask = _mask(scored(x.detach()), first, k, exact=self.exact)
-        return torch.where(mask, x, 0)
+            scores = scored(x.detach())
+        if not self.exact and numpy_kwta.serves(x):
+            kept = numpy_kwta.kwta(x, scores, first, k)
+            if kept is not None:
+                return kept
+        return torch.where(_mask(scores, first, k, exact=self.exact), x, 0)
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:
@@ -175,8 +178,7 @@ def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:
 
 def _largest(groups: Tensor, k: int) -> Tensor:
     """The k largest of each row, in any order."""
-    by_numpy = groups.device.type == "cpu" and groups.dtype in (torch.float32, torch.float64)
-    if not by_numpy or torch.get_num_threads() > _THREADS:
+    if not numpy_kwta.serves(groups):
         return groups.topk(k, dim=-1, sorted=False).values
     rest = groups.shape[-1] - k
     return torch.from_numpy(np.partition(groups.numpy(), rest, axis=-1)[..., rest:])

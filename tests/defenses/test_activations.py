@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bench.defenses.activations import KWTA
+from bench.defenses.activations import KWTA, numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind
 from bench.errors import ModelError, UsageError
 
@@ -56,12 +56,21 @@ def draw(name: str) -> Tensor:
         "channels_last": x.to(memory_format=torch.channels_last),
         "tied channels_last": x.round().to(memory_format=torch.channels_last),
         "infinite": torch.where(x.abs() > 1.5, torch.inf * x, x),
+        "signed zeros": torch.where(x > 1.5, x, torch.where(x > 0, 0.0, -0.0)),
+        "subnormal": (x * 5).round() * 2**-149,
+        "huge": x.sign() * torch.finfo(x.dtype).max,
     }[name]
+
+
+def same(found: Tensor, expected: Tensor) -> bool:
+    """Whether they are equal in every bit, so that +0 is not −0 and NaN is NaN."""
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[expected.element_size()]
+    return found.dtype == expected.dtype and torch.equal(found.view(bits), expected.view(bits))
 
 
 INPUTS = [
     "random", "linear", "constant", "zero", "tied", "negative", "float64", "float16", "bfloat16",
-    "channels_last", "tied channels_last", "infinite",
+    "channels_last", "tied channels_last", "infinite", "signed zeros", "subnormal", "huge",
 ]  # fmt: skip
 EXACT = pytest.mark.parametrize("exact", [False, True])
 EVERY_KIND = pytest.mark.parametrize("kind", KINDS)
@@ -77,7 +86,7 @@ def test_equals_the_sorting_reference(kind: Kind, exact: bool) -> None:
         y = KWTA(gamma, kind=kind, exact=exact)(x)
 
         expected = torch.where(reference(x, gamma, kind=kind, exact=exact), x, 0)
-        assert torch.equal(y, expected), (name, gamma)
+        assert same(y, expected), (name, gamma)
         assert (y.dtype, y.stride()) == (x.dtype, x.stride()), (name, gamma)
 
 
@@ -96,19 +105,48 @@ def test_many_threads_choose_the_same_winners(
     assert torch.equal(*found)
 
 
+@EVERY_KIND
+def test_how_many_units_are_looked_at_together_changes_nothing(
+    kind: Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups are taken in parts that fit a cache, and the last part may be smaller."""
+    x = draw("tied")
+    found = []
+    for units in (1, 200, 10**6):
+        monkeypatch.setattr(numpy_kwta, "_UNITS", units)
+        found.append(KWTA(0.3, kind=kind)(x))
+
+    assert same(found[0], found[2])
+    assert same(found[1], found[2])
+
+
 @EXACT
 @EVERY_KIND
 def test_gradient_is_the_masked_identity(kind: Kind, exact: bool) -> None:
-    """The incoming gradient passes on winners and is zero elsewhere."""
-    for name in ("random", "linear", "zero", "tied", "channels_last"):
+    """The incoming gradient passes on winners and is +0 elsewhere, whatever comes in."""
+    for name in ("random", "linear", "zero", "tied", "channels_last", "float64", "signed zeros"):
         x = draw(name)
-        incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+        incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(x.dtype)
+        incoming[incoming > 1] = torch.inf
+        incoming[incoming < -1] = torch.nan
         mask = reference(x, 0.2, kind=kind, exact=exact)
         x.requires_grad_()
 
         y = KWTA(0.2, kind=kind, exact=exact)(x)
 
-        assert torch.equal(torch.autograd.grad(y, x, incoming)[0], incoming * mask), name
+        expected = torch.where(mask, incoming, 0)
+        assert same(torch.autograd.grad(y, x, incoming)[0], expected), name
+
+
+def test_gradient_has_a_gradient() -> None:
+    """It is linear in what comes in, and the derivative by that is the mask again."""
+    x = draw("random").requires_grad_()
+    v, w = (draw("random").roll(shift).requires_grad_() for shift in (1, 2))
+
+    (first,) = torch.autograd.grad(KWTA(0.2)(x), x, v, create_graph=True)
+    (second,) = torch.autograd.grad(first, v, w)
+
+    assert same(second, torch.where(reference(x.detach(), 0.2, exact=False), w, 0))
 
 
 @EVERY_KIND

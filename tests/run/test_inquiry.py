@@ -80,8 +80,8 @@ def test_escalation_attacks_what_is_left_and_is_no_row(kwta: Result) -> None:
         assert cell["attacked"] < 30
 
 
-def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
-    """At the headline epsilon: attacks, measurements, repetitions and escalation."""
+def test_the_twin_gets_every_attack_that_its_defense_gets(kwta: Result) -> None:
+    """At the headline epsilon: repetitions and escalation too, and nothing that is not compared."""
     assert kwta.folder is not None
     from bench.record.store import open_run
 
@@ -91,24 +91,28 @@ def test_the_twin_gets_every_cell_that_its_defense_gets(kwta: Result) -> None:
             c.label
             for c in record.cells
             # What the budget left out, or needs surrogates that ReLU has not, is no cell filled.
-            if c.defense == name and c.epsilon in ("0", "0.1") and c.status == "ok"
+            if c.defense == name and c.status == "ok" and c.epsilon in epsilons
         }
-        for name in ("kwta-at", "relu-at")
+        for name, epsilons in (("kwta-at", ("0", "0.1")), ("relu-at", ("0", "0.1", "0.5", "1")))
     }
-    assert got["kwta-at"] == got["relu-at"]
+    probes = {name for name in got["kwta-at"] if name.startswith("probe-")}
+    assert len(probes) >= 3
+    assert got["relu-at"] == got["kwta-at"] - probes
     assert record.defenses["relu-at"].control
     assert list(kwta.summary["defenses"]) == ["kwta-at"]
     twin = kwta.summary["controls"]["relu-at"]
     assert list(twin["worst_case"]) == ["0.1"]
-    sentence = kwta.summary["defenses"]["kwta-at"]["comparison"]["sentence"]
-    assert "relu-at" in sentence
-    assert "checkpoint" in sentence
+    comparison = kwta.summary["defenses"]["kwta-at"]["comparison"]
+    assert comparison["missing"] == []
+    assert "relu-at" in comparison["sentence"]
+    assert "checkpoint" in comparison["sentence"]
 
 
-def test_an_honest_defense_is_credible(kwta: Result) -> None:
-    """The twin, examined by the same tests."""
+def test_the_twin_is_compared_with_and_not_examined(kwta: Result) -> None:
+    """Without measurements of it there is no evidence, and no verdict."""
     twin = kwta.summary["controls"]["relu-at"]
-    assert twin["verdict"]["level"] == "credible", twin["verdict"]
+    assert twin["worst_case"]["0.1"]["verdict"] == "not examined"
+    assert "evidence" not in twin
 
 
 def test_the_report_says_it(kwta: Result) -> None:

@@ -177,3 +177,37 @@ def test_evidence_is_ready_for_json() -> None:
         "attack": "apgd-ce", "epsilon": "0.1", "repeat": 1, "scope": "evidence",
     }  # fmt: skip
     assert found["status"] == "fail"
+
+
+ONLY = {("probe-gradients", "0.1", 0): frame(**GRADIENTS)}
+
+
+def final(identifier: str, cells: dict[Any, Any], **more: Any) -> tuple[str, bool]:
+    """The status of an item on these cells alone, and whether it waits for no repeat."""
+    (found,) = [e for e in evidence_of(case(ONLY | cells, **more)) if e.id == identifier]
+    return found.status, not found.recheck
+
+
+@pytest.mark.parametrize(
+    ("identifier", "cells"),
+    [
+        ("iterative-below-single-step", {"fgsm": frame(range(9)), "mi-fgsm": frame(range(3))}),
+        ("half-box", {("mi-fgsm", "0.5"): frame(range(150), distance=0.5)}),
+        ("unbounded-attack", {("mi-fgsm", "1"): frame(range(150), distance=0.5)}),
+        ("curve-rises", {"mi-fgsm": frame(range(3)), ("mi-fgsm", "0.05"): frame(range(9))}),
+    ],
+)
+def test_what_draws_nothing_is_not_repeated(identifier: str, cells: dict[Any, Any]) -> None:
+    """Its failure is final, for a fresh seed finds the same; not so where the model draws."""
+    assert final(identifier, cells) == ("fail", True)
+    drawn = {place: table.assign(draws=2) for place, table in cells.items()}
+    assert final(identifier, drawn) == ("fail", False)
+
+
+def test_what_is_not_repeated_counts_beside_what_is() -> None:
+    """Survivors of a repeat are those of both, as without one."""
+    half = frame(range(100), distance=0.5)
+    cells = {("mi-fgsm", "0.5"): half, ("pgd", "0.5"): half}
+    assert final("half-box", cells) == ("fail", False)
+    rest = frame(range(100, N), distance=0.5)
+    assert final("half-box", cells | {("pgd", "0.5", 1): rest}) == ("pass", True)
