@@ -78,18 +78,18 @@ def _sum_to_one(logits: Tensor) -> bool:
 
 
 def _takes_gradients(problem: Problem, inputs: Tensor) -> bool:
-    """Whether asking the model calls autograd; a profiler or a debugger is put back."""
+    """Whether asking the model calls autograd; the trace function of a debugger is put back."""
     calls = {torch.autograd.grad.__code__, torch.autograd.backward.__code__}
     seen = False
 
     def watch(frame: Any, event: str, argument: Any) -> None:
         nonlocal seen
-        seen |= event == "call" and frame.f_code in calls
+        seen |= frame.f_code in calls
 
-    before = sys.getprofile()
-    sys.setprofile(watch)
+    before = sys.gettrace()
+    sys.settrace(watch)
     try:
         problem.model(inputs)
     finally:
-        sys.setprofile(before)
+        sys.settrace(before)
     return seen
