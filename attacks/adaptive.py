@@ -49,7 +49,8 @@ class Adaptive(Attack):
     planted = ("preset=light",)
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
-    version = 4
+    each_row = True
+    version = 5
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True

@@ -42,7 +42,7 @@ class MarginPGD(Attack):
     """
 
     summary = "Gradient descent on the logit margin, with restarts and a trace of its path"
-    version = 2
+    version = 3
     lowers = "margin"
     strength = "strong"
     traces = TRACES
@@ -50,6 +50,7 @@ class MarginPGD(Attack):
     examination = ("",)
     planted = ("restarts=3",)
     free = True
+    each_row = True
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, steps: int = 25, rel_stepsize: float = 1.0, restarts: int = 8) -> None:
@@ -117,9 +118,10 @@ class AveragedPGD(Attack):
     """
 
     summary = "Gradient descent on the margin, gradients averaged around each iterate"
-    version = 2
+    version = 3
     approach = "smoothed"
     lowers = "margin"
+    each_row = True
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
@@ -168,10 +170,11 @@ class EOTPGD(Attack):
     """
 
     summary = "Gradient descent on the mean margin over fixed draws, for randomised defenses"
-    version = 2
+    version = 3
     approach = "smoothed"
     lowers = "margin"
     over_draws = True
+    each_row = True
     traces = TRACES
     escalation = (("",),)
     norms = frozenset({Norm.LINF, Norm.L2})
@@ -279,11 +282,12 @@ class FiniteDifferencePGD(Attack):
     """
 
     summary = "Gradient descent on finite differences of the margin, for gradients that mislead"
-    version = 2
+    version = 3
     lowers = "margin"
     challenge = "finite-differences"
     spoken = "Finite differences"
     access = "black-box"
+    each_row = True
     norms = frozenset({Norm.LINF, Norm.L2})
 
     def __init__(

@@ -34,6 +34,8 @@ class SinglePixel(Attack):
 
     summary = "One pixel towards black or white, as far as epsilon allows"
     access = "black-box"
+    each_row = True
+    version = 2
 
     def __init__(self, *, pixels: int = 250) -> None:
         check_positive(pixels=pixels)
@@ -79,6 +81,8 @@ class LocalSearch(Attack):
 
     summary = "Greedy search over pixels, near those that helped before"
     access = "black-box"
+    each_row = True
+    version = 2
 
     def __init__(
         self, *, rounds: int = 4, pixels: int = 24, moves: int = 5, reach: int = 5

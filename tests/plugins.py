@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 
 from bench.api import Attack, Cost, Problem, Proposal
+from bench.api.attacks import radii
 from bench.models.counted import CountedModel
 from bench.registry import register_attack
 
@@ -197,3 +198,44 @@ class SmallRemaining(SmallOnly):
     """`SmallOnly` on what nobody else broke: survival at a large epsilon says nothing below."""
 
     scope = "remaining"
+
+
+@register_attack("test-best-rows")
+class BestRows(Best):
+    """`Best`, each row within its own epsilon."""
+
+    each_row = True
+
+    def run(self, problem: Problem) -> Proposal:
+        """Every pixel against the label."""
+        sign = 1.0 - 2.0 * problem.labels.float().reshape(-1, 1, 1, 1)
+        wide = radii(problem).float().reshape(-1, 1, 1, 1)
+        return Proposal((problem.inputs + wide * sign).clamp(0, 1))
+
+
+@register_attack("test-remaining-rows")
+class RemainingRows(BestRows):
+    """`Remaining`, which goes over the epsilons of each example by itself, downwards."""
+
+    scope = "remaining"
+    least = 0.0
+    """From here on it finds nothing."""
+
+    def run(self, problem: Problem) -> Proposal:
+        """Step at each epsilon; where an example survives one, leave out the smaller ones."""
+        assert problem.examples is not None
+        proposal, own = super().run(problem), radii(problem)
+        gives_up = (own >= self.least) & (self.least > 0)
+        candidates = torch.where(gives_up.reshape(-1, 1, 1, 1), problem.inputs, proposal.candidates)
+        with torch.no_grad():
+            survives = problem.model(candidates).argmax(dim=1) == problem.labels
+        same = problem.examples[:, None] == problem.examples[None]
+        above = (same & (own[None] > own[:, None]) & survives[None]).any(dim=1)
+        return Proposal(candidates, attacked=~above if problem.bracket else None)
+
+
+@register_attack("test-small-remaining-rows")
+class SmallRemainingRows(RemainingRows):
+    """The same below epsilon 0.03; finds nothing at larger ones."""
+
+    least = 0.03

@@ -70,6 +70,10 @@ class Cost:
         return self.forwards + self.backwards
 
 
+#: The fields of a problem that have a value for each of its rows.
+_OF_ROWS = ("inputs", "labels", "candidates", "epsilons", "examples")
+
+
 @dataclass(frozen=True, eq=False)
 class Problem:
     """What an attack is asked to break."""
@@ -111,10 +115,14 @@ class Problem:
     """Whether what survives one epsilon may be taken to survive the smaller ones: the run counts
     that as inferred, and checks it."""
 
+    def of_its_own(self) -> Problem:
+        """With tensors that may be changed, whoever else has these."""
+        copies = {name: getattr(self, name) for name in _OF_ROWS}
+        return replace(self, **{k: v.clone() for k, v in copies.items() if v is not None})
+
     def part(self, rows: Tensor, **changes: Any) -> Problem:
         """The same of some rows, int64 (M,); changed in these fields."""
-        chosen = ("inputs", "labels", "epsilons", "examples", "candidates")
-        every = {name: getattr(self, name) for name in chosen}
+        every = {name: getattr(self, name) for name in _OF_ROWS}
         some = {name: value[rows] for name, value in every.items() if value is not None}
         return replace(self, **some | changes)
 

@@ -152,14 +152,11 @@ class Filler:
     def _attack_phase(self, planned: list[Planned], sweep: Sweep) -> list[CellRecord]:
         """Cells that do not wait for one another, each with the examples that it attacks."""
         chooser = schedule.Chooser(self.setting, sweep, self.headline, self._stored)
-        return self._phase(
-            [
-                chooser.choose(
-                    each, self._clean[each.cell.defense], self.results[each.cell.defense]
-                )
-                for each in planned
-            ]
-        )
+        chosen = [
+            chooser.choose(each, self._clean[each.cell.defense], self.results[each.cell.defense])
+            for each in planned
+        ]
+        return self._phase(chooser.together(chosen, self._clean))
 
     def _phase(self, planned: list[Planned]) -> list[CellRecord]:
         tasks = tasks_for(planned, self.setting, clean=self._clean)
@@ -180,9 +177,20 @@ class Filler:
             elif each.key in unfinished:
                 records.append(each.record("incomplete", self.budget.why))
             else:
-                records.append(each.record("ok"))
-                self.results[each.cell.defense].append(self._read(records[-1]))
+                finished = self._finished(each)
+                records.append(finished.cell)
+                self.results[each.cell.defense].append(finished)
         return records
+
+    def _finished(self, planned: Planned) -> CellResult:
+        """A cell that was filled."""
+        result = self._read(planned.record("ok"))
+        if planned.beside is None:
+            return result
+        # Its attack went over epsilons by itself: whether it left anything out is known only now.
+        attacked = set(result.frame["index"][result.frame["attacked"]])
+        inferred = not attacked.issuperset(planned.chosen or ())
+        return result._replace(cell=result.cell.model_copy(update={"inferred": inferred}))
 
     def _stored(self, key: str, attacked: Sequence[int]) -> bool:
         """Whether every shard of a cell that attacks these examples is."""

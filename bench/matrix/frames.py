@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from bench.errors import AttackError
+from bench.matrix.judge import check_candidates
 from bench.record.outcomes import Found
 from bench.threat import Norm
 
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from bench.api import Proposal
+    from bench.api import Problem, Proposal
     from bench.matrix.judge import Judgement, Prediction
     from bench.matrix.tasks import Clean, Task
 
@@ -28,29 +30,87 @@ def clean_frame(task: Task, labels: Tensor, prediction: Prediction) -> pd.DataFr
     return _frame(columns | {"draws": np.full(len(labels), prediction.draws)})
 
 
+class Part(NamedTuple):
+    """What came of a problem for one cell of its task."""
+
+    position: int
+    """Of the cell in the task."""
+    examples: list[int]
+    """Those that were attacked, ascending."""
+    inputs: Tensor
+    """Theirs."""
+    labels: Tensor
+    candidates: Tensor | None
+    """For them; None where nothing was attacked."""
+    extra: dict[str, np.ndarray]
+    """Of them, what the attack gave for each."""
+
+
+def parts_of(task: Task, problem: Problem, proposal: Proposal | None) -> list[Part]:
+    """What came of a problem, cell by cell.
+
+    Raises:
+        AttackError: what the attack says of each row is not of its rows.
+    """
+    import numpy as np
+    import torch
+
+    count, device = len(problem.inputs), problem.inputs.device
+    if proposal is not None:
+        check_candidates(proposal.candidates, problem.inputs)
+        attacked = _attacked(proposal, count)
+    parts, start = [], 0
+    for position in range(len(task.cells)):
+        stop = count if task.rows is None else start + len(task.rows[position])
+        rows, candidates, extra = torch.arange(start, stop, device=device), None, {}
+        if proposal is not None:
+            rows = rows[attacked[start:stop].to(device)]
+            candidates = proposal.candidates[rows]
+            chosen = rows.cpu().numpy()
+            extra = {
+                name: np.asarray(of, dtype=float)[chosen] for name, of in proposal.extra.items()
+            }
+        assert problem.examples is not None
+        numbers = problem.examples[rows].tolist()
+        some = problem.inputs[rows], problem.labels[rows]
+        parts.append(Part(position, numbers, *some, candidates, extra))
+        start = 0 if task.rows is None else stop
+    return parts
+
+
+def _attacked(proposal: Proposal, count: int) -> Tensor:
+    """Which rows were attacked, bool (N,)."""
+    import torch
+
+    if proposal.attacked is None:
+        return torch.ones(count, dtype=torch.bool)
+    if proposal.attacked.shape != (count,) or proposal.attacked.dtype != torch.bool:
+        raise AttackError(
+            f"`attacked` has to be bool, ({count},), one for each row (got "
+            f"{proposal.attacked.dtype}, {tuple(proposal.attacked.shape)})"
+        )
+    return proposal.attacked
+
+
 def attack_frame(
-    task: Task,
-    labels: Tensor,
-    inputs: Tensor,
-    judgement: Judgement | None,
-    proposal: Proposal | None,
+    task: Task, labels: Tensor, judgement: Judgement | None, part: Part
 ) -> pd.DataFrame:
     """The outcomes of a shard's examples in one cell: those attacked, and the others as they are.
 
     Args:
         task: the shard.
-        labels: of the whole shard.
-        inputs: those that were attacked, in the order of `task.active`.
-        judgement: of the candidates for them; None where there were none.
-        proposal: what the attack returned, for its per-example extras.
+        labels: of all examples of the run.
+        judgement: of the candidates for those attacked; None where there were none.
+        part: what came of the attack.
     """
     import numpy as np
 
     assert task.clean is not None
     wrong = np.array(task.clean.wrong)
-    columns = _columns(task, labels, np.array(task.clean.predictions), wrong)
+    mine = labels[task.shard.start : task.shard.stop]
+    columns = _columns(task, mine, np.array(task.clean.predictions), wrong)
     columns["prediction"] = np.where(wrong, columns["clean_prediction"], -1)
-    rows = _rows(task)
+    rows = _places(task, part)
     if judgement is not None:
         hit = _array(judgement.broken)
         columns["attacked"][rows] = True
@@ -64,35 +124,35 @@ def attack_frame(
         columns["projected"][rows] = _array(judgement.projected)
         columns["fault"][rows] = judgement.faults
         for norm in Norm:
-            distance = _array(norm.distance(inputs, judgement.judged))
+            distance = _array(norm.distance(part.inputs, judgement.judged))
             columns[f"distance_{norm.value.lower()}"][rows] = np.where(
                 hit | (columns["choice_wrong_draws"][rows] > 0), distance, np.nan
             )
-    for name, values in (proposal.extra if proposal else {}).items():
-        columns[f"extra_{name}"] = np.full(len(labels), np.nan)
-        columns[f"extra_{name}"][rows] = np.asarray(values, dtype=float)
+    for name, values in part.extra.items():
+        columns[f"extra_{name}"] = np.full(len(mine), np.nan)
+        columns[f"extra_{name}"][rows] = values
     return _frame(columns)
 
 
 def found_in(
-    task: Task, judgement: Judgement | None, frame: pd.DataFrame, position: int
+    task: Task, judgement: Judgement | None, frame: pd.DataFrame, part: Part
 ) -> list[Found]:
-    """The adversarial examples of one judgement, for the cell at this position of the task."""
+    """The adversarial examples of one judgement, of the candidates for one cell of the task."""
     if judgement is None:
         return []
     distances = frame[f"distance_{task.norm.value.lower()}"]
-    origin = f"{task.cell.label} @ {task.cells[position][1]}"  # what people read
+    origin = f"{task.cell.label} @ {task.cells[part.position][1]}"  # what people read
     judged = _array(judgement.judged)
     return [
         Found(task.shard.start + place, float(distances[place]), origin, judged[line])
-        for line, place in enumerate(_rows(task))
+        for line, place in enumerate(_places(task, part))
         if bool(judgement.broken[line])
     ]
 
 
-def _rows(task: Task) -> list[int]:
-    """The places in the shard that are attacked."""
-    return [index - task.shard.start for index in task.active]
+def _places(task: Task, part: Part) -> list[int]:
+    """The places in the shard that were attacked."""
+    return [index - task.shard.start for index in part.examples]
 
 
 def _columns(

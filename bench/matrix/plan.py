@@ -98,6 +98,9 @@ class Planned:
     """The examples to attack, clean errors among them or not; None for what the scope says."""
     inferred: bool = False
     """Whether examples are left out whose outcome follows from another epsilon."""
+    beside: Mapping[str, tuple[int, ...]] | None = None
+    """Where what survives one epsilon is left out at smaller ones, the examples to attack by exact
+    epsilon: this cell's outcomes follow from all of them."""
     why_not: WhyNot | None = None
     """None where it can run."""
 
@@ -147,6 +150,8 @@ class Planned:
                 content["source"] = contender.starts[start_of(attack)]
         if attacked is not None:
             content["remaining"] = list(attacked)
+        if self.beside is not None:
+            content["beside"] = {epsilon: list(some) for epsilon, some in self.beside.items()}
         if self.cell.repeat:
             content["repeat"] = self.cell.repeat
         return digest_of(content)[:32]

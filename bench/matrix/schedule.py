@@ -2,12 +2,13 @@
 
 `each` attacks every epsilon by itself. `bracket` spends nothing on what is known already:
 
-- A row takes the headline epsilon first, and then the others upwards, without the examples that
-  the same attack has broken within them; one that does not go by gradients leaves out as well what
-  survived it at a larger one.
-- An attack of scope `remaining` takes its epsilons downwards: what anything broke within an
-  epsilon is not attacked at it, and what survives one is not attacked below it. Each example thus
-  costs it one survival, at its own largest epsilon, and the far cheaper breaks above.
+- An attack that goes by gradients and takes all epsilons in one batch does so: rows are whole.
+- Any other row takes the headline epsilon first, and then the others, upwards or in one batch,
+  without the examples that the same attack has broken within them; one that does not go by
+  gradients leaves out as well what survived it at a larger one.
+- An attack of scope `remaining` takes what nothing broke within an epsilon, and what survives one
+  is not attacked below it: downwards, or by itself where it takes all epsilons in one batch. Each
+  example thus costs it one survival, at its own largest epsilon, and the far cheaper breaks above.
 
 That a break at norm d holds at every epsilon >= d is certain (DESIGN.md, law 2). That a survivor
 survives below is inferred: where gradients mislead, success is not monotone. `bench.run.inquiry`
@@ -18,6 +19,7 @@ A `Budget` stops at a number of passes, at the same place whatever the workers a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -25,7 +27,7 @@ from bench.matrix.plan import WhyNot
 from bench.record.results import broken_within, critical_distances
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
@@ -42,8 +44,9 @@ def rows(planned: Sequence[Planned], headline: Epsilon, sweep: Sweep) -> list[li
     """Cells that attack all examples, in groups that wait for one another."""
     later = [each for each in planned if _skips(each, sweep, headline)]
     first = [each for each in planned if not _skips(each, sweep, headline)]
-    upwards = sorted({each.epsilon for each in later}, key=float)
-    groups = [first, *([p for p in later if p.epsilon == epsilon] for epsilon in upwards)]
+    together, others = _by_batch(later)
+    upwards = sorted({each.epsilon for each in others}, key=float)
+    groups = [first, together, *([p for p in others if p.epsilon == e] for e in upwards)]
     return [group for group in groups if group]
 
 
@@ -51,8 +54,18 @@ def leftovers(planned: Sequence[Planned], sweep: Sweep) -> list[list[Planned]]:
     """Cells of scope `remaining`, in groups that wait for one another."""
     if sweep == "each":
         return [list(planned)] if planned else []
-    downwards = sorted({each.epsilon for each in planned}, key=float, reverse=True)
-    return [[p for p in planned if p.epsilon == epsilon] for epsilon in downwards]
+    together, others = _by_batch(planned)
+    downwards = sorted({each.epsilon for each in others}, key=float, reverse=True)
+    groups = [together, *([p for p in others if p.epsilon == e] for e in downwards)]
+    return [group for group in groups if group]
+
+
+def _by_batch(planned: Sequence[Planned]) -> tuple[list[Planned], list[Planned]]:
+    """Those of attacks that take all epsilons in one batch, and the others."""
+    parts: tuple[list[Planned], list[Planned]] = [], []
+    for each in planned:
+        parts[each.attack is None or not each.attack.each_row].append(each)
+    return parts
 
 
 @dataclass(frozen=True)
@@ -68,6 +81,28 @@ class Chooser:
     stored: Callable[[str, Sequence[int]], bool]
     """Whether every shard of a cell key is, if the cell attacks the given examples: a row that was
     attacked whole stays whole."""
+
+    def together(self, chosen: Sequence[Planned], clean: Mapping[str, Clean]) -> list[Planned]:
+        """The cells of a phase, in which attacks of scope `remaining` go over epsilons themselves.
+
+        Args:
+            chosen: each with the examples that it attacks.
+            clean: predictions on unperturbed examples, by defense.
+        """
+        groups: dict[tuple[str, str], list[Planned]] = defaultdict(list)
+        for each in chosen:
+            own = each.attack is not None and each.attack.each_row
+            sweeps = self.sweep == "bracket" and clean[each.cell.defense].draws == 1
+            if own and sweeps and each.cell.scope == "remaining":
+                groups[each.cell.defense, each.cell.label].append(each)
+        replaced = {}
+        for group in groups.values():
+            if len(group) > 1:
+                beside = {str(each.epsilon.exact): each.chosen or () for each in group}
+                for each in group:
+                    swept = replace(each, beside=beside, inferred=True)
+                    replaced[id(each)] = swept.keyed(self.setting, each.chosen)
+        return [replaced.get(id(each), each) for each in chosen]
 
     def choose(self, planned: Planned, clean: Clean, known: list[CellResult]) -> Planned:
         """The cell with its key and the examples that it attacks.
@@ -85,7 +120,9 @@ class Chooser:
         mine = [r for r in mine if r.cell.scope == cell.scope]
         if cell.scope == "remaining":
             broken = broken_within(critical_distances(known, norm), epsilon)
-            above = _survivors(mine if sweep == "bracket" else [], epsilon, self.setting.n)
+            alone = planned.attack is None or not planned.attack.each_row
+            searched = mine if alone and sweep == "bracket" else []
+            above = _survivors(searched, epsilon, self.setting.n)
             left = [i for i in clean.right if not broken[i] and not above[i]]
             inferred = any(above[i] and not broken[i] for i in clean.right)
             return self._keyed(planned, left, inferred=inferred)
@@ -115,6 +152,7 @@ def _skips(planned: Planned, sweep: Sweep, headline: Epsilon) -> bool:
         and planned.attack.kind == "fixed"
         and planned.cell.scope == "all"
         and planned.epsilon != headline
+        and (by_scores(planned.attack) or not planned.attack.each_row)
     )
 
 

@@ -1,11 +1,13 @@
 """Tasks: the computations that fill a plan's cells, shard by shard.
 
-A task is one computation on one shard; a minimum-norm attack's task serves all its epsilons.
+A task is one computation on one shard. It serves several epsilons where a minimum-norm attack
+searches all at once, or where an attack takes each row with an epsilon of its own.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,7 +16,7 @@ from bench.api import Cost
 from bench.record.schema import CLEAN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     import pandas as pd
 
@@ -83,8 +85,16 @@ class Task:
     norm: Norm
     cost: Cost
     """Upper estimate for the whole task."""
+    row_seed: int = 0
+    """Of random numbers that belong to a row, whatever its shard."""
     active: tuple[int, ...] = field(default=(), repr=False)
     """The examples to attack, counted from the start of the run's data."""
+    rows: tuple[tuple[int, ...], ...] | None = field(default=None, repr=False)
+    """Of each cell the examples to attack, where every one of them is a row with the cell's
+    epsilon; None where all cells attack `active`, in one epsilon or none."""
+    bracket: bool = False
+    """Whether what survives one epsilon may be left out at smaller ones: its cells then follow
+    from one another."""
     clean: Clean | None = field(default=None, repr=False)
     """What is known of the shard's examples; None for the clean task itself."""
 
@@ -105,8 +115,19 @@ class Task:
         Args:
             stored: whether the outcomes of a cell key and shard are.
         """
-        cells = tuple(cell for cell in self.cells if not stored(cell[0], self.shard.number))
-        return replace(self, cells=cells)
+        missing = [not stored(key, self.shard.number) for key, _ in self.cells]
+        if self.bracket and any(missing):
+            return self
+        cells = tuple(itertools.compress(self.cells, missing))
+        if self.rows is None:
+            return replace(self, cells=cells)
+        rows = tuple(itertools.compress(self.rows, missing))
+        return replace(self, cells=cells, rows=rows, active=_union(rows))
+
+
+def row_seed(run_seed: int, cell: Cell, norm: Norm) -> int:
+    """The seed of what belongs to an example at an epsilon, whatever its shard and neighbours."""
+    return _seed(f"{run_seed}|{cell.label}|{norm}|rows")
 
 
 def shard_seed(run_seed: int, cell: Cell, norm: Norm, epsilon: Epsilon | None, shard: int) -> int:
@@ -115,8 +136,16 @@ def shard_seed(run_seed: int, cell: Cell, norm: Norm, epsilon: Epsilon | None, s
     It leaves the defense out, so that a defense and its twin meet the same random numbers.
     """
     exact = str(epsilon.exact) if epsilon else "minimum"
-    text = f"{run_seed}|{cell.label}|{norm}|{exact}|{shard}"
+    return _seed(f"{run_seed}|{cell.label}|{norm}|{exact}|{shard}")
+
+
+def _seed(text: str) -> int:
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+def _union(rows: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """Every example that is named, ascending."""
+    return tuple(sorted(set(itertools.chain.from_iterable(rows))))
 
 
 def tasks_for(
@@ -133,14 +162,16 @@ def tasks_for(
         clean: the predictions on the unperturbed examples, by defense.
     """
     tasks = []
-    for group in _groups(planned):
+    for group in _groups(planned, clean):
         first = group[0]
         attack, cell = first.attack, first.cell
         known = clean.get(cell.defense)
         fixed = attack is not None and attack.kind == "fixed"
-        chosen = range(setting.n) if first.chosen is None else first.chosen
-        for number, (start, stop) in enumerate(setting.shards(chosen)):
-            mine = tuple(i for i in chosen if start <= i < stop)
+        of_each = [range(setting.n) if each.chosen is None else each.chosen for each in group]
+        for number, (start, stop) in enumerate(setting.shards(_union(of_each))):
+            mine = tuple(tuple(i for i in some if start <= i < stop) for some in of_each)
+            active = _union(mine)
+            searched = sum(map(len, mine)) if fixed else len(active)
             epsilon = first.epsilon if fixed else None
             tasks.append(
                 Task(
@@ -148,9 +179,12 @@ def tasks_for(
                     shard=Shard(number, start, stop),
                     cells=tuple((each.key, each.epsilon) for each in group),
                     seed=shard_seed(setting.seed, cell, setting.norm, epsilon, number),
+                    row_seed=row_seed(setting.seed, cell, setting.norm),
                     norm=setting.norm,
-                    cost=estimate(attack, setting) * len(mine) + Cost(len(mine) * len(group)),
-                    active=mine,
+                    cost=estimate(attack, setting) * searched + Cost(sum(map(len, mine))),
+                    active=active,
+                    rows=mine if attack is not None and attack.each_row else None,
+                    bracket=first.beside is not None,
                     clean=known.part(start, stop) if known else None,
                 )
             )
@@ -164,24 +198,31 @@ def estimate(attack: Attack | None, setting: Setting) -> Cost:
     return attack.cost(norm=setting.norm, shape=setting.shape, classes=setting.classes)
 
 
-def _groups(planned: Sequence[Planned]) -> list[list[Planned]]:
-    """Cells that one computation fills: all epsilons of a minimum-norm attack, else one each."""
-    groups: dict[tuple[str, str, str], list[Planned]] = defaultdict(list)
+def _groups(planned: Sequence[Planned], clean: Mapping[str, Clean]) -> list[list[Planned]]:
+    """Cells that one computation fills: all epsilons where they can be searched at once, else one.
+
+    A randomised defense draws for a whole batch: that of one epsilon must not depend on others.
+    """
+    groups: dict[tuple[str, str, str, str], list[Planned]] = defaultdict(list)
     for each in planned:
-        shared = (
-            each.attack is not None
-            and each.attack.kind == "minimum"
-            and each.cell.scope not in ("remaining", "check")
-        )
-        epsilon = "" if shared else each.cell.epsilon
-        groups[each.cell.defense, each.cell.label, epsilon].append(each)
+        attack, cell = each.attack, each.cell
+        shared = False
+        if attack is not None and attack.kind == "minimum":
+            shared = cell.scope not in ("remaining", "check")
+        elif attack is not None and attack.each_row:
+            known = clean.get(cell.defense)
+            shared = known is None or known.draws == 1
+        epsilon = "" if shared else cell.epsilon
+        groups[cell.defense, cell.label, cell.scope, epsilon].append(each)
     return list(groups.values())
 
 
 def planned_cost(planned: Sequence[Planned], setting: Setting) -> Cost:
     """Passes of all cells that can run, at most: what `--dry-run` prints."""
     runnable = [each for each in planned if each.why_not is None]
-    computed = sum(
-        (estimate(group[0].attack, setting) for group in _groups(runnable)), start=Cost(0)
-    )
+    computed = Cost(0)
+    for group in _groups(runnable, {}):
+        attack = group[0].attack
+        times = 1 if attack is None or attack.kind == "minimum" else len(group)
+        computed = computed + estimate(attack, setting) * times
     return computed * setting.n + Cost(setting.n * len(runnable))

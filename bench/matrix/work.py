@@ -6,6 +6,7 @@ order of additions, and with it the last digit, would otherwise depend on the ma
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -21,9 +22,9 @@ from bench.errors import (
     in_one_line,
     is_out_of_memory,
 )
-from bench.matrix.frames import attack_frame, clean_frame, found_in
+from bench.matrix.frames import attack_frame, clean_frame, found_in, parts_of
 from bench.matrix.plan import start_of
-from bench.record.outcomes import Outcomes, Totals
+from bench.record.outcomes import Computed, Outcomes, Totals
 from bench.record.schema import Surroundings
 from bench.registry.surroundings import same_environment, undisturbed
 from bench.threat import ThreatModel
@@ -33,7 +34,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from bench.api import Candidates, Examples
+    from bench.api import Attack, Candidates, Examples
+    from bench.matrix.frames import Part
     from bench.matrix.judge import Judgement
     from bench.matrix.tasks import Task
     from bench.models.behaviour import Behaviour
@@ -219,25 +221,14 @@ class Bench:
         helpers = [*surrogates.values(), *([start] if start else [])]
         for helper in helpers:
             helper.reset_counts()
-        inputs, labels = self._examples(task.active)
         model.reset_counts()
         started = time.perf_counter()
+        problem = dataclasses.replace(
+            self._problem(task, model, attack), surrogates=dict(surrogates), source=start
+        )
         proposal = None
-        if task.active:
-            problem = Problem(
-                model=model,
-                inputs=inputs.clone(),
-                labels=labels.clone(),
-                norm=task.norm,
-                epsilon=float(task.cells[0][1]) if attack.kind == "fixed" else None,
-                classes=self.examples.classes,
-                seed=task.seed,
-                surrogates=dict(surrogates),
-                source=start,
-                randomised=_draws(task) > 1,
-                candidates=self._held(task),
-            )
-            proposal = attack.run(problem)
+        if len(problem.inputs):
+            proposal = attack.run(problem.of_its_own())
             if not isinstance(proposal, Proposal):
                 raise AttackError(
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
@@ -247,35 +238,57 @@ class Bench:
             model.charge(helper)
         spent = model.forwards
         flags = tuple(map(Flag.of, proposal.flags)) if proposal else ()
-        for position, (_, epsilon) in enumerate(task.cells):
-            threat = ThreatModel(task.norm, epsilon)
-            judgement = self._judge(task, model, inputs, labels, proposal, threat)
-            shard = self.examples.labels[task.shard.start : task.shard.stop]
-            frame = attack_frame(task, shard, inputs, judgement, proposal)
-            result.outcomes.append(Outcomes(frame, flags=flags))
-            result.found += found_in(task, judgement, frame, position)
+        for part in parts_of(task, problem, proposal):
+            judgement = self._judge(task, model, part)
+            frame = attack_frame(task, self.examples.labels, judgement, part)
+            computed = _computed(task, part.position)
+            result.outcomes.append(Outcomes(frame, flags=flags, computed=computed))
+            result.found += found_in(task, judgement, frame, part)
         # A computation that serves several epsilons is charged to the first.
         result.outcomes[0].totals = _totals(model, started, attack_forwards=spent)
         return result
 
-    def _judge(
-        self,
-        task: Task,
-        model: CountedModel,
-        inputs: Tensor,
-        labels: Tensor,
-        proposal: Proposal | None,
-        threat: ThreatModel,
-    ) -> Judgement | None:
+    def _problem(self, task: Task, model: CountedModel, attack: Attack) -> Problem:
+        """What an attack is asked, but for what it gets beside the model."""
+        import torch
+
+        rows: list[int] = list(task.active)
+        epsilon, epsilons = float(task.cells[0][1]), None
+        if task.rows is not None:
+            rows = [i for some in task.rows for i in some]
+            radii = [
+                float(e) for (_, e), some in zip(task.cells, task.rows, strict=True) for _ in some
+            ]
+            epsilons = torch.tensor(radii, dtype=torch.float64, device=self.device)
+        inputs, labels = self._examples(rows)
+        return Problem(
+            model=model,
+            inputs=inputs,
+            labels=labels,
+            norm=task.norm,
+            epsilon=epsilon if attack.kind == "fixed" and len(task.cells) == 1 else None,
+            classes=self.examples.classes,
+            seed=task.seed if task.rows is None else task.row_seed,
+            randomised=_draws(task) > 1,
+            candidates=self._held(task),
+            epsilons=epsilons,
+            examples=torch.tensor(rows, device=self.device),
+            bracket=task.bracket,
+        )
+
+    def _judge(self, task: Task, model: CountedModel, part: Part) -> Judgement | None:
         from bench.matrix.judge import judge
         from bench.models.ambient import plain_torch
 
-        if proposal is None:
+        if part.candidates is None or not len(part.candidates):
             return None
+        threat = ThreatModel(task.norm, task.cells[part.position][1])
         # Draws that no attack has seen: whatever it did with the generators is undone here, and
         # whatever it did with the precision.
         with plain_torch(self.device, task.seed ^ JUDGE):
-            return judge(model, inputs, labels, proposal.candidates, threat, draws=_draws(task))
+            return judge(
+                model, part.inputs, part.labels, part.candidates, threat, draws=_draws(task)
+            )
 
     def _held(self, task: Task) -> Tensor | None:
         """What a file holds for the examples of a task."""
@@ -302,6 +315,13 @@ def _totals(model: CountedModel, started: float, *, attack_forwards: int) -> Tot
 def _versions(model: nn.Module) -> list[int]:
     """In-place changes that each parameter and buffer has seen."""
     return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
+
+
+def _computed(task: Task, position: int) -> Computed | None:
+    """What the outcomes of a cell have to say of the computation that they are part of."""
+    if task.rows is None or len(task.cells) == 1:
+        return None
+    return Computed(tuple(str(e.exact) for _, e in task.cells), task.rows[position])
 
 
 def _draws(task: Task) -> int:

@@ -74,6 +74,15 @@ class Totals:
         return self.forwards, self.backwards, self.judge_forwards, self.seconds
 
 
+class Computed(NamedTuple):
+    """How the outcomes of a shard were computed that are one part of a computation."""
+
+    epsilons: tuple[str, ...]
+    """Exact, of all cells that it filled, row by row."""
+    asked: tuple[int, ...]
+    """The examples that it was to attack in this cell."""
+
+
 @dataclass
 class Outcomes:
     """The outcomes of one shard of one cell."""
@@ -87,6 +96,8 @@ class Outcomes:
     """Of the cell; None in older files, which do not say it."""
     surroundings: Surroundings | None = None
     """Where it was computed; None where an older version did not note it."""
+    computed: Computed | None = None
+    """None where its attack takes one epsilon, or none."""
 
     def save(self, path: Path) -> None:
         """Write as Parquet; the rest in the schema's metadata; atomically.
@@ -103,6 +114,8 @@ class Outcomes:
             written["cell"] = self.place._asdict()
         if self.surroundings is not None:
             written["surroundings"] = self.surroundings.model_dump()
+        if self.computed is not None:
+            written["computed"] = self.computed._asdict()
         note = json.dumps(written)
         table = table.replace_schema_metadata({**(table.schema.metadata or {}), b"winnow": note})
         buffer = io.BytesIO()
@@ -139,6 +152,7 @@ class Outcomes:
             place = _place(note["cell"]) if "cell" in note else None
             where = note.get("surroundings")
             surroundings = None if where is None else Surroundings.model_validate(where)
+            computed = _computed(note["computed"]) if "computed" in note else None
             frame = table.to_pandas(ignore_metadata=True, use_threads=False)
         except StoreError:
             raise
@@ -147,7 +161,7 @@ class Outcomes:
                 f"{path} is damaged or was not written by Winnow ({type(error).__name__}: "
                 f"{first_line(error)}); run the same command with --fresh to make it anew"
             ) from error
-        return cls(frame, totals, flags, place, surroundings)
+        return cls(frame, totals, flags, place, surroundings, computed)
 
 
 def _no_number(text: str) -> float:
@@ -178,6 +192,19 @@ def _place(written: dict[str, Any]) -> Place:
     if type(place.repeat) is not int or not all(isinstance(word, str) for word in place[:3]):
         raise ValueError(f"it is of the cell {written}")
     return place
+
+
+def _computed(written: dict[str, Any]) -> Computed:
+    """How a shard says it was computed.
+
+    Raises:
+        ValueError: it does not.
+    """
+    computed = Computed(**{name: tuple(values) for name, values in written.items()})
+    words = all(isinstance(epsilon, str) for epsilon in computed.epsilons)
+    if not words or not all(type(i) is int and 0 <= i < 2**63 for i in computed.asked):
+        raise ValueError(f"it was computed so: {written}")
+    return computed
 
 
 def _flag(written: str | list[str]) -> Flag:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import registry
 from bench.data import open_dataset, subset
@@ -159,18 +160,24 @@ class Rebuilder:
 
     def tasks(self) -> list[Rebuilt]:
         """Every computation whose outcomes are stored and that can be done again here."""
-        together: dict[tuple[str, str, tuple[int, ...] | None], list[Planned]] = defaultdict(list)
-        shards: dict[str, list[Outcomes]] = {}
-        for name, results in self.results.items():
+        together: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
+        shards = {
+            result.cell.key: list(self.store.shards(result.cell.key))
+            for results in self.results.values()
+            for result in results
+        }
+        asked = _asked(self.results, shards)
+        for results in self.results.values():
             for result in results:
-                key = result.cell.key
-                shards[key] = list(self.store.shards(key))
-                planned = self._planned(result, self._surroundings(shards[key]))
+                key, cell = result.cell.key, result.cell
+                beside = asked.get(_batch(cell, shards[key]))
+                planned = self._planned(result, self._surroundings(shards[key]), beside)
                 if planned.why_not is None:
-                    together[name, result.cell.label, planned.chosen].append(planned)
+                    batch = _batch(cell, shards[key]) if beside else planned.chosen
+                    together[cell.defense, cell.label, cell.scope, batch].append(planned)
                     self.faults[key] += self._unaccounted(result, planned.attack)
                 else:
-                    self._leave_out(result.cell, len(shards[key]), planned.why_not.reason)
+                    self._leave_out(cell, len(shards[key]), planned.why_not.reason)
         rebuilt = []
         for group in together.values():
             tasks = tasks_for(group, self.setting, clean=self.clean)
@@ -193,8 +200,13 @@ class Rebuilder:
         noted = [outcomes.surroundings for outcomes in stored if outcomes.surroundings]
         return noted[0] if noted else Surroundings.noted(self.record.provenance)
 
-    def _planned(self, result: CellResult, then: Surroundings) -> Planned:
-        """A cell as the run planned it."""
+    def _planned(
+        self,
+        result: CellResult,
+        then: Surroundings,
+        beside: Mapping[str, tuple[int, ...]] | None,
+    ) -> Planned:
+        """A cell as the run planned it; with what was asked of all that it was computed with."""
         cell = result.cell
         contender = self.contenders[cell.defense]
         setting = dataclasses.replace(self.setting, versions=then.versions)
@@ -210,11 +222,17 @@ class Rebuilder:
             return _refused(planned, f"its attack is not here: {error}")
         frame = result.frame
         chosen = tuple(frame["index"][frame["attacked"]].tolist())
+        if beside is not None:
+            chosen = beside.get(str(result.epsilon.exact), chosen)
         planned = dataclasses.replace(planned, attack=attack, chosen=chosen)
         if cell.defense not in self.clean:
             return _refused(planned, "there are no predictions on unperturbed examples")
         if why := why_not(contender, attack, setting):
             return _refused(planned, why.reason)
+        if beside is not None:
+            swept = dataclasses.replace(planned, beside=beside).keyed(setting, chosen)
+            if cell.key == swept.key:
+                return swept
         keys = {planned.keyed(setting).key, planned.keyed(setting, chosen).key}
         return planned if cell.key in keys else _refused(planned, OTHER)
 
@@ -261,6 +279,26 @@ class Rebuilder:
             if float(above.epsilon) > float(result.epsilon):
                 skipped |= above.survived
         return set(np.flatnonzero(skipped).tolist())
+
+
+def _batch(cell: Cell, shards: Sequence[Outcomes]) -> tuple[Any, ...]:
+    """What the cells of one computation over several epsilons have in common."""
+    epsilons = {shard.computed.epsilons for shard in shards if shard.computed}
+    return (*cell.place._replace(epsilon=""), cell.scope, *sorted(epsilons))
+
+
+def _asked(
+    results: Mapping[str, Sequence[CellResult]], shards: Mapping[str, Sequence[Outcomes]]
+) -> dict[tuple[Any, ...], dict[str, tuple[int, ...]]]:
+    """By computation over several epsilons, what it was asked to attack at each exact one."""
+    found: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = defaultdict(dict)
+    for result in itertools.chain.from_iterable(results.values()):
+        stored = shards[result.cell.key]
+        some = [shard.computed.asked for shard in stored if shard.computed]
+        if some:
+            asked = tuple(itertools.chain.from_iterable(some))
+            found[_batch(result.cell, stored)][str(result.epsilon.exact)] = asked
+    return found
 
 
 def _refused(planned: Planned, reason: str) -> Planned:

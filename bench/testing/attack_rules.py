@@ -10,7 +10,15 @@ from bench.api import Proposal
 from bench.errors import AttackError, WinnowError
 from bench.matrix.judge import check_candidates
 from bench.models.checkpoints import weights_digest
-from bench.testing.attack_subject import CLASSES, COUNT, SHAPE, AttackSubject, Trial, attempt
+from bench.testing.attack_subject import (
+    CLASSES,
+    COUNT,
+    SHAPE,
+    AttackSubject,
+    Trial,
+    attempt,
+    rows_together,
+)
 from bench.testing.conformance import NotApplicableError, Rule, read_back
 from bench.threat import Norm
 
@@ -121,6 +129,17 @@ def _unlike(first: Trial, again: Trial, what: str) -> str | None:
     return None
 
 
+def _rows(subject: AttackSubject) -> str | None:
+    if not subject.plugin.each_row:
+        raise NotApplicableError("it takes one epsilon at a time")
+    for norm in subject.norms:
+        together, alone = rows_together(subject.create(), norm)
+        rows = int((together != alone).flatten(1).any(dim=1).sum())
+        if rows:
+            return f"{norm}: {rows} of {len(alone)} candidates differ from those of one epsilon"
+    return None
+
+
 def _settings_kept(subject: AttackSubject) -> str | None:
     for where, trial in subject.done():
         for name, value in trial.settings.items():
@@ -185,6 +204,8 @@ RULES: tuple[Rule[AttackSubject], ...] = (
         "draw from the global generators, which are seeded, or seed by problem.seed", _same_seed),
     Rule("keeps-no-state", "What it finds does not depend on what it was asked before",
         "keep nothing in self in run(): one instance serves many shards", _no_state),
+    Rule("rows", "With each_row, what it finds for a row follows from that row alone",
+        "draw from bench.attacks.blocks.ball.Streams; take each row's epsilon from radii()", _rows),
     Rule("settings-kept", "Settings of the whole process are left as they were",
         "put them back in a finally clause, or use a context manager", _settings_kept),
     Rule("cost", "cost() is at least what it takes for an example, forwards and backwards apart",

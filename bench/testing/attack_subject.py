@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -169,6 +170,44 @@ def attempt(attack: Attack, norm: Norm, robust: bool, count: int) -> Trial:
         proposal = Proposal(proposal.candidates.clone(), proposal.flags, proposal.extra)
     passes = model.passes
     return Trial(problem, inputs, labels, copy.eval(), before, after, proposal, error, passes)
+
+
+def rows_together(attack: Attack, norm: Norm) -> tuple[Tensor, Tensor]:
+    """Candidates for some examples at two epsilons: in one batch, and one after another.
+
+    The model computes in float64, so that no batch changes what it answers. (2 N, C, H, W) each,
+    the epsilons one after another.
+    """
+    module, inputs, labels = robust_world(norm)
+    model = CountedModel(_Double(module), CLASSES, None, "cpu")
+    whole = Problem(
+        model=model, inputs=inputs, labels=labels, norm=norm, epsilon=None, classes=CLASSES,
+        seed=SEED, surrogates={"first": model}, source=model, examples=torch.arange(COUNT),
+        epsilons=torch.full((COUNT,), float(EPSILONS[norm])).double(),
+    )  # fmt: skip
+    assert whole.epsilons is not None
+    found = []
+    with plain_torch(seed=SEED):
+        for times in (1, 2 * FAR):
+            alone = dataclasses.replace(whole, epsilons=times * whole.epsilons)
+            found.append(attack.run(alone.of_its_own()).candidates)
+    both = whole.part(torch.arange(2 * COUNT) % COUNT)
+    assert both.epsilons is not None
+    both.epsilons[COUNT:] *= 2 * FAR
+    order = torch.arange(2 * COUNT).flip(0)
+    with plain_torch(seed=SEED):
+        together = attack.run(both.part(order)).candidates
+    return together.flip(0), torch.cat(found)
+
+
+class _Double(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.module(x.double())
+        return logits.float()
 
 
 _SETTINGS: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {

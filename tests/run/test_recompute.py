@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 EPSILONS = ["0.01", "0.02", "0.05"]
 ATTACKS = "test-random,test-best,test-minimum,test-small-remaining"
+#: Those that take all epsilons in one batch.
+ROWS = "test-best-rows,test-small-remaining-rows"
 FACTORIES = (
     "import torch\n"
     "from tests.toy_models import Sum\n"
@@ -128,6 +130,21 @@ def test_an_honest_run_comes_out_the_same_to_the_last_digit(
     assert found.whole
     assert found.found == 1
     assert "a single one forged would have been found" in found.text
+
+
+@pytest.mark.usefixtures("gradients_alone")
+@pytest.mark.parametrize("examine", [False, True])
+def test_what_took_all_epsilons_in_one_batch_is_computed_in_that_batch(
+    tmp_path: Path, again: Callable[..., Recomputed], examine: bool
+) -> None:
+    """Whole rows, what others left, and what its attack left out; a later epsilon stays apart."""
+    for epsilons in (["0.01", "0.05"], EPSILONS):
+        folder = evaluated(
+            tmp_path, attacks=ROWS, epsilons=epsilons, examine=examine, escalate=False
+        )
+        found = again(folder)
+        assert found.differences == ()
+        assert found.whole
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -10,10 +10,11 @@ import torch
 from torch import nn
 
 from bench.api import Attack, Cost, Problem, Proposal
+from bench.api.attacks import radii
 from bench.errors import UsageError
 from bench.testing import attack_rules, attack_subject
 from bench.testing.conformance import examine
-from bench.threat import Epsilon, Norm, ThreatModel
+from bench.threat import Norm
 from tests.testing.faults import Shape, draw, seen
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Honest(Attack):
 
     summary = "for tests"
     norms = frozenset({Norm.LINF})
+    each_row = True
 
     def cost(self, *, norm: Norm, shape: Shape, classes: int) -> Cost:
         """One of each."""
@@ -32,13 +34,12 @@ class Honest(Attack):
 
     def run(self, problem: Problem) -> Proposal:
         """Step."""
-        assert problem.epsilon is not None
         x = problem.inputs.clone().requires_grad_()
         logits = problem.model(x)
         loss = nn.functional.cross_entropy(logits, problem.labels, reduction="sum")
         (gradient,) = torch.autograd.grad(loss, x)
-        ball = ThreatModel(problem.norm, Epsilon.parse(problem.epsilon))
-        return Proposal(ball.project(problem.inputs, x.detach() + gradient.sign()))
+        moved = x.detach() + gradient.sign()
+        return Proposal(problem.norm.project(problem.inputs, moved, radii(problem)))
 
 
 def running(run: Callable[[Any, Problem], Any], **members: Any) -> type[Attack]:
@@ -80,6 +81,12 @@ def tamper(problem: Problem) -> None:
         next(problem.model.parameters()).neg_()
 
 
+def mixing(self: Any, problem: Problem) -> Proposal:
+    """Noise for the whole batch, and the largest epsilon for all."""
+    noise = torch.rand(problem.inputs.shape)
+    return Proposal((problem.inputs + radii(problem).max().float() * noise).clamp(0, 1))
+
+
 class Keyless(Honest):
     """A text that names cannot hold."""
 
@@ -110,6 +117,7 @@ ATTACKS: dict[str, tuple[type[Attack], str]] = {
     "ball": (running(beyond), "misclassified candidates lie outside the box or Linf 0.15"),
     "same-seed": (running(unseeded_attack), "a second instance .* 4 of 4 candidates differ"),
     "keeps-no-state": (running(drifting), "after other examples .* 4 of 4 candidates differ"),
+    "rows": (running(mixing), "Linf: 8 of 8 candidates differ from those of one epsilon"),
     "settings-kept": (
         after(lambda problem: torch.set_num_threads(torch.get_num_threads() + 1)),
         "it left the number of threads at",
