@@ -12,16 +12,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.api import Attack, Cost, Flag, Proposal
-from bench.api.attacks import Loss
+from bench.attacks.blocks.spending import QUERIES, STEPS, balls, restarts, targets
 from bench.errors import UsageError, check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
 
 if TYPE_CHECKING:
     from bench.api import Problem
+    from bench.api.attacks import Loss
 
-STEPS = 100
-QUERIES = 5_000
 #: Forwards for each query of Square, where several are asked about at once.
 VAIN = 1.5
 #: Forwards before an attack: the checks of the model.
@@ -52,7 +51,7 @@ class AutoPGDRow(AutoAttackRow):
         from bench.attacks.blocks.standard import Standard
 
         standard = Standard(problem)
-        standard.run(self.member, standard.findings.left)
+        standard.run(self.member, standard.catch.left)
         return standard.proposal()
 
 
@@ -70,7 +69,7 @@ class APGDCE(AutoPGDRow):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step of every restart."""
-        return _apgd(norm) * (5 if norm is Norm.L1 else 1) + Cost(AROUND)
+        return _apgd(norm) * restarts(norm) + Cost(AROUND)
 
 
 @register_attack("apgd-dlr")
@@ -109,8 +108,7 @@ class APGDT(AutoPGDRow):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step towards every target."""
-        targets = _targets(classes, 5 if norm is Norm.L1 else 9)
-        return (_apgd(norm) + Cost(1)) * targets + Cost(AROUND)
+        return _apgd(norm) * targets(classes, norm) + Cost(AROUND)
 
 
 @register_attack("fab-t")
@@ -138,7 +136,7 @@ class FABT(AutoAttackRow):
         from bench.attacks.blocks.standard import likely
 
         with torch.no_grad():
-            towards = likely(problem.model(problem.inputs), _targets(problem.classes))
+            towards = likely(problem.model(problem.inputs), targets(problem.classes))
         nothing = torch.zeros_like(problem.labels, dtype=torch.float64)
         search = FastBoundary(problem, towards, nothing)
         rows = torch.arange(len(nothing), device=nothing.device)
@@ -147,7 +145,7 @@ class FABT(AutoAttackRow):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step towards every target."""
-        return Cost(2 * STEPS + 1, STEPS) * _targets(classes)
+        return Cost(2 * STEPS + 1, STEPS) * targets(classes)
 
 
 @register_attack("square")
@@ -183,7 +181,7 @@ class Square(AutoAttackRow):
         from bench.attacks.blocks.standard import Standard
 
         standard = Standard(problem)
-        standard.square(standard.findings.left, self.queries, self.restarts)
+        standard.square(standard.catch.left, self.queries, self.restarts)
         return standard.proposal()
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
@@ -241,7 +239,7 @@ class AutoAttack(Attack):
         )
         members = [row.member for row in rows]
         if self.engine == "winnow":
-            from bench.attacks.blocks.standard import Cascade
+            from bench.attacks.blocks.cascade import Cascade
 
             proposal = Cascade(problem, members, QUERIES).run()
         else:
@@ -271,12 +269,7 @@ def _cascade(
     return rows, flags
 
 
-def _targets(classes: int, most: int = 9) -> int:
-    """How many classes a targeted attack goes towards."""
-    return min(most, classes - 1)
-
-
 def _apgd(norm: Norm) -> Cost:
-    """One run of Auto-PGD; in L1 it starts anew at three and two times epsilon."""
-    starts = 3 if norm is Norm.L1 else 1
-    return Cost(STEPS + starts, STEPS + starts)
+    """One run of Auto-PGD, which starts anew in each ball."""
+    passes = STEPS + len(balls(norm))
+    return Cost(passes, passes)

@@ -8,14 +8,14 @@ of AutoAttack's standard version.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
 from bench.attacks.blocks.ball import Streams
 from bench.attacks.blocks.batches import State
 from bench.attacks.blocks.levels import into_l1
+from bench.attacks.blocks.spending import STEPS, balls
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -23,11 +23,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from bench.attacks.blocks.findings import Findings
+    from bench.attacks.blocks.catch import Catch
+    from bench.attacks.blocks.objectives import Objective
 
-STEPS = 100
-#: Radii relative to epsilon, and the share of the steps in each.
-ONE_BALL, SHRINKING = ((1.0, 1.0),), ((3.0, 0.3), (2.0, 0.3), (1.0, 0.4))
 #: The steps between checks: the first, by how many they fall each time, and the fewest; of 100.
 CHECKS = (0.22, 0.03, 0.06)
 #: The share of steps that have to raise the loss, or the size is halved.
@@ -39,33 +37,6 @@ OWN = 0.75
 SPARSER, SPARSE, SHRINK, LEAST = 1 / 1.5, 0.95, 1.5, 0.1
 #: An L1 ball is taken so much smaller, that no rounding leads out of it.
 INNER = 1 - 1e-6
-
-
-class Objective(Protocol):
-    """What is to rise."""
-
-    def __call__(self, logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-        """(M,) of logits (M, classes); labels and targets int64 (M,)."""
-
-
-def cross_entropy(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """That of the label."""
-    return functional.cross_entropy(logits, labels, reduction="none")
-
-
-def logits_ratio(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """The difference of logits ratio (equation 6 of Croce and Hein); at least 3 classes."""
-    top = logits.topk(3, dim=1).values
-    own = logits.gather(1, labels[:, None]).squeeze(1)
-    best = torch.where(logits.argmax(dim=1) == labels, top[:, 1], top[:, 0])
-    return (best - own) / (top[:, 0] - top[:, 2] + 1e-12)
-
-
-def targeted_ratio(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
-    """The targeted one (equation 7); at least 4 classes."""
-    top = logits.topk(4, dim=1).values
-    own, other = (logits.gather(1, which[:, None]).squeeze(1) for which in (labels, targets))
-    return (other - own) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
 @dataclass
@@ -104,7 +75,7 @@ class AutoPGD:
     """Searches for rows by Auto-PGD: see `bench.attacks.blocks.batches.Stepwise`.
 
     Args:
-        findings: of a problem with an epsilon; what is found is kept there.
+        catch: of a problem with an epsilon; what is found is kept there.
         objective: the loss.
         purpose: the random starts of different purposes are independent.
         kinds: the random starts of each row, by number: a copy each.
@@ -113,13 +84,13 @@ class AutoPGD:
 
     def __init__(
         self,
-        findings: Findings,
+        catch: Catch,
         objective: Objective,
         purpose: str,
         kinds: Sequence[int],
         targets: Tensor | None = None,
     ) -> None:
-        self.findings, self.problem = findings, findings.problem
+        self.catch, self.problem = catch, catch.problem
         self.objective, self.purpose, self.kinds = objective, purpose, kinds
         self.copies = len(kinds)
         self.targets = targets
@@ -127,9 +98,9 @@ class AutoPGD:
         """Whether some row has a zero gradient at its start."""
         self.sparse = self.problem.norm is Norm.L1
         device = self.problem.inputs.device
-        balls = SHRINKING if self.sparse else ONE_BALL
-        self._wide = torch.tensor([factor for factor, _ in balls], device=device)
-        self._steps = torch.tensor([round(share * STEPS) for _, share in balls], device=device)
+        wide, shares = zip(*balls(self.problem.norm), strict=True)
+        self._wide = torch.tensor(wide, device=device)
+        self._steps = torch.tensor([round(share * STEPS) for share in shares], device=device)
         self._every = _checks().to(device)
 
     def enter(self, rows: Tensor) -> Climb:
@@ -156,7 +127,7 @@ class AutoPGD:
     def ended(self, state: Climb) -> Tensor:
         """See `Stepwise`."""
         last = (state.phase == len(self._steps) - 1) & (state.clock > self._steps[-1])
-        return last | self.findings.settled[state.rows]
+        return last | self.catch.settled[state.rows]
 
     def step(self, state: Climb) -> None:
         """Ask the model, and go on: from the best point where the loss has stopped rising."""
@@ -183,7 +154,7 @@ class AutoPGD:
             logits = self.problem.model(x)
             loss = self.objective(logits, self.problem.labels[state.rows], state.targets)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
-        self.findings.offer(state.rows, x.detach(), logits.detach())
+        self.catch.offer(state.rows, x.detach(), logits.detach())
         start = state.clock == 0
         if not self.flat and bool(start.any()):
             self.flat = bool((gradient[start].flatten(1) == 0).all(dim=1).any())
@@ -198,7 +169,7 @@ class AutoPGD:
         return (inputs + _wide(self._radii(rows) / (size + 1e-12), noise) * noise).clamp(0, 1)
 
     def _radii(self, rows: Tensor, times: Tensor | float = 1.0) -> Tensor:
-        radii = self.findings.radii[rows].float() * times
+        radii = self.catch.radii[rows].float() * times
         return radii * INNER if self.sparse else radii
 
     def _halve(self, state: Climb, start: Tensor) -> Tensor:

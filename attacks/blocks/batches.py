@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 #: At most so many rows on a CPU, and so many values of theirs: small networks are fastest at 300
 #: to 1,500 rows, and larger ones gain nothing beyond 25. A GPU takes more.
-ROWS, VALUES, FEWEST = 1_000, 2**18, 50
+ROWS, VALUES, FEWEST = 400, 2**18, 50
 #: So many times more on a GPU.
 GPU = 16
 
@@ -89,7 +89,7 @@ def drive(
         search.step(state)
         ended = search.ended(state)
         if bool(ended.any()):
-            gone = state.rows[ended].unique()
+            gone = torch.unique(state.rows[ended])
             state = None if bool(ended.all()) else state.at(~ended)
             if then is not None:
                 waiting.extend(then(gone))

@@ -14,6 +14,7 @@ import torch
 
 from bench.attacks.blocks.batches import State
 from bench.attacks.blocks.levels import onto_plane
+from bench.attacks.blocks.spending import STEPS
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
     from bench.api import Problem
 
-STEPS = 100
 #: How far a step goes beyond the border; how far back it is drawn once it is across; and the
 #: largest share that the step from the input has in it.
 BEYOND, BACK, HOME = 1.05, 0.9, 0.1

@@ -62,9 +62,11 @@ class ShiftedPatches:
         """The next proposals; windows of each size for themselves."""
         inputs = self.ball.inputs[rows]
         delta = x - inputs
-        for side in sides.unique().tolist():
+        for side in torch.unique(sides).tolist():
             (which,) = torch.where(sides == side)
-            delta[which] = self._shifted(delta[which], self.ball.radius[rows[which]], draws[which], side)
+            delta[which] = self._shifted(
+                delta[which], self.ball.radius[rows[which]], draws[which], side
+            )
         return self._reached(rows, inputs, delta)
 
     def _shifted(self, delta: Tensor, radius: Tensor, draws: Tensor, side: int) -> Tensor:

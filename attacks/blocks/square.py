@@ -23,7 +23,7 @@ from bench.threat import Norm
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from bench.attacks.blocks.findings import Findings
+    from bench.attacks.blocks.catch import Catch
 
 #: The share of the image that the first squares cover, and the queries after which it halves.
 COVERED = 0.8
@@ -54,17 +54,17 @@ class SquareSearch:
     """Searches for rows by squares: see `bench.attacks.blocks.batches.Stepwise`.
 
     Args:
-        findings: of a problem with an epsilon; what is found is kept there.
+        catch: of a problem with an epsilon; what is found is kept there.
         purpose: searches of different purposes are independent.
         queries: of each row, beside its start.
     """
 
     copies = 1
 
-    def __init__(self, findings: Findings, purpose: str, queries: int) -> None:
-        self.findings, self.problem, self.queries = findings, findings.problem, queries
+    def __init__(self, catch: Catch, purpose: str, queries: int) -> None:
+        self.catch, self.problem, self.queries = catch, catch.problem, queries
         inputs, norm = self.problem.inputs, self.problem.norm
-        self.ball = Ball(norm, inputs, findings.radii)
+        self.ball = Ball(norm, inputs, catch.radii)
         self.streams = Streams(self.problem, purpose)
         self.moves = Stripes(self.ball) if norm is Norm.LINF else ShiftedPatches(self.ball)
         self.most = at_once(inputs)
@@ -82,8 +82,8 @@ class SquareSearch:
 
     def ended(self, state: Tries) -> Tensor:
         """See `Stepwise`. Where the defense is randomised, one wrong answer ends its row."""
-        findings, rows = self.findings, state.rows
-        done = findings.found if self.problem.randomised else findings.settled
+        catch, rows = self.catch, state.rows
+        done = catch.found if self.problem.randomised else catch.settled
         return done[rows] | (state.clock >= self.queries)
 
     def step(self, state: Tries) -> None:
@@ -102,7 +102,7 @@ class SquareSearch:
         counts = torch.zeros_like(state.rows).scatter_add_(0, who, torch.ones_like(who))
         state.clock = state.clock + counts
         if len(kept):
-            self.findings.offer(state.rows[kept], x[place], logits[place])
+            self.catch.offer(state.rows[kept], x[place], logits[place])
             state.clock[kept] = clock[place] + 1
             state.better = state.better.clone()
             state.better[kept] = state.clock[kept]
@@ -111,7 +111,7 @@ class SquareSearch:
 
     def _ask(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         low, logits = self._asked(x, rows)
-        self.findings.offer(rows, x, logits)
+        self.catch.offer(rows, x, logits)
         return low, logits
 
     def _asked(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:

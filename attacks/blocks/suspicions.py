@@ -52,7 +52,7 @@ def look_over(problem: Problem) -> tuple[Tensor, list[Flag]]:
     """
     inputs, which = problem.inputs, torch.arange(len(problem.labels), device=problem.labels.device)
     if problem.examples is not None:
-        names, which = problem.examples.unique(return_inverse=True)
+        names, which = torch.unique(problem.examples, return_inverse=True)
         first = torch.zeros_like(names).scatter_(0, which, torch.arange(len(which)).to(names))
         inputs = inputs[first]
     flags = [DYNAMIC] if _takes_gradients(problem, inputs) else []

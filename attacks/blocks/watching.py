@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from bench.attacks.blocks.findings import Findings
+from bench.attacks.blocks.catch import Catch
 from bench.errors import AttackError
 
 if TYPE_CHECKING:
@@ -68,13 +68,13 @@ class Recorder(Guard):
         limit: see `Guard`.
 
     Attributes:
-        findings: what was found.
+        catch: what was found.
     """
 
     def __init__(self, problem: Problem, limit: float = float("inf")) -> None:
         super().__init__(problem.model, limit)
         self.problem = problem
-        self.findings = Findings(problem)
+        self.catch = Catch(problem)
         self._left = torch.arange(len(problem.labels), device=problem.labels.device)
         self._logits = problem.inputs.new_zeros(len(problem.labels), problem.classes)
 
@@ -86,15 +86,15 @@ class Recorder(Guard):
         """
         if x.shape != self.problem.inputs.shape:
             return super().forward(x)
-        rows, findings = self._left, self.findings
+        rows, catch = self._left, self.catch
         if len(rows) == 0:
             raise Settled
         whole = len(rows) == len(x)
         part = x if whole else x.index_select(0, rows)
         logits = super().forward(part)
-        findings.offer(rows, part.detach(), logits.detach())
+        catch.offer(rows, part.detach(), logits.detach())
         answer = logits if whole else self._logits.index_copy(0, rows, logits)
-        gone = findings.settled[rows]
+        gone = catch.settled[rows]
         if bool(gone.any()):
             self._logits[rows[gone]] = logits.detach()[gone]
             self._left = rows[~gone]

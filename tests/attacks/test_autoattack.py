@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.autoattack import QUERIES
+from bench.attacks.blocks.spending import QUERIES
 from bench.errors import UsageError
 from bench.models.counted import CountedModel
 from bench.registry import attacks

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SOLID = 0.01
 
 
-class Findings:
+class Catch:
     """The most confidently wrong input in the ball and the box, for each row of a problem.
 
     A randomised defense is never settled: one wrong answer may be right in the next draw.
