@@ -40,9 +40,10 @@ LONG, SHORT = 25, 12
 ROUNDS, CANDIDATES, TIMES, GAIN = 12, 2, 8, 0.02
 #: The number of the last of the first descents.
 FIRST = 3
-#: Every so many turns a descent starts anew, every second time in a ball that shrinks from so many
-#: times epsilon.
-ANEW, WIDE = 8, 4.0
+#: For so many turns an example has one chain hop, as it may settle soon; then every so many turns a
+#: descent starts anew, every second time in a ball that shrinks from so many times epsilon, and in
+#: the others all chains hop at once.
+ALONE, ANEW, WIDE = 8, 3, 4.0
 #: What is left of an older gradient after each step.
 DECAY = 0.6
 #: Of the pixels, the share that the first step of a descent in L1 moves; it falls as the steps do.
@@ -107,12 +108,19 @@ class Chains:
         while len(rows := self.unsettled):
             self.number += 1
             turn = self.number - FIRST
-            if turn % ANEW == 0:
-                self.anew(rows, 3, WIDE if turn // ANEW % 2 == 0 else 1.0)
+            later = turn - ALONE
+            if later < 0:
+                self.turn(rows, self.heights[rows].argsort(dim=1)[:, turn % CHAINS])
+            elif later % ANEW == 0:
+                self.anew(rows, 3, WIDE if later // ANEW % 2 else 1.0)
             else:
-                self.turn(rows, turn % CHAINS)
+                self.turn(rows.repeat(CHAINS), self._every(rows))
         if self.look.draws > 1:
             self.choose()
+
+    def _every(self, rows: Tensor) -> Tensor:
+        """The number of each chain, as often as there are examples."""
+        return torch.arange(CHAINS, device=self.device).repeat_interleave(len(rows))
 
     def choose(self) -> None:
         """Ask again about the ends of each example's chains, in draws that chose none of them."""
@@ -151,7 +159,7 @@ class Chains:
         order = rest.topk(min(2, rest.shape[1] - 1), dim=1).indices
         self.others = order.expand(-1, 2) if order.shape[1] == 1 else order
         sizes = torch.ones(len(rows), device=self.device)
-        self._descend(inputs.clone(), rows, Descent(3, LONG, sizes))
+        self._enchain(rows, *self._descend(inputs.clone(), rows, Descent(3, LONG, sizes)))
         for loss in (0, 1, 2):
             self.number += 1
             if len(rows := self.alive):
@@ -163,12 +171,16 @@ class Chains:
         blind = self.blind[rows]
         sizes = torch.ones(len(rows), device=self.device)
         if len(x[~blind]):
-            self._descend(x[~blind], rows[~blind], Descent(loss, LONG, sizes[~blind], wide))
+            how = Descent(loss, LONG, sizes[~blind], wide)
+            self._enchain(rows[~blind], *self._descend(x[~blind], rows[~blind], how))
         if len(x[blind]):
             self._seen(rows[blind], x[blind])
 
-    def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> None:
-        """Step against the momentum of the gradients; the lowest point on the way is a chain's."""
+    def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> tuple[Tensor, Tensor, Tensor]:
+        """Step against the momentum of the gradients: lowest points, their margins, and if broken.
+
+        Where an example is broken from one of its points the others are left where they are.
+        """
         way = self._way()
         ball, momentum = self.ball.at(rows), torch.zeros_like(x)
         low = torch.full(rows.shape, math.inf, dtype=torch.float64, device=self.device)
@@ -187,7 +199,8 @@ class Chains:
                 break
             flat = (seen.gradient.flatten(1) == 0).all(dim=1)
             self.blind[rows[live[flat]]] |= step == 0
-            stay = ~flat & ~(seen.broken & inside)
+            self.broken[rows[live[seen.broken & inside]]] = True
+            stay = ~flat & ~self.broken[rows[live]]
             live, gradient = live[stay], seen.gradient[stay]
             if not len(live):
                 break
@@ -198,7 +211,7 @@ class Chains:
             moved = x[live] - length * self._direction(momentum[live], fall)
             wide = _radius(how, step)
             x[live] = (near if wide == 1 else near.times(wide)).project(moved)
-        self._enchain(rows, point, low, broken)
+        return point, low, broken
 
     def _looked(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
         """Look at points of these examples, and count what it took."""
@@ -230,9 +243,8 @@ class Chains:
 
     # --- hops and what lies around ----------------------------------------------------------------
 
-    def turn(self, rows: Tensor, chain: int) -> None:
-        """One chain of each of these examples hops, descends and looks around."""
-        place = self.heights[rows].argsort(dim=1)[:, chain]
+    def turn(self, rows: Tensor, place: Tensor) -> None:
+        """Chains of these examples hop, descend and look around; no chain is named twice."""
         seeing = ~self.blind[rows]
         if bool(seeing.any()):
             self._hop(rows[seeing], place[seeing])
@@ -240,12 +252,15 @@ class Chains:
 
     def _hop(self, rows: Tensor, place: Tensor) -> None:
         moved, size = self.moves.far(self.ends[rows, place], rows)
-        kept, before = self.ends[rows, place].clone(), self.heights[rows, place].clone()
-        self.heights[rows, place] = math.inf  # the end of the hop takes this place
-        self._descend(moved, rows, Descent(3, SHORT, size))
-        worse = self.heights[rows, place] > before
-        self.heights[rows[worse], place[worse]] = before[worse]
-        self.ends[rows[worse], place[worse]] = kept[worse]
+        points, low, broken = self._descend(moved, rows, Descent(3, SHORT, size))
+        self._move(rows, place, points, low)
+        self._keep(rows, points, low, broken)
+
+    def _move(self, rows: Tensor, place: Tensor, points: Tensor, low: Tensor) -> None:
+        """Let chains end in these points where they are lower."""
+        better = low < self.heights[rows, place]
+        self.heights[rows[better], place[better]] = low[better]
+        self.ends[rows[better], place[better]] = points[better]
 
     def _look_around(self, rows: Tensor, place: Tensor) -> None:
         """Try candidates near the ends of chains for as long as it pays, each example by itself."""
@@ -270,9 +285,7 @@ class Chains:
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
         one = torch.arange(len(rows), device=self.device)
         tried, broken = tried[which, one], seen.broken.reshape(CANDIDATES, -1)[which, one]
-        better = low < self.heights[rows, place]
-        self.heights[rows[better], place[better]] = low[better]
-        self.ends[rows[better], place[better]] = tried[better]
+        self._move(rows, place, tried, low)
         self._keep(rows, tried, low, broken)
 
     # --- what is known ----------------------------------------------------------------------------
@@ -284,16 +297,20 @@ class Chains:
 
     def _enchain(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Put points in the place of the highest end of each example, where they are lower."""
-        place = self.heights[rows].argmax(dim=1)
-        better = low < self.heights[rows, place]
-        self.ends[rows[better], place[better]] = points[better]
-        self.heights[rows[better], place[better]] = low[better]
+        self._move(rows, self.heights[rows].argmax(dim=1), points, low)
         self._keep(rows, points, low, broken)
 
     def _keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
-        better = low < self.lowest[rows]
-        self.best[rows[better]], self.lowest[rows[better]] = points[better], low[better]
-        self.broken[rows[better]] = broken[better]
+        """Keep the lowest points of examples, of several equally low ones the first."""
+        least = self.lowest.scatter_reduce(0, rows, low, "amin")
+        (better,) = torch.where((low < self.lowest[rows]) & (low == least[rows]))
+        own = rows[better]
+        first = rows.new_full(self.lowest.shape, len(rows))
+        first = first.scatter_reduce(0, own, better, "amin")
+        better = better[first[own] == better]
+        own = rows[better]
+        self.best[own], self.lowest[own] = points[better], low[better]
+        self.broken[own] = broken[better]
 
 
 def _radius(how: Descent, step: int) -> float:

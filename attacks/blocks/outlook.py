@@ -81,6 +81,7 @@ class Outlook:
         self.problem, self.backward = problem, backward
         self.draws = DRAWS if problem.randomised else 1
         self.ways: list[nn.Module] = [problem.model, *problem.surrogates.values()]
+        self._told: dict[nn.Module, Smoothness] = {}
 
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
         """See `View`."""
@@ -115,8 +116,9 @@ class Outlook:
         if self.backward is not None:
             self.backward.smooth = way.smooth
         module = self.ways[way.number % len(self.ways)]
-        if module is not self.problem.model:
+        if module is not self.problem.model and self._told.get(module) != way.smooth:
             soften(module, way.smooth)
+            self._told[module] = way.smooth
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = module(x)

@@ -71,6 +71,23 @@ class Setting:
         firsts = attacked[self.shard_size :: self.shard_size]
         return list(pairwise([0, *firsts, self.n]))
 
+    def made_of(self, blocks: Sequence[tuple[int, int]], attacked: Sequence[int]) -> bool:
+        """Whether these are the shards of a cell that attacked these examples.
+
+        Where shards are refilled, others may have been attacked beside them, at other epsilons.
+        """
+        if not self.refills:
+            return list(blocks) == self.shards()
+        ends = [0, *(stop for _, stop in blocks)]
+        return (
+            list(blocks) == list(pairwise(ends))
+            and ends[-1] == self.n
+            and all(
+                sum(start <= i < stop for i in attacked) <= self.shard_size
+                for start, stop in blocks
+            )
+        )
+
     @property
     def judging(self) -> dict[str, Any]:
         """What decides whether a candidate counts."""

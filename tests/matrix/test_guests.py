@@ -140,7 +140,7 @@ def test_a_task_that_kills_each_worker_fails(
 
 def test_the_stack_of_what_hangs_is_kept(tmp_path: Path) -> None:
     """In the file of the error: where the guest stood when its time was over."""
-    evaluated("test-guest[does=hang]", workers=1, timeout=0.3, out=tmp_path)
+    evaluated("test-guest[does=hang]", workers=1, timeout=3, out=tmp_path)
     (error,) = tmp_path.glob("*/errors/*.txt")
     assert "_stop_thinking" in error.read_text()
 

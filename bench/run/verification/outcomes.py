@@ -88,14 +88,13 @@ def check_outcomes(results: Sequence[CellResult], record: RunRecord, findings: F
     setting = setting_of_record(record)
     failed = {cell.key for cell in record.cells if cell.status == "failed"}
     for result in results:
-        own, attacked = columns_of(result), None
+        own = columns_of(result)
         if result.cell.attack != CLEAN:
-            attacked = own["index"][own["attacked"]].tolist()
             _check_left(result, own, first, findings)
             _check_attacked(result, own, record, findings)
             if result.finished:
                 _check_scope(result, ~first["broken"], results, record, findings)
-        whole = list(result.blocks) == setting.shards(attacked)
+        whole = setting.made_of(result.blocks, own["index"][own["attacked"]].tolist())
         if result.finished and not whole:
             findings.fault(
                 f"{named(result)}: its shards are not those of shard size {record.shard_size}"
