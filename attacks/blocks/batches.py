@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-#: At most so many rows on a CPU, and so many values of theirs: small networks are fastest at 300
-#: to 1,500 rows, and larger ones gain nothing beyond 25. A GPU takes more.
-ROWS, VALUES, FEWEST = 400, 2**18, 50
+#: At most so many rows on a CPU, and so many values of theirs: beyond that glibc hands the memory of
+#: a small network's activations back after each call and gets it anew, page by page, which takes as
+#: long as the network does; larger networks gain nothing beyond 25 rows. A GPU takes more.
+ROWS, VALUES, FEWEST = 200, 2**18, 50
 #: So many times more on a GPU.
 GPU = 16
 
