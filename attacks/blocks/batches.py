@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-#: At most so many rows on a CPU, and so many values of theirs: beyond that glibc hands the memory of
+#: At most so many rows on a CPU, and so many values of theirs: beyond that glibc hands memory of
 #: a small network's activations back after each call and gets it anew, page by page, which takes as
 #: long as the network does; larger networks gain nothing beyond 25 rows. A GPU takes more.
 ROWS, VALUES, FEWEST = 200, 2**18, 50
