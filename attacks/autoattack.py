@@ -1,67 +1,75 @@
-"""AutoAttack (Croce and Hein, ICML 2020), by pyautoattack: its four attacks as rows, and whole.
+"""AutoAttack (Croce and Hein, ICML 2020): its four attacks as rows, and whole.
 
-Each row attacks all examples, by default at AutoAttack's standard settings, and FAB-T serves all
-epsilons at once. `autoattack` is the standard cascade, each attack on what the ones before left; it
-adds to the worst case and is no row.
+Each row attacks all examples, at all epsilons at once and by default at AutoAttack's standard
+settings. `autoattack` is the standard cascade, each attack on what the ones before left; it adds to
+the worst case and is no row. The engine is our own (`bench.attacks.blocks.standard`), held against
+pyautoattack, which `autoattack[engine=pyautoattack]` runs as it is.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from bench.api import Attack, Cost, Proposal
-from bench.api.attacks import Loss, radius
-from bench.errors import check_positive
+from bench.api import Attack, Cost, Flag, Proposal
+from bench.attacks.blocks.spending import QUERIES, STEPS, balls, restarts, targets
+from bench.errors import UsageError, check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from bench.api import Problem
+    from bench.api.attacks import Loss
 
-STEPS = 100
-QUERIES = 5_000
-#: Forwards around an attack: the checks of the model, its accuracy, and the check of the end.
-AROUND = 12
+#: Forwards for each query of Square, where several are asked about at once.
+VAIN = 1.5
+#: Forwards before an attack: the checks of the model.
+AROUND = 6
+#: Who searches: our own code, for all epsilons at once, or pyautoattack.
+ENGINES = ("winnow", "pyautoattack")
 
 
 class AutoAttackRow(Attack):
     """One attack of AutoAttack at its standard settings."""
 
-    libraries = ("pyautoattack",)
     member: ClassVar[str]
     """The name of the attack in AutoAttack."""
 
+
+class AutoPGDRow(AutoAttackRow):
+    """Auto-PGD on one of its losses."""
+
+    each_row = True
+    strength = "strong"
+
     def run(self, problem: Problem) -> Proposal:
-        """Search with AutoAttack.
+        """Search.
 
         Raises:
             AttackError: the problem has no epsilon.
         """
-        return _run(problem, [self.member], **self.options())
+        from bench.attacks.blocks.standard import Standard
 
-    def options(self) -> dict[str, int]:
-        """The budget of Square, where it is not AutoAttack's standard one."""
-        return {}
+        standard = Standard(problem)
+        standard.run(self.member, standard.catch.left)
+        return standard.proposal()
 
 
 @register_attack("apgd-ce")
-class APGDCE(AutoAttackRow):
+class APGDCE(AutoPGDRow):
     """Auto-PGD on the cross-entropy: 100 steps; in L1 five restarts, as standard has it."""
 
     summary = "Auto-PGD on the cross-entropy (AutoAttack)"
     lowers: ClassVar[Loss] = "cross-entropy"
-    strength = "strong"
     spoken = "APGD-CE"
     examination: ClassVar[tuple[str, ...]] = ("",)
     planted: ClassVar[tuple[str, ...]] = ("",)
-    version = 2
+    version = 3
     member = "apgd-ce"
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step of every restart."""
-        return _apgd(norm) * (5 if norm is Norm.L1 else 1) + Cost(AROUND)
+        return _apgd(norm) * restarts(norm) + Cost(AROUND)
 
 
 @register_attack("apgd-dlr")
@@ -83,14 +91,13 @@ class APGDDLR(APGDCE):
 
 
 @register_attack("apgd-t")
-class APGDT(AutoAttackRow):
+class APGDT(AutoPGDRow):
     """Auto-PGD on the targeted difference of logits ratio: nine targets (L1: five)."""
 
     summary = "Auto-PGD towards each of the most likely classes (AutoAttack)"
-    strength = "strong"
     spoken = "APGD-T"
     examination = ("",)
-    version = 2
+    version = 3
     member = "apgd-t"
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
@@ -101,8 +108,7 @@ class APGDT(AutoAttackRow):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step towards every target."""
-        targets = _targets(classes, 5 if norm is Norm.L1 else 9)
-        return (_apgd(norm) + Cost(1)) * targets + Cost(AROUND)
+        return _apgd(norm) * targets(classes, norm) + Cost(AROUND)
 
 
 @register_attack("fab-t")
@@ -118,41 +124,38 @@ class FABT(AutoAttackRow):
     strength = "strong"
     kind = "minimum"
     deterministic = True
-    version = 2
+    version = 3
     member = "fab-t"
 
     def run(self, problem: Problem) -> Proposal:
-        """Search towards each target, and keep the smallest."""
+        """Search towards all targets, and keep the smallest."""
         import torch
-        from pyautoattack.fab_pt import FABAttack_PT
 
-        inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
-        search = FABAttack_PT(
-            problem.model, norm=problem.norm.value, n_iter=STEPS, device=inputs.device
-        )
-        best = inputs.clone()
-        smallest = torch.full_like(labels, torch.inf, dtype=torch.float64)
-        for place in range(_targets(problem.classes)):
-            search.target_class = place + 2  # from the end of the sorted logits
-            candidates = search.attack_single_run(inputs, labels, is_targeted=True)
-            with torch.no_grad():
-                wrong = problem.model(candidates).argmax(dim=1) != labels
-            distance = problem.norm.distance(inputs, candidates)
-            better = wrong & (distance < smallest)
-            best[better], smallest[better] = candidates[better], distance[better]
-        return Proposal(best)
+        from bench.attacks.blocks.batches import drive
+        from bench.attacks.blocks.fab import FastBoundary
+        from bench.attacks.blocks.standard import likely
+
+        with torch.no_grad():
+            towards = likely(problem.model(problem.inputs), targets(problem.classes))
+        nothing = torch.zeros_like(problem.labels, dtype=torch.float64)
+        search = FastBoundary(problem, towards, nothing)
+        rows = torch.arange(len(nothing), device=nothing.device)
+        drive(search, rows, problem.inputs)
+        return Proposal(search.smallest()[0])
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step towards every target."""
-        return Cost(2 * STEPS + 3, STEPS) * _targets(classes)
+        return Cost(2 * STEPS + 1, STEPS) * targets(classes)
 
 
 @register_attack("square")
 class Square(AutoAttackRow):
     """Square attack (Andriushchenko et al., ECCV 2020): random search, by default 5,000 queries.
 
+    Squares may lie anywhere; pyautoattack leaves out the last row and column.
+
     Args:
-        queries: of each restart; the squares shrink on a schedule that spans them.
+        queries: of each restart; how the squares shrink does not depend on it.
         restarts: searches, each from its own start and on what is not broken yet.
     """
 
@@ -160,6 +163,8 @@ class Square(AutoAttackRow):
     challenge = "square"
     spoken = "Square"
     stand_in = "queries=1000"
+    each_row = True
+    version = 2
     member = "square"
     access = "black-box"
 
@@ -167,9 +172,17 @@ class Square(AutoAttackRow):
         check_positive(queries=queries, restarts=restarts)
         self.queries, self.restarts = queries, restarts
 
-    def options(self) -> dict[str, int]:
-        """Its budget."""
-        return {"n_queries": self.queries, "n_restarts": self.restarts}
+    def run(self, problem: Problem) -> Proposal:
+        """Search.
+
+        Raises:
+            AttackError: the problem has no epsilon.
+        """
+        from bench.attacks.blocks.standard import Standard
+
+        standard = Standard(problem)
+        standard.square(standard.catch.left, self.queries, self.restarts)
+        return standard.proposal()
 
     def why_not(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> str | None:
         """Outside Linf it starts from a grid of five by five patches."""
@@ -178,20 +191,33 @@ class Square(AutoAttackRow):
         return super().why_not(norm=norm, shape=shape, classes=classes)
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Every query of every restart, and its start."""
-        return Cost((self.queries + 2) * self.restarts + AROUND)
+        """Every query of every restart, its start, and proposals that were asked for in vain."""
+        return Cost((VAIN * self.queries + 1) * self.restarts + AROUND)
 
 
 @register_attack("autoattack")
 class AutoAttack(Attack):
-    """The standard cascade: APGD-CE, APGD-T, FAB-T, Square, each on what the ones before left."""
+    """The standard cascade: APGD-CE, APGD-T, FAB-T, Square, each on what the ones before left.
+
+    Args:
+        engine: `winnow` searches at all epsilons at once, FAB-T before APGD-T where there are
+            several; `pyautoattack` runs that library's standard version as it is, at each epsilon,
+            for whoever needs the official figure. A flag says which one ran.
+    """
 
     summary = "AutoAttack's standard cascade on what no other attack broke"
     approach = "mixed"
     figure = "autoattack"
-    version = 2
+    version = 3
     scope = "remaining"
-    libraries = ("pyautoattack",)
+
+    def __init__(self, *, engine: Literal["winnow", "pyautoattack"] = "winnow") -> None:
+        if engine not in ENGINES:
+            raise UsageError(f"engine has to be one of {', '.join(ENGINES)} (got {engine!r})")
+        self.engine = engine
+        self.each_row = engine == "winnow"
+        if engine == "pyautoattack":
+            self.libraries = ("pyautoattack",)
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """All four attacks, for an example that survives them."""
@@ -202,7 +228,7 @@ class AutoAttack(Attack):
         return total
 
     def run(self, problem: Problem) -> Proposal:
-        """Search with AutoAttack; a flag names each attack that cannot run here.
+        """Search; a flag names the engine, and each attack that cannot run here.
 
         Raises:
             AttackError: the problem has no epsilon.
@@ -211,8 +237,17 @@ class AutoAttack(Attack):
         rows, flags = _cascade(
             norm=problem.norm, shape=(channels, height, width), classes=problem.classes
         )
-        proposal = _run(problem, [row.member for row in rows])
-        return Proposal(proposal.candidates, flags=(*flags, *proposal.flags))
+        members = [row.member for row in rows]
+        if self.engine == "winnow":
+            from bench.attacks.blocks.cascade import Cascade
+
+            proposal = Cascade(problem, members, QUERIES).run()
+        else:
+            from bench.attacks.blocks.reference import by_pyautoattack
+
+            proposal = by_pyautoattack(problem, members)
+        said = Flag("autoattack-engine", f"AutoAttack by the engine {self.engine}")
+        return replace(proposal, flags=(said, *flags, *proposal.flags))
 
 
 def _cascade(
@@ -234,48 +269,7 @@ def _cascade(
     return rows, flags
 
 
-def _targets(classes: int, most: int = 9) -> int:
-    """How many classes a targeted attack goes towards."""
-    return min(most, classes - 1)
-
-
 def _apgd(norm: Norm) -> Cost:
-    """One run of Auto-PGD; in L1 it starts anew at three and two times epsilon."""
-    starts = 3 if norm is Norm.L1 else 1
-    return Cost(STEPS + starts, STEPS + starts)
-
-
-def _run(problem: Problem, members: Sequence[str], **options: int) -> Proposal:
-    """Run these attacks of AutoAttack, all examples in one batch.
-
-    Args:
-        problem: with an epsilon.
-        members: names of the attacks, in their order.
-        options: attributes of Square; the other attacks run at standard settings.
-    """
-    import pyautoattack
-
-    from bench.attacks.blocks.watching import leave_when_settled, listening
-
-    inputs, labels = problem.inputs.float().contiguous(), problem.labels.long()
-    with listening() as flags:
-        adversary = pyautoattack.AutoAttack(
-            problem.model,
-            norm=problem.norm.value,
-            eps=radius(problem),
-            version="standard",
-            seed=problem.seed,
-            device=inputs.device,
-        )
-        adversary.attacks_to_run = list(members)
-        for targeted in (adversary.apgd_targeted, adversary.fab):
-            targeted.n_target_classes = _targets(problem.classes, targeted.n_target_classes)
-        for gradient in (adversary.apgd, adversary.apgd_targeted):
-            leave_when_settled(gradient, problem)
-        for name, value in options.items():
-            setattr(adversary.square, name, value)
-        candidates, predicted = adversary.run_standard_evaluation(
-            inputs, labels, batch_size=len(inputs)
-        )
-    candidates[predicted == labels] = inputs[predicted == labels]
-    return Proposal(candidates.detach(), flags=tuple(flags))
+    """One run of Auto-PGD, which starts anew in each ball."""
+    passes = STEPS + len(balls(norm))
+    return Cost(passes, passes)

@@ -36,7 +36,6 @@ class ProbePlanted(Probe):
 
     summary = "Measures how many planted adversarial examples attacks find"
     norms = frozenset({Norm.LINF})
-    libraries = ("pyautoattack",)
     traces = ("planted", "planted_by_chance", "unmeasured")
     sample = 50
 

@@ -43,10 +43,9 @@ class Surrogate(Attack):
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
     spoken = "The defense's own surrogates"
-    version = 4
+    version = 5
     norms = frozenset({Norm.LINF, Norm.L2})
     needs = "surrogates"
-    libraries = ("pyautoattack",)
 
     def __init__(self, *, preset: Literal["light", "full"] = "light") -> None:
         if preset not in DESCENTS:

@@ -14,6 +14,7 @@ from bench.matrix.tasks import shard_seed
 from bench.models.ambient import plain_torch
 from bench.record.schema import Cell
 from bench.run.prepare import RunConfig, prepare
+from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -167,16 +168,45 @@ def by_autoattack(
         seed: of each of its attacks.
         row: Winnow's row of that attack of its, which runs alone; the whole version where None.
     """
+    members = None if row is None else [row.name.partition("[")[0]]
+    queries = 0 if row is None else int(row.parameters.get("queries", 0))
+    return by_pyautoattack(
+        module, inputs, labels, norm=Norm.LINF, epsilon=epsilon, seed=seed, members=members,
+        queries=queries,
+    )  # fmt: skip
+
+
+def by_pyautoattack(
+    module: nn.Module,
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    norm: Norm,
+    epsilon: float,
+    seed: int,
+    members: list[str] | None = None,
+    queries: int = 0,
+) -> Tensor:
+    """In any norm, all of its attacks or some.
+
+    Args:
+        module: to attack.
+        inputs: all in one batch.
+        labels: of the inputs.
+        norm: of the ball.
+        epsilon: the radius.
+        seed: of each of its attacks.
+        members: the names of those that run; all of the standard version where None.
+        queries: of Square, where they are not those of the standard version (0).
+    """
     import pyautoattack
 
     with plain_torch(seed=seed):
         adversary = pyautoattack.AutoAttack(
-            module, norm="Linf", eps=epsilon, seed=seed, device=inputs.device
+            module, norm=norm.value, eps=epsilon, seed=seed, device=inputs.device
         )
-        if row is not None:
-            adversary.attacks_to_run = [row.name.partition("[")[0]]
-            square = adversary.square
-            square.n_queries = row.parameters.get("queries", square.n_queries)
+        adversary.attacks_to_run = members or adversary.attacks_to_run
+        adversary.square.n_queries = queries or adversary.square.n_queries
         _, predicted = adversary.run_standard_evaluation(inputs, labels, batch_size=len(inputs))
     robust: Tensor = predicted == labels
     return robust

@@ -89,9 +89,10 @@ class FoolboxAttack(Attack):
         try:
             last, _ = self._call(recorder, problem.inputs, problem, radius(problem))
         except Settled:
-            return Proposal(recorder.best)
-        found = recorder.found.reshape(-1, *[1] * (last.ndim - 1))
-        return Proposal(torch.where(found, recorder.best, last))
+            return Proposal(recorder.catch.best)
+        catch = recorder.catch
+        found = catch.found.reshape(-1, *[1] * (last.ndim - 1))
+        return Proposal(torch.where(found, catch.best, last))
 
     def _run_minimum(self, problem: Problem, limit: float) -> Proposal:
         import torch

@@ -15,6 +15,8 @@ from bench.api.attacks import radii
 from bench.threat import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from bench.api import Problem
@@ -155,13 +157,13 @@ class Streams:
                 seed = int.from_bytes(digest.digest()[:8], "big") >> 1
                 self._generators.append(torch.Generator().manual_seed(seed))
 
-    def uniform(self, rows: Tensor | None = None) -> Tensor:
-        """One draw from [0, 1) of an input's shape for each of these rows, or all: (M, C, H, W)."""
+    def uniform(self, rows: Tensor | None = None, shape: Sequence[int] | None = None) -> Tensor:
+        """Draws from [0, 1) for each of these rows, or all: (M, C, H, W), or (M, *shape)."""
         if rows is None:
             rows = torch.arange(len(self._generators))
-        drawn = torch.empty(len(rows), *self._shape)
+        drawn = torch.empty(len(rows), *(self._shape if shape is None else shape))
         for row, into in zip(rows.tolist(), drawn, strict=True):
-            torch.rand(self._shape, generator=self._generators[row], out=into)
+            torch.rand(into.shape, generator=self._generators[row], out=into)
         return drawn.to(self._device)
 
     def normal(self, rows: Tensor, count: int) -> Tensor:

@@ -190,7 +190,7 @@ class Attack(Plugin):
     that a file holds (`import-adversarial`)."""
     takes_surrogates: ClassVar[bool] = False
     """Whether it gets the surrogates of a defense that declares some, without needing any."""
-    libraries: ClassVar[tuple[str, ...]] = ()
+    libraries: tuple[str, ...] = ()
     """Distributions whose version can change its outcomes."""
 
     # What an examination has to know of it; all optional, and recorded with each run.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from bench.attacks.blocks import watching
+from bench.attacks.blocks import catch
 
 
 @pytest.fixture(autouse=True)
@@ -19,4 +19,4 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def nobody_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every example is asked about to the end, whatever is broken already."""
-    monkeypatch.setattr(watching, "SOLID", float("inf"))
+    monkeypatch.setattr(catch, "SOLID", float("inf"))

@@ -1,4 +1,4 @@
-"""The traps of pyautoattack, each in a world where it snaps."""
+"""AutoAttack's rows and cascade; and the traps of pyautoattack, each where it snaps."""
 
 import logging
 import sys
@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from bench.attacks.autoattack import QUERIES
+from bench.api import Flag
+from bench.attacks.blocks.spending import QUERIES
 from bench.errors import UsageError
 from bench.models.counted import CountedModel
 from bench.registry import attacks
@@ -27,9 +28,13 @@ from tests.attacks.worlds import (
 SHAPE = (1, 8, 8)
 
 
+LIBRARY = "autoattack[engine=pyautoattack]"
+
+
 @pytest.fixture
 def few_queries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Square with 50 queries, where the number does not matter."""
+    """The cascade's Square with 50 queries, where the number does not matter, by both engines."""
+    monkeypatch.setattr("bench.attacks.autoattack.QUERIES", 50)
     original = pyautoattack.AutoAttack.run_standard_evaluation
 
     def hurried(self: pyautoattack.AutoAttack, *args: object, **kwargs: object) -> object:
@@ -69,12 +74,14 @@ def test_losses_that_need_more_classes_say_so(name: str, classes: int, runs: boo
         (5, ()),
     ],
 )
-def test_cascade_runs_with_few_classes(classes: int, flags: tuple[str, ...]) -> None:
-    """What cannot run is named in a flag, and the rest still finds every breakable example."""
+@pytest.mark.parametrize("engine", ["winnow", "pyautoattack"])
+def test_cascade_runs_with_few_classes(classes: int, flags: tuple[str, ...], engine: str) -> None:
+    """Flags name the engine and what cannot run; the rest still finds every breakable example."""
     problem, exact = linear_problem(classes, Norm.LINF, 12)
     assert problem.epsilon is not None
-    proposal = solve("autoattack", problem)
-    assert proposal.flags == flags
+    proposal = solve(f"autoattack[engine={engine}]", problem)
+    said = Flag("autoattack-engine", f"AutoAttack by the engine {engine}")
+    assert proposal.flags == (said, *flags)
     assert broken(problem, proposal).tolist() == (exact <= problem.epsilon).tolist()
 
 
@@ -112,11 +119,15 @@ def test_global_generator_goes_on_as_if_nothing_had_happened() -> None:
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    solve("apgd-ce", network_problem(Norm.LINF, 0.1))
+    solve(LIBRARY, network_problem(Norm.LINF, 0.3))
     assert torch.rand(2).equal(expected)
 
 
-def test_trace_function_and_logger_are_left_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("few_queries")
+@pytest.mark.parametrize("name", ["apgd-ce", LIBRARY])
+def test_trace_function_and_logger_are_left_as_they_were(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its check for dynamic defenses ends with `sys.settrace(None)`, which stops coverage."""
     logger = logging.getLogger("auto-attack")
     monkeypatch.setattr(logger, "propagate", True)
@@ -128,7 +139,7 @@ def test_trace_function_and_logger_are_left_as_they_were(monkeypatch: pytest.Mon
         return None
 
     problem = network_problem(Norm.LINF, 0.1)
-    attack = attacks.create("apgd-ce")
+    attack = attacks.create(name)
     sys.settrace(trace)
     try:
         attack.run(problem)  # without the isolation that the matrix adds
@@ -162,6 +173,7 @@ def probabilities(x: Tensor) -> Tensor:
     return x.flatten(1)[:, :4].softmax(dim=1)
 
 
+@pytest.mark.usefixtures("few_queries")
 @pytest.mark.parametrize(
     ("function", "flag"),
     [
@@ -181,10 +193,13 @@ def test_warnings_become_flags_and_do_not_stick(function: object, flag: str) -> 
     said = {each.id: each.sentence for each in proposal.flags}  # type: ignore[union-attr]
     assert said[flag].startswith("AutoAttack: ")
     assert len(set(proposal.flags)) == len(proposal.flags)
+    library = solve(LIBRARY, pose(module, inputs, labels, epsilon=0.01, classes=4))
+    assert flag in {each.id for each in library.flags}  # type: ignore[union-attr]
     honest, _ = linear_problem(4, Norm.LINF, 4)
     assert solve("apgd-dlr", honest).flags == ()
 
 
+@pytest.mark.usefixtures("few_queries")
 def test_layout_and_types_that_it_chokes_on_are_mended() -> None:
     """Inputs in channels_last order and int32 labels raise in AutoAttack."""
     generator = torch.Generator().manual_seed(0)
@@ -192,13 +207,13 @@ def test_layout_and_types_that_it_chokes_on_are_mended() -> None:
     module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     labels = module(inputs).argmax(dim=1)
     problem = pose(module, inputs, labels, epsilon=0.3, classes=4)
-    expected = solve("apgd-t", problem)
+    expected = solve(LIBRARY, problem)
     odd = replace(
         problem,
         inputs=inputs.to(memory_format=torch.channels_last),
         labels=labels.int(),
     )
-    assert solve("apgd-t", odd).candidates.equal(expected.candidates)
+    assert solve(LIBRARY, odd).candidates.equal(expected.candidates)
 
 
 def test_square_has_a_budget_of_its_own() -> None:

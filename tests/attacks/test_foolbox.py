@@ -96,8 +96,8 @@ def test_recorder_takes_only_what_is_in_the_ball_and_the_box() -> None:
     recorder = Recorder(problem, limit=10)
     step = torch.tensor([0.1, 0.11, 0.1, float("nan")]).reshape(4, 1, 1, 1)
     recorder(problem.inputs + step)
-    assert recorder.found.tolist() == [True, False, False, False]
-    assert recorder.best[1:].equal(problem.inputs[1:])
+    assert recorder.catch.found.tolist() == [True, False, False, False]
+    assert recorder.catch.best[1:].equal(problem.inputs[1:])
 
 
 def test_no_starting_point_at_all_is_a_flag_and_no_error() -> None:

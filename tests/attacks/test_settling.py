@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from bench.attacks.blocks import watching
+from bench.attacks.blocks import catch
 from bench.attacks.blocks.watching import Recorder, Settled
 from bench.models.counted import CountedModel
 from bench.threat import Norm
@@ -37,7 +37,7 @@ def test_the_same_examples_are_broken_for_fewer_passes(
     problem, _ = linear_problem(5, norm, 12)
     proposal, spent = solve(name, problem), passes(problem)
     found = broken(problem, proposal)
-    monkeypatch.setattr(watching, "SOLID", float("inf"))
+    monkeypatch.setattr(catch, "SOLID", float("inf"))
     problem, _ = linear_problem(5, norm, 12)
     whole, all_spent = solve(name, problem), passes(problem)
 
@@ -100,8 +100,8 @@ def test_a_faint_margin_settles_nothing(size: float, settled: bool) -> None:
     )
     recorder = Recorder(problem)
     recorder(problem.inputs)
-    assert recorder.found.all()
-    assert recorder.settled.tolist() == [settled] * 3
+    assert recorder.catch.found.all()
+    assert recorder.catch.settled.tolist() == [settled] * 3
 
 
 def test_settled_examples_keep_their_logits_and_have_no_gradient() -> None:
@@ -118,7 +118,7 @@ def test_settled_examples_keep_their_logits_and_have_no_gradient() -> None:
     x = (problem.inputs + 0.05).requires_grad_()
     second = recorder(x)
     (gradient,) = torch.autograd.grad(second.sum(), x)
-    assert recorder.settled.tolist() == [False, True]
+    assert recorder.catch.settled.tolist() == [False, True]
     assert second[1].equal(first[1])
     assert second[0, 1].item() == pytest.approx(0.45)
     assert gradient[0].abs().sum() > 0

@@ -28,6 +28,21 @@ class Function(nn.Module):
         return self.function(x)
 
 
+class Noted(nn.Module):
+    """A model, and every batch that it was asked about."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+        self.batches: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits."""
+        self.batches.append(x.detach().clone())
+        logits: Tensor = self.model(x)
+        return logits
+
+
 def column(*logits: Tensor) -> Tensor:
     """Logits of shape (N, classes) from one tensor per class."""
     return torch.stack(logits, dim=1)

@@ -1,0 +1,97 @@
+"""The best candidate of each row, whichever search finds it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from bench.api.attacks import radii
+from bench.threat import TOLERANCE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.api import Problem
+
+#: A row is settled when its margin is beyond this share of its largest logit: more than rounding
+#: or another batch can move it, so that the judge will find it wrong as well.
+SOLID = 0.01
+
+
+class Catch:
+    """The most confidently wrong input in the ball and the box, for each row of a problem.
+
+    A randomised defense is never settled: one wrong answer may be right in the next draw.
+
+    Args:
+        problem: with an epsilon.
+
+    Attributes:
+        found: bool (N,), where some input was adversarial.
+        best: the inputs of the problem, replaced by the adversarial one with the largest margin.
+        settled: bool (N,), where it is so beyond doubt that the search may end.
+        broken_by: float32 (N,), the best other logit minus that of the label; -1 where not found.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.radii = radii(problem)
+        self.found = torch.zeros_like(problem.labels, dtype=torch.bool)
+        self.best = problem.inputs.clone()
+        self.settled = torch.zeros_like(self.found)
+        self.broken_by = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
+
+    @property
+    def left(self) -> Tensor:
+        """The rows for which nothing is found yet, int64."""
+        return torch.where(~self.found)[0]
+
+    def offer(self, rows: Tensor, x: Tensor, logits: Tensor) -> None:
+        """Keep what is better than what these rows have.
+
+        Args:
+            rows: int64 (M,); a row may be there several times.
+            x: float32 (M, C, H, W).
+            logits: what the model says of them, (M, classes).
+        """
+        (wrong,) = torch.where(logits.argmax(dim=1) != self.problem.labels[rows])
+        if len(wrong) == 0:  # mostly: what is wrong beyond doubt has left
+            return
+        rows, logits = rows[wrong], logits[wrong]
+        own = logits.gather(1, self.problem.labels[rows][:, None]).squeeze(1)
+        margin = logits.amax(dim=1) - own
+        (better,) = torch.where(margin > self.broken_by[rows])
+        if len(better) == 0:
+            return
+        wrong, rows, margin, logits = wrong[better], rows[better], margin[better], logits[better]
+        inside = self._inside(rows, x[wrong])
+        (kept,) = torch.where(inside)
+        kept = kept[_one_each(rows[kept], margin[kept])]
+        rows = rows[kept]
+        self.found[rows] = True
+        self.best[rows] = x[wrong[kept]]
+        self.broken_by[rows] = margin[kept]
+        if not self.problem.randomised:
+            solid = margin[kept] > SOLID * logits[kept].abs().amax(dim=1)
+            self.settled[rows] |= solid
+
+    def take(self, row: int, other: int) -> None:
+        """Let a row have what was found for another one of its example at a smaller epsilon."""
+        self.best[row], self.broken_by[row] = self.best[other], self.broken_by[other]
+        self.found[row], self.settled[row] = True, self.settled[other]
+
+    def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
+        flat, problem = x.flatten(1), self.problem
+        distance = problem.norm.distance(problem.inputs[rows], x)
+        in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
+        return in_box & (distance <= self.radii[rows] + TOLERANCE)
+
+
+def _one_each(rows: Tensor, margin: Tensor) -> Tensor:
+    """The place of the largest margin of each row that is there, the first of equal ones."""
+    names = rows.cpu().numpy()
+    order = np.lexsort((-margin.cpu().numpy(), names))
+    _, first = np.unique(names[order], return_index=True)
+    return torch.from_numpy(order[first]).to(rows.device)

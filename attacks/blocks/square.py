@@ -1,0 +1,195 @@
+"""Square attack (Andriushchenko et al., ECCV 2020): random search over squares, a radius a row.
+
+In L1 as AutoAttack has it (Croce and Hein, ICML 2021). Each row has its own squares, which may
+touch every border. Where few rows are left, several proposals of a row are asked about in one
+call and the first that is better is kept: the same search for fewer calls.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from bench.api.attacks import margins
+from bench.attacks.blocks.ball import Ball, Streams
+from bench.attacks.blocks.batches import State, at_once
+from bench.attacks.blocks.patches import ShiftedPatches
+from bench.threat import Norm
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from bench.attacks.blocks.catch import Catch
+
+#: The share of the image that the first squares cover, and the queries after which it halves.
+COVERED = 0.8
+HALVED = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
+#: Queries for which the random numbers of a row are drawn at once.
+BLOCK = 500
+#: At most so many proposals of a row in one call.
+AHEAD = 50
+
+
+@dataclass
+class Tries(State):
+    """Where the search is with each row."""
+
+    clock: Tensor
+    """Int64 (M,): proposals that were decided upon."""
+    better: Tensor
+    """Int64 (M,): the clock at the last one that was kept."""
+    x: Tensor
+    """(M, C, H, W): the best point."""
+    low: Tensor
+    """(M,): its margin."""
+    draws: Tensor
+    """(M, BLOCK, K): the random numbers of this block of proposals, in [0, 1)."""
+
+
+class SquareSearch:
+    """Searches for rows by squares: see `bench.attacks.blocks.batches.Stepwise`.
+
+    Args:
+        catch: of a problem with an epsilon; what is found is kept there.
+        purpose: searches of different purposes are independent.
+        queries: of each row, beside its start.
+    """
+
+    copies = 1
+
+    def __init__(self, catch: Catch, purpose: str, queries: int) -> None:
+        self.catch, self.problem, self.queries = catch, catch.problem, queries
+        inputs, norm = self.problem.inputs, self.problem.norm
+        self.ball = Ball(norm, inputs, catch.radii)
+        self.streams = Streams(self.problem, purpose)
+        self.moves = Stripes(self.ball) if norm is Norm.LINF else ShiftedPatches(self.ball)
+        self.most = at_once(inputs)
+        sides = _sides(queries, inputs.shape[2], inputs.shape[3], self.moves.smallest)
+        self._sides = sides.to(inputs.device)
+
+    def enter(self, rows: Tensor) -> Tries:
+        """See `Stepwise`; asks about the starts."""
+        draws = self.streams.uniform(rows, self.moves.first)
+        x = self.moves.start(rows, draws)
+        low = self._ask(x, rows)[0]
+        zero = torch.zeros_like(rows)
+        block = x.new_zeros(len(rows), min(BLOCK, self.queries), self.moves.each)
+        return Tries(rows, zero, zero, x, low, block)
+
+    def ended(self, state: Tries) -> Tensor:
+        """See `Stepwise`. Where the defense is randomised, one wrong answer ends its row."""
+        catch, rows = self.catch, state.rows
+        done = catch.found if self.problem.randomised else catch.settled
+        return done[rows] | (state.clock >= self.queries)
+
+    def step(self, state: Tries) -> None:
+        """Ask about the next proposals of each row, and keep the first that is better."""
+        self._draw(state)
+        who, ahead = self._ahead(state)
+        clock = state.clock[who] + ahead
+        draws = state.draws[who, clock % state.draws.shape[1]]
+        x = self.moves.moved(state.rows[who], state.x[who], draws, self._sides[clock])
+        low, logits = self._asked(x, state.rows[who])
+        better = low < state.low[who]
+        first = torch.full_like(state.rows, len(who))  # the place of the first better one
+        first.scatter_reduce_(0, who[better], torch.where(better)[0], "amin")
+        (kept,) = torch.where(first < len(who))
+        place = first[kept]
+        counts = torch.zeros_like(state.rows).scatter_add_(0, who, torch.ones_like(who))
+        state.clock = state.clock + counts
+        if len(kept):
+            self.catch.offer(state.rows[kept], x[place], logits[place])
+            state.clock[kept] = clock[place] + 1
+            state.better = state.better.clone()
+            state.better[kept] = state.clock[kept]
+            state.x, state.low = state.x.clone(), state.low.clone()
+            state.x[kept], state.low[kept] = x[place], low[place]
+
+    def _ask(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        low, logits = self._asked(x, rows)
+        self.catch.offer(rows, x, logits)
+        return low, logits
+
+    def _asked(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.no_grad():
+            logits = self.problem.model(x)
+        return margins(logits, self.problem.labels[rows]), logits
+
+    def _draw(self, state: Tries) -> None:
+        """New random numbers where a block begins."""
+        due = state.clock % state.draws.shape[1] == 0
+        if bool(due.any()):
+            state.draws = state.draws.clone()
+            state.draws[due] = self.streams.uniform(state.rows[due], state.draws.shape[1:])
+
+    def _ahead(self, state: Tries) -> tuple[Tensor, Tensor]:
+        """The row of each proposal, by its place in the batch, and which of that row's it is.
+
+        Squares are kept ever more rarely: half as many are asked about as since the last one.
+        """
+        block = state.draws.shape[1]
+        left = torch.minimum(block - state.clock % block, self.queries - state.clock)
+        often = 1 + (state.clock - state.better) // 2
+        often = often.clamp(max=max(1, min(AHEAD, self.most // len(often))))
+        counts = torch.minimum(often, left)
+        who = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
+        first = counts.cumsum(dim=0) - counts
+        return who, torch.arange(len(who), device=who.device) - first[who]
+
+
+class Stripes:
+    """In Linf: vertical stripes first, and then squares of one colour, all of the ball's corners.
+
+    Args:
+        ball: of the rows.
+    """
+
+    smallest = 1
+
+    def __init__(self, ball: Ball) -> None:
+        _, channels, _, width = ball.inputs.shape
+        self.ball = ball
+        self.first = (channels, 1, width)
+        """The shape of the random numbers of a start."""
+        self.each = 2 + channels
+        """How many random numbers a proposal needs."""
+
+    @functools.cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        return self.ball.ends
+
+    def start(self, rows: Tensor, draws: Tensor) -> Tensor:
+        """A sign for each column and channel."""
+        low, high = self._ends
+        return torch.where(draws < 0.5, low[rows], high[rows])
+
+    def moved(self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
+        """A square of each, with a sign for each channel."""
+        height, width = x.shape[2:]
+        inside = _span(draws[:, 0], sides, height)[:, None, :, None]
+        inside = inside & _span(draws[:, 1], sides, width)[:, None, None, :]
+        low, high = self._ends
+        colour = torch.where(draws[:, 2:, None, None] < 0.5, low[rows], high[rows])
+        return torch.where(inside, colour, x)
+
+
+def _span(draws: Tensor, sides: Tensor, length: int) -> Tensor:
+    """Which of so many places lie in a window of this side, (M, length)."""
+    first = (draws * (length - sides + 1)).long()[:, None]
+    places = torch.arange(length, device=draws.device)
+    return (places >= first) & (places < first + sides[:, None])
+
+
+def _sides(queries: int, height: int, width: int, smallest: int) -> Tensor:
+    """The side of the square of each query: section 3.2; odd outside Linf."""
+    sides = []
+    for query in range(queries):
+        share = COVERED / 2 ** sum(query > after for after in HALVED)
+        side = max(round(math.sqrt(share * height * width)), smallest)
+        side += smallest > 1 and side % 2 == 0
+        sides.append(min(side, height, width))
+    return torch.tensor(sides)
