@@ -81,7 +81,7 @@ class DataProgress(_Line):
     """Shows how many images are decoded, and the time left at the rate so far."""
 
     def __init__(self, console: Console) -> None:
-        super().__init__(console, "decoding images", TimeElapsedColumn(), TimeRemainingColumn())
+        super().__init__(console, "loading", TimeElapsedColumn(), TimeRemainingColumn())
         self._began: tuple[float, int] | None = None
 
     def update(self, done: int, of: int) -> None:
@@ -90,7 +90,10 @@ class DataProgress(_Line):
         since, first = self._began = self._began or (now, done)
         left = (of - done) * (now - since) / max(1, done - first)
         self.say(
-            f"decoded {done:,} of {of:,} images, about {left:.0f} s left", total=of, completed=done
+            f"decoded {done:,} of {of:,} images, about {left:.0f} s left",
+            description="decoding images",
+            total=of,
+            completed=done,
         )
 
 
