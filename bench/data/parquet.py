@@ -92,6 +92,8 @@ class ParquetDataset(StoredDataset):
             labels, before = self._classes.labels.get(file), before + count
             for start, batch in _batches(file, [columns.image, columns.label], wanted):
                 within = _between(wanted, start, start + len(batch))
+                if not within:
+                    continue
                 some = batch.take(within)
                 images, stored = (some[c].to_pylist() for c in (columns.image, columns.label))
                 for row, image, label in zip(within, images, stored, strict=True):

@@ -64,7 +64,7 @@ def chosen(folder: Path, n: int = N) -> Examples:
 
 
 @pytest.mark.parametrize("n", [1, N, 24])
-@pytest.mark.parametrize("kind", ["folder", "parquet"])
+@pytest.mark.parametrize("kind", ["folder", "parquet", "batches"])
 @pytest.mark.parametrize("mapped", [True, False])
 def test_what_is_chosen_is_the_subset_of_all(
     folder: Path,
@@ -80,7 +80,9 @@ def test_what_is_chosen_is_the_subset_of_all(
     """Whatever the source, in memory or in a file: inputs, labels, order and digest."""
     monkeypatch.setattr(stored, "MAPPED", 1 if mapped else 2**40)
     written = f"folder:{folder}"
-    if kind == "parquet":
+    if kind == "batches":  # of a row each, in groups of two
+        monkeypatch.setattr("bench.data.parquet._BATCH_ROWS", 1)
+    if kind != "folder":
         labels = [i % 3 for i in range(24)]
         written = f"parquet:{write_parquet(folder / 'test.parquet', [*map(png, images)], labels)}"
     expected = subset(open_dataset(written).load("test"), n)
