@@ -86,4 +86,4 @@ def test_images_are_prepared_once_and_interrupted_preparation_goes_on(tmp_path: 
 
     assert prepared() == said
     assert (place / "images").read_bytes() == whole
-    assert "nothing is kept" in prepared(3)
+    assert "nothing is kept" in prepared(1)
