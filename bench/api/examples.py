@@ -11,7 +11,7 @@ from bench.errors import DataError
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -108,17 +108,23 @@ class Examples:
     @functools.cached_property
     def digest(self) -> str:
         """SHA-256 over shape, input bytes and labels: what was evaluated, whatever its name."""
-        digest = hashlib.sha256(repr((tuple(self.inputs.shape), self.classes)).encode())
-        digest.update(self.inputs.cpu().numpy().tobytes())
-        digest.update(self.labels.cpu().numpy().tobytes())
+        digest = hashlib.sha256(repr(((len(self), *self.shape), self.classes)).encode())
+        for block in self.blocks():
+            digest.update(block.inputs.cpu().numpy().data)
+        digest.update(self.labels.cpu().numpy().data)
         return digest.hexdigest()
 
-    def take(self, indices: Sequence[int] | Tensor) -> Self:
+    def blocks(self, size: int = 64) -> Iterator[Examples]:
+        """All of them in order, so many at a time: there may be more than memory holds."""
+        for start in range(0, len(self), size):
+            yield self.take(range(start, min(start + size, len(self))))
+
+    def take(self, indices: Sequence[int] | Tensor) -> Examples:
         """The examples at these indices, in this order."""
         import torch
 
         chosen = torch.as_tensor(indices, dtype=torch.long)
-        return type(self)(
+        return Examples(
             self.inputs[chosen].contiguous(), self.labels[chosen], self.class_names, self.name
         )
 

@@ -18,6 +18,7 @@ from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
 from bench.cli.options import FAILED, MISTAKE, Verb, notes
 from bench.cli.plugins import check, list_plugins, new_attack, new_defense
+from bench.cli.prepare_data import prepare_data
 from bench.cli.run import run
 from bench.cli.runs import app as runs
 from bench.cli.runs import report, verify
@@ -68,6 +69,7 @@ app = typer.Typer(
 )
 app.command("run", cls=Verb)(run)
 app.command("train", cls=Verb)(train)
+app.command("prepare-data", cls=Verb)(prepare_data)
 app.command("list", cls=Verb)(list_plugins)
 app.command("report", cls=Verb)(report)
 app.command("verify", cls=Verb)(verify)

@@ -77,6 +77,26 @@ class _Line:
             self.console.print(printable(plain), markup=False)
 
 
+class DataProgress(_Line):
+    """Shows how many images are decoded, and the time left at the rate so far."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, "loading", TimeElapsedColumn(), TimeRemainingColumn())
+        self._began: tuple[float, int] | None = None
+
+    def update(self, done: int, of: int) -> None:
+        """So many are decoded of so many; those that were there before are told first."""
+        now = time.monotonic()
+        since, first = self._began = self._began or (now, done)
+        left = (of - done) * (now - since) / max(1, done - first)
+        self.say(
+            f"decoded {done:,} of {of:,} images, about {left:.0f} s left",
+            description="decoding images",
+            total=of,
+            completed=done,
+        )
+
+
 class RunProgress(_Line):
     """Shows current cells, cells done, time left, and the robust accuracy so far.
 

@@ -167,6 +167,7 @@ def run(
 
 
 def _run_once(config: RunConfig, as_json: bool) -> Result:
+    from bench.cli.progress import DataProgress
     from bench.registry.surroundings import undisturbed
     from bench.run import run as execute
     from bench.run.prepare import prepare
@@ -174,7 +175,8 @@ def _run_once(config: RunConfig, as_json: bool) -> Result:
     if not as_json:
         options.notes().print("loading data and weights …")
     with options.interruptible(CONTINUED), undisturbed():
-        prepared = prepare(config)
+        with DataProgress(options.notes()) as decoding:
+            prepared = prepare(config, on_progress=decoding.update)
         if not prepared.workers:
             options.notes().print(NOT_ISOLATED)
         with _progress(prepared) as progress:

@@ -9,12 +9,12 @@ that torchvision downloads, kept in a cache folder.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from bench.api import Examples
 from bench.data.base import Dataset, Split, default_epsilons, headline, subset
+from bench.data.cache import cache_folder
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
@@ -25,6 +25,7 @@ __all__ = [
     "DATASETS",
     "Dataset",
     "Split",
+    "cache_folder",
     "default_epsilons",
     "headline",
     "open_dataset",
@@ -57,14 +58,6 @@ class Digits(Dataset):
         inputs = torch.from_numpy(every.images[chosen] / 16).float()[:, None]
         labels = torch.from_numpy(every.target[chosen]).long()
         return Examples.of(inputs, labels, _DIGITS, self.name)
-
-
-def cache_folder() -> Path:
-    """Where downloads are kept: `$WINNOW_CACHE`, `$XDG_CACHE_HOME/winnow`, or `~/.cache/winnow`."""
-    if chosen := os.environ.get("WINNOW_CACHE"):
-        return Path(chosen).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "winnow"
 
 
 class TorchvisionDataset(Dataset):
@@ -136,9 +129,9 @@ DATASETS: dict[str, str] = {
     "cifar100": "objects and animals in 100 classes, 32x32 colour; downloaded",
     "svhn": "house numbers from street views, 32x32 colour; downloaded",
     "parquet:PATH": "Hugging Face's layout: a file, or a folder of train-* and test-* files; "
-    "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE]",
+    "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH; "
-    "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE]",
+    "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet,only=FILE]",
 }
 
 _TORCHVISION = {

@@ -11,9 +11,14 @@ from bench.errors import DataError, InputNotice, UsageError
 from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
 
     from bench.api import Examples
+
+    #: Is told how many images of how many are decoded.
+    OnProgress = Callable[[int, int], None]
 
 Split = Literal["train", "test"]
 
@@ -50,6 +55,28 @@ class Dataset(ABC):
             DataError: the split is missing, unreadable, or not labelled images of one size.
         """
 
+    def choose(
+        self,
+        split: Split,
+        n: int,
+        *,
+        fewer: bool = False,
+        on_progress: OnProgress = lambda done, of: None,
+    ) -> Examples:
+        """`n` examples of a split, those that `subset` takes of all; others need not be decoded.
+
+        Args:
+            split: whose examples.
+            n: how many.
+            fewer: whether all there are will do where there are fewer.
+            on_progress: is told how far it is, where that takes long.
+
+        Raises:
+            DataError: as `load` and `subset` do, but that only the labels of all are looked at.
+        """
+        every = self.load(split)
+        return subset(every, min(n, len(every)) if fewer else n)
+
     def digest(self, split: Split) -> str:
         """SHA-256 that identifies the source of a split, as cheaply as the source allows.
 
@@ -79,25 +106,39 @@ def subset(examples: Examples, n: int | None, seed: int = 0) -> Examples:
     Raises:
         DataError: `n` is less than 1 or more than there are, or the seed is no seed.
     """
-    import numpy as np
-
     if n is None:
         return examples
-    if not 1 <= n <= len(examples):
+    labels = examples.labels.cpu().numpy()
+    return examples.take(chosen(labels, examples.classes, n, examples.name, seed))
+
+
+def chosen(labels: np.ndarray, classes: int, n: int, name: str, seed: int = 0) -> list[int]:
+    """The places of the examples that `subset` takes, in its order.
+
+    Args:
+        labels: of all examples, int64, (N,).
+        classes: the number of classes.
+        n: how many.
+        name: of the data set, for errors.
+        seed: of the order.
+
+    Raises:
+        DataError: as `subset` does.
+    """
+    import numpy as np
+
+    if not 1 <= n <= len(labels):
         raise DataError(
-            f"n has to be between 1 and {len(examples)}, the examples there are in "
-            f"{examples.name}; got {n}"
+            f"n has to be between 1 and {len(labels)}, the examples there are in {name}; got {n}"
         )
     if not 0 <= seed < 2**32:
         raise DataError(f"the seed has to be between 0 and {2**32 - 1}; got {seed}")
     stream = np.random.RandomState(seed)
-    labels = examples.labels.cpu().numpy()
     orders = [
-        stream.permutation(np.flatnonzero(labels == label)).tolist()
-        for label in range(examples.classes)
+        stream.permutation(np.flatnonzero(labels == label)).tolist() for label in range(classes)
     ]
     turns = itertools.chain.from_iterable(itertools.zip_longest(*orders))
-    return examples.take([index for index in turns if index is not None][:n])
+    return [index for index in turns if index is not None][:n]
 
 
 _MNIST = ("0.05 0.1 0.2 0.3", "0.3")

@@ -76,6 +76,30 @@ class Listing:
             notes.append(f"{some}, and count to it as in torchvision: {shown(deeper, 2)}")
         return cls(files, notes)
 
+    def within(self, root: Path, file: Path) -> Listing:
+        """Those images that a file lists, in the order of this listing.
+
+        Args:
+            root: of the split.
+            file: has a path within it a line, such as `cat/1.png`.
+
+        Raises:
+            DataError: it cannot be read, is empty, or lists what is not there.
+        """
+        try:
+            lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"[only={file}] cannot be read as a list of paths: {error}") from error
+        wanted = {line.strip().removeprefix("./") for line in lines if line.strip()}
+        kept = [(p, label) for p, label in self.files if p.relative_to(root).as_posix() in wanted]
+        if not wanted or len(kept) < len(wanted):
+            absent = wanted - {path.relative_to(root).as_posix() for path, _ in kept}
+            raise DataError(
+                f"{file.name} lists {len(wanted)} images, a path within {str(root)!r} a line, and "
+                f"{len(absent)} of them are not there: {shown(sorted(absent)) or 'nothing'}"
+            )
+        return Listing(kept, self.notes)
+
 
 class FolderDataset(StoredDataset):
     """`folder:PATH`: one folder per class in PATH/train and PATH/test, or in PATH itself.
@@ -87,7 +111,7 @@ class FolderDataset(StoredDataset):
     """
 
     scheme = "folder"
-    options = ("classes", "split", "resize", "crop")
+    options = ("classes", "split", "preset", "resize", "crop", "only")
 
     def __init__(self, path: Path, reading: Reading | None = None) -> None:
         if not path.is_dir():
@@ -109,13 +133,14 @@ class FolderDataset(StoredDataset):
         """Whether there is a folder for it."""
         return split in self._roots
 
-    def count(self, split: Split) -> int:
-        """The number of its image files."""
-        return len(self._files(split).files)
+    def labels(self, split: Split) -> Sequence[int]:
+        """By the folders of its image files."""
+        return [label for _, label in self._files(split).files]
 
-    def images(self, split: Split) -> Iterator[EncodedImage]:
+    def images(self, split: Split, rows: Sequence[int] | None = None) -> Iterator[EncodedImage]:
         """Sorted by class, folder and file name."""
-        for file, label in self._files(split).files:
+        files = self._files(split).files
+        for file, label in files if rows is None else map(files.__getitem__, rows):
             if not file.is_file():
                 raise DataError(f"{str(file)!r} is no file, or a link to nothing; remove it")
             try:
@@ -232,7 +257,10 @@ class FolderDataset(StoredDataset):
                 f"folder of images per class{why}; make one"
             )
         if split not in self._listings:
-            self._listings[split] = Listing.of(self._roots[split], self._classes.labels)
+            listing = Listing.of(self._roots[split], self._classes.labels)
+            if self.reading.only and split == "test":
+                listing = listing.within(self._roots[split], Path(self.reading.only))
+            self._listings[split] = listing
         return self._listings[split]
 
 

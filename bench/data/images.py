@@ -60,6 +60,14 @@ def decode(image: EncodedImage, reading: Reading) -> Any:
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
+def decoder() -> str:
+    """What pixels follow from besides the bytes of an image: the versions of what decodes it."""
+    import PIL
+    from PIL import features
+
+    return f"Pillow {PIL.__version__}, libjpeg {features.version('jpg')}"
+
+
 def _scaled(picture: Any, side: int) -> Any:
     """The shorter side as long as this, bilinear; as it is for 0."""
     from PIL import Image

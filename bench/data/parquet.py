@@ -6,6 +6,7 @@ The image column holds bytes, alone or in a struct `{bytes, path}`; a path is ne
 from __future__ import annotations
 
 import functools
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,7 @@ class ParquetDataset(StoredDataset):
     """
 
     scheme = "parquet"
-    options = ("image", "label", "classes", "split", "resize", "crop")
+    options = ("image", "label", "classes", "split", "preset", "resize", "crop")
 
     def __init__(self, path: Path, reading: Reading | None = None) -> None:
         if not path.exists():
@@ -72,25 +73,32 @@ class ParquetDataset(StoredDataset):
         """Whether there are files of it."""
         return split in self._found[0]
 
-    def count(self, split: Split) -> int:
-        """The number of its rows."""
-        total = 0
+    def labels(self, split: Split) -> Sequence[int]:
+        """From the column of labels alone."""
+        labels = []
         for file in self._files(split):
-            with reading(file) as parquet:
-                total += int(parquet.metadata.num_rows)
-        return total
+            column, places = self._columns_of(file).label, self._classes.labels.get(file)
+            for start, batch in _batches(file, [column]):
+                stored = enumerate(batch[column].to_pylist(), start)
+                labels += [_label(each, places, _where(file, row)) for row, each in stored]
+        return labels
 
-    def images(self, split: Split) -> Iterator[EncodedImage]:
+    def images(self, split: Split, rows: Sequence[int] | None = None) -> Iterator[EncodedImage]:
         """Its files in the order of their names, rows as stored, read in batches."""
+        before = 0
         for file in self._files(split):
-            columns, row = self._columns_of(file), 0
-            labels, wanted = self._classes.labels.get(file), [columns.image, columns.label]
-            for batch in _batches(file, wanted):
-                images = batch[columns.image].to_pylist()
-                for image, label in zip(images, batch[columns.label].to_pylist(), strict=True):
-                    where = f"row {row} of {file.name}"
+            columns, count = self._columns_of(file), _rows_of(file)
+            wanted = range(count) if rows is None else _between(rows, before, before + count)
+            labels, before = self._classes.labels.get(file), before + count
+            for start, batch in _batches(file, [columns.image, columns.label], wanted):
+                within = _between(wanted, start, start + len(batch))
+                if not within:
+                    continue
+                some = batch.take(within)
+                images, stored = (some[c].to_pylist() for c in (columns.image, columns.label))
+                for row, image, label in zip(within, images, stored, strict=True):
+                    where = _where(file, start + row)
                     yield EncodedImage(where, _bytes(image, where), _label(label, labels, where))
-                    row += 1
 
     def digest(self, split: Split) -> str:
         """SHA-256 over the number of classes, the images as stored, and their labels."""
@@ -221,15 +229,39 @@ def _stored(file: Path, column: str) -> set[Any]:
     """The labels in a file, each once."""
     return {
         label
-        for batch in _batches(file, [column])
+        for _, batch in _batches(file, [column])
         for label in batch[column].unique().to_pylist()
         if label is not None
     }
 
 
-def _batches(file: Path, columns: Sequence[str]) -> Iterator[Any]:
+def _batches(
+    file: Path, columns: Sequence[str], wanted: Sequence[int] | None = None
+) -> Iterator[tuple[int, Any]]:
+    """The batches of a file that hold wanted rows, or all, each with the number of its first."""
     with reading(file) as parquet:
-        yield from parquet.iter_batches(batch_size=_BATCH_ROWS, columns=[*columns])
+        stop = 0
+        for group in range(parquet.num_row_groups):
+            start, stop = stop, stop + parquet.metadata.row_group(group).num_rows
+            if wanted is not None and not _between(wanted, start, stop):
+                continue
+            for batch in parquet.iter_batches(_BATCH_ROWS, row_groups=[group], columns=[*columns]):
+                yield start, batch
+                start += len(batch)
+
+
+def _between(rows: Sequence[int], start: int, stop: int) -> Sequence[int]:
+    """Those of ascending rows in a range, counted from its first."""
+    return [row - start for row in rows[bisect_left(rows, start) : bisect_left(rows, stop)]]
+
+
+def _rows_of(file: Path) -> int:
+    with reading(file) as parquet:
+        return int(parquet.metadata.num_rows)
+
+
+def _where(file: Path, row: int) -> str:
+    return f"row {row} of {file.name}"
 
 
 def _bytes(image: Any, where: str) -> bytes:

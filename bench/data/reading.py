@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _WITH_OPTIONS = re.compile(r"(?P<path>.+)\[(?P<options>[^\[\]]*)\]")
 #: A comma ends a value only where another key follows, so that a path may hold one.
 _BETWEEN = re.compile(r",(?=\s*\w+\s*=)")
+#: What `preset=NAME` stands for; a key that is given beside it counts.
+PRESETS: dict[str, dict[str, int]] = {"imagenet": {"resize": 256, "crop": 224}}
 
 
 @dataclass(frozen=True)
@@ -33,12 +35,14 @@ class Reading:
     """The shorter side after resizing, in pixels (bilinear, as torchvision's `Resize`)."""
     crop: int = 0
     """Side of the square cut from the middle, in pixels (as torchvision's `CenterCrop`)."""
+    only: str = ""
+    """A file with the images that are evaluated, a path within the test split a line."""
 
     def __str__(self) -> str:
         """As written behind a name in tables: sorted, without folders of this machine."""
         given = {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name)}
-        if self.classes:
-            given["classes"] = Path(self.classes).name
+        for key in {*given} & {"classes", "only"}:
+            given[key] = Path(str(given[key])).name
         return f"[{','.join(f'{key}={given[key]}' for key in sorted(given))}]" if given else ""
 
     @property
@@ -56,7 +60,7 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
         allowed: the keys that it takes.
 
     Raises:
-        UnknownNameError: another key.
+        UnknownNameError: another key, or a preset that there is not.
         UsageError: no `key=value`, a key given twice, or a size that is no number above 0.
     """
     match = _WITH_OPTIONS.fullmatch(argument)
@@ -72,6 +76,10 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
         if key in given:
             raise UsageError(f"{key!r} is given twice in {argument!r}")
         given[key] = _size(key, value) if key in ("resize", "crop") else value
+    if preset := str(given.pop("preset", "")):
+        if preset not in PRESETS:
+            raise UnknownNameError("preset of images", preset, PRESETS)
+        given = {**PRESETS[preset], **given}
     return Path(match["path"]).expanduser(), Reading(**given)  # type: ignore[arg-type]
 
 

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Examples
-from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split
-from bench.data.images import EncodedImage, decode, in_colour
+from bench.data import cache
+from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split, chosen
+from bench.data.images import EncodedImage, decode, decoder, in_colour
+from bench.data.mapped import MappedExamples, as_inputs
 from bench.data.reading import Reading
 from bench.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+    import numpy as np
+
+    from bench.data.base import OnProgress
+
+Shape = tuple[int, int, int]
+#: Bytes of decoded images from which on they lie in a file rather than in each process.
+MAPPED = 2**26
 
 
 class StoredDataset(Dataset):
@@ -31,6 +42,7 @@ class StoredDataset(Dataset):
         self.path = path
         self.reading = reading or Reading()
         self.name = path.resolve().name.removesuffix(".parquet") + str(self.reading)
+        self._colour: dict[Split, bool] = {}
 
     @property
     @abstractmethod
@@ -38,16 +50,20 @@ class StoredDataset(Dataset):
         """One per class, of both splits together."""
 
     @abstractmethod
-    def count(self, split: Split) -> int:
-        """The number of images of a split.
+    def labels(self, split: Split) -> Sequence[int]:
+        """The label of every image of a split, in order; no image is read.
 
         Raises:
-            DataError: there is no such split, or not all of it.
+            DataError: there is no such split, not all of it, or an image without a label.
         """
 
     @abstractmethod
-    def images(self, split: Split) -> Iterator[EncodedImage]:
+    def images(self, split: Split, rows: Sequence[int] | None = None) -> Iterator[EncodedImage]:
         """The images of a split, in order.
+
+        Args:
+            split: of the data set.
+            rows: the places of those that are wanted, ascending; all where None.
 
         Raises:
             DataError: there is no such split, or one of them cannot be read.
@@ -61,14 +77,7 @@ class StoredDataset(Dataset):
     def family(self) -> str | None:
         """By the shape of its images; in colour where one of them is."""
         split: Split = "test" if self.has("test") else "train"
-        first = next(self.images(split), None)
-        if first is None:
-            return None
-        channels, *sides = decode(first, self.reading).shape
-        gray, colour = (FAMILY_OF_SHAPE.get((count, *sides)) for count in (1, 3))
-        if channels == 1 and (gray or colour) and any(map(in_colour, self.images(split))):
-            return colour
-        return gray if channels == 1 else colour
+        return FAMILY_OF_SHAPE.get(self._shape(split, 0)) if len(self.labels(split)) else None
 
     @abstractmethod
     def has(self, split: Split) -> bool:
@@ -83,38 +92,114 @@ class StoredDataset(Dataset):
             DataError: no images, one that cannot be decoded or is of another size than those
                 before it, or a label without a class.
         """
+        rows = range(len(self._checked_labels(split)))
+        return self._read(split, rows, self._shape(split, 0))
+
+    def choose(
+        self,
+        split: Split,
+        n: int,
+        *,
+        fewer: bool = False,
+        on_progress: OnProgress = lambda done, of: None,
+    ) -> Examples:
+        """`n` examples of a split by their labels; these alone are decoded.
+
+        What would take `MAPPED` bytes and more is decoded once, into a file of the cache.
+
+        Raises:
+            DataError: as `load` says of those that are decoded, and of all labels.
+        """
+        labels = self._checked_labels(split)
+        count = min(n, len(labels)) if fewer else n
+        rows = chosen(labels, len(self.class_names), count, self.name)
+        shape = self._shape(split, min(rows))
+        if count * math.prod(shape) < MAPPED:
+            return self._read(split, rows, shape)
+        return self._mapped(split, rows, shape, on_progress)
+
+    def _read(self, split: Split, rows: Sequence[int], shape: Shape) -> Examples:
+        """Some examples of a split, in this order, in memory."""
         import numpy as np
         import torch
 
-        count, names = self.count(split), self.class_names
-        inputs = np.empty((0, 0, 0, 0), dtype=np.float32)
-        labels = np.empty(count, dtype=np.int64)
-        gray = 0
-        for index, image in enumerate(self.images(split)):
+        inputs, gray = np.empty((len(rows), *shape), dtype=np.float32), 0
+        decoded = self._decoded(split, sorted(rows), shape)
+        for place, pixels in zip(np.argsort(rows), decoded, strict=True):
+            as_inputs(pixels, inputs[place])
+            gray += len(pixels) < shape[0]
+        self._say(split, gray, len(rows))
+        labels = torch.from_numpy(self._checked_labels(split)[[*rows]])
+        return Examples.of(torch.from_numpy(inputs), labels, self.class_names, self.name)
+
+    def _mapped(
+        self, split: Split, rows: Sequence[int], shape: Shape, on_progress: OnProgress
+    ) -> Examples:
+        """Some examples of a split, in this order, in a file of the cache."""
+        import numpy as np
+        import torch
+
+        ascending, gray = sorted(rows), 0
+        source = self.begin_digest(f"images {shape} {decoder()}")
+        for image in self.images(split, ascending):
+            source.update(f"{len(image.data)}\n".encode())
+            source.update(image.data)
+            gray += not in_colour(image)
+        mapped = cache.mapped(
+            source.hexdigest(),
+            (len(rows), *shape),
+            lambda done: self._decoded(split, ascending[done:], shape),
+            on_progress,
+        )
+        self._say(split, gray if shape[0] == 3 else 0, len(rows))
+        places = torch.from_numpy(np.argsort(np.argsort(rows)))
+        labels = torch.from_numpy(self._checked_labels(split)[[*rows]])
+        return MappedExamples(mapped, places, labels, self.class_names, self.name)
+
+    def _decoded(self, split: Split, rows: Sequence[int], shape: Shape) -> Iterator[np.ndarray]:
+        """The pixels of some images, ascending, each uint8 of this shape or of one channel.
+
+        Raises:
+            DataError: one cannot be decoded, or is of another size.
+        """
+        for image in self.images(split, rows):
             pixels = decode(image, self.reading)
-            if index == 0:
-                inputs = np.empty((count, *pixels.shape), dtype=np.float32)
-            if pixels.shape[1:] != inputs.shape[2:]:
-                raise self._of_another_size(image, pixels.shape, inputs.shape[1:])
-            if not 0 <= image.label < len(names):
-                raise DataError(
-                    f"{image.where} has the label {image.label}; labels have to be in "
-                    f"0 … {len(names) - 1}, for there are {len(names)} classes"
-                )
-            if len(pixels) > inputs.shape[1]:
-                inputs = np.repeat(inputs, 3, axis=1)
-            gray += len(pixels) == 1
-            np.divide(pixels, np.float32(255), out=inputs[index], dtype=np.float32)
-            labels[index] = image.label
-        if count == 0:
-            raise DataError(f"{self.name} holds no images; there is nothing to evaluate")
+            if pixels.shape[1:] != shape[1:]:
+                raise self._of_another_size(image, pixels.shape, shape)
+            yield pixels
+
+    def _say(self, split: Split, gray: int, of: int) -> None:
+        """Note what was chosen or passed over, and how many images in colour are gray."""
         for sentence in self.said(split):
             self.note(sentence)
-        if gray and inputs.shape[1] == 3:
-            self.note(
-                f"{gray} of {count} images are gray and are read as colour, as the others are"
+        if gray:
+            self.note(f"{gray} of {of} images are gray and are read as colour, as the others are")
+
+    def _checked_labels(self, split: Split) -> np.ndarray:
+        """The label of every image of a split, int64.
+
+        Raises:
+            DataError: there are none, or one has no class.
+        """
+        import numpy as np
+
+        labels, classes = np.array(self.labels(split), dtype=np.int64), len(self.class_names)
+        if not len(labels):
+            raise DataError(f"{self.name} holds no images; there is nothing to evaluate")
+        for row in np.flatnonzero((labels < 0) | (labels >= classes))[:1].tolist():
+            image = next(self.images(split, [row]))
+            raise DataError(
+                f"{image.where} has the label {labels[row]}; labels have to be in "
+                f"0 … {classes - 1}, for there are {classes} classes"
             )
-        return Examples.of(torch.from_numpy(inputs), torch.from_numpy(labels), names, self.name)
+        return labels
+
+    def _shape(self, split: Split, row: int) -> Shape:
+        """(C, H, W) of an image; three channels where any image of the split is in colour."""
+        channels, height, width = decode(next(self.images(split, [row])), self.reading).shape
+        if channels == 1 and split not in self._colour:
+            self._colour[split] = any(map(in_colour, self.images(split)))
+        return 3 if channels == 3 or self._colour[split] else 1, height, width
 
     def _of_another_size(
         self, image: EncodedImage, got: Sequence[int], before: Sequence[int]

@@ -14,7 +14,7 @@ from bench.record.results import CellResult, broken_within, critical_distances
 from bench.record.schema import Place
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
-    from bench.record.outcomes import Found
     from bench.record.schema import CellRecord, RunRecord, Sweep
     from bench.record.store import RunStore
     from bench.threat import Epsilon
@@ -146,7 +145,7 @@ class Filler:
             self._clean[name] = Clean.of(result.frame)
             self._critical[name] = critical_distances([result], self.setting.norm)
             self.executor.learn(name, result.totals)
-            self._learn(name, self.store.smallest(self._defense_keys[name]).all().values())
+            self._learn(name, self.store.smallest(self._defense_keys[name]).distances())
         return records
 
     def _attack_phase(self, planned: list[Planned], sweep: Sweep) -> list[CellRecord]:
@@ -234,14 +233,14 @@ class Filler:
         for (key, epsilon), outcomes in zip(task.cells, result.outcomes, strict=True):
             outcomes.place = Place(name, task.cell.attack, epsilon.text, task.cell.repeat)
             self.store.put(key, number, outcomes)
-        self._learn(name, result.found)
+        self._learn(name, {item.example: item.distance for item in result.found})
 
-    def _learn(self, name: str, found: Iterable[Found]) -> None:
+    def _learn(self, name: str, found: Mapping[int, float]) -> None:
         """Lower what is known of a defense's critical distances."""
         critical = self._critical.get(name)
         if critical is not None:
-            for item in found:
-                critical[item.example] = min(critical[item.example], item.distance)
+            for example, distance in found.items():
+                critical[example] = min(critical[example], distance)
 
     def _robust(self, name: str) -> float:
         critical = self._critical.get(name)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import AttackError
 from bench.matrix.judge import check_candidates
-from bench.record.outcomes import Found
+from bench.record.adversarial import Found, packed
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -142,9 +142,14 @@ def found_in(
         return []
     distances = frame[f"distance_{task.norm.value.lower()}"]
     origin = f"{task.cell.label} @ {task.cells[part.position][1]}"  # what people read
-    judged = _array(judgement.judged)
+    judged, clean = _array(judgement.judged), _array(part.inputs)
     return [
-        Found(task.shard.start + place, float(distances[place]), origin, judged[line])
+        Found(
+            task.shard.start + place,
+            float(distances[place]),
+            origin,
+            packed(judged[line], clean[line]),
+        )
         for line, place in enumerate(_places(task, part))
         if bool(judgement.broken[line])
     ]

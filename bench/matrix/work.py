@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from bench.models.behaviour import Behaviour
     from bench.models.contenders import Contender
     from bench.models.counted import CountedModel
-    from bench.record.outcomes import Found
+    from bench.record.adversarial import Found
     from bench.record.schema import Cause
 
 #: Sets the judge's random numbers apart from the attack's.
@@ -299,11 +299,8 @@ class Bench:
 
     def _examples(self, rows: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Inputs and labels, on the device."""
-        chosen = list(rows)
-        return (
-            self.examples.inputs[chosen].to(self.device),
-            self.examples.labels[chosen].to(self.device),
-        )
+        some = self.examples.take(list(rows))
+        return some.inputs.to(self.device), some.labels.to(self.device)
 
 
 def _totals(model: CountedModel, started: float, *, attack_forwards: int) -> Totals:

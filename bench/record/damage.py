@@ -61,12 +61,12 @@ def header_of(data: bytes) -> dict[str, Any]:
 
 
 def check_block(
-    tensors: tuple[np.ndarray, np.ndarray, np.ndarray], origins: object, number: int, size: int
+    tensors: tuple[np.ndarray, np.ndarray], origins: object, number: int, size: int
 ) -> None:
-    """Check the adversarial examples of a block, each there once.
+    """Check which adversarial examples are in a block, each there once.
 
     Args:
-        tensors: of the examples int64, (N,); distances, float64, (N,); float32, (N, C, H, W).
+        tensors: of the examples int64, (N,); distances, float64, (N,).
         origins: N texts.
         number: of the block.
         size: the examples of a block.
@@ -76,9 +76,9 @@ def check_block(
     """
     import numpy as np
 
-    index, distance, inputs = tensors
+    index, distance = tensors
     kinds = [(array.dtype.str, array.ndim) for array in tensors]
-    if kinds != [("<i8", 1), ("<f8", 1), ("<f4", 4)]:
+    if kinds != [("<i8", 1), ("<f8", 1)]:
         raise ValueError(f"its tensors are {kinds}")
     if not isinstance(origins, list) or not all(isinstance(origin, str) for origin in origins):
         raise ValueError("its origins are no texts")
@@ -86,5 +86,40 @@ def check_block(
         raise ValueError("an example is there twice")
     if any(example // size != number for example in index.tolist()):
         raise ValueError("an example is not of this block")
-    if not (np.isfinite(distance).all() and np.isfinite(inputs).all()):
+    if not np.isfinite(distance).all():
         raise ValueError("a number is not finite")
+
+
+def check_inputs(inputs: np.ndarray, count: int) -> None:
+    """Check adversarial inputs: finite float32, (count, C, H, W).
+
+    Raises:
+        ValueError: saying what they are not.
+    """
+    import numpy as np
+
+    if (inputs.dtype.str, inputs.ndim, len(inputs)) != ("<f4", 4, count):
+        raise ValueError(f"{count} inputs are {inputs.dtype} {inputs.shape}")
+    if not np.isfinite(inputs).all():
+        raise ValueError("a number is not finite")
+
+
+def check_packed(tensors: tuple[np.ndarray, np.ndarray, np.ndarray], count: int) -> None:
+    """Check compressed inputs, but for what each holds.
+
+    Args:
+        tensors: their bytes one after the other, uint8; the length of each, int64, (count,); the
+            shape of all, int64, (3,).
+        count: of inputs.
+
+    Raises:
+        ValueError: saying what they are not.
+    """
+    data, lengths, shape = tensors
+    kinds = [(array.dtype.str, array.ndim) for array in tensors]
+    if kinds != [("|u1", 1), ("<i8", 1), ("<i8", 1)]:
+        raise ValueError(f"its tensors are {kinds}")
+    if len(lengths) != count or len(shape) != 3 or min(shape.tolist()) < 1:
+        raise ValueError(f"{len(lengths)} inputs of the shape {shape.tolist()} for {count}")
+    if min(lengths.tolist(), default=1) < 1 or sum(lengths.tolist()) != len(data):
+        raise ValueError("its inputs do not fill it")

@@ -1,10 +1,4 @@
-"""Outcomes: what is known of each example in one cell, and the table they are stored as.
-
-Beside them, the smallest adversarial example found for each example, by the run's norm. Found at
-norm d it breaks its example at every epsilon >= d, so these tensors alone prove every
-worst-case figure of the run. They lie in blocks of a fixed number of examples, whatever the shard
-size, and the choice among equals does not depend on the order in which shards end.
-"""
+"""Outcomes: what is known of each example in one cell, and the table they are stored as."""
 
 from __future__ import annotations
 
@@ -16,15 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from bench.api import Flag
 from bench.errors import StoreError
-from bench.record.damage import DAMAGE, check_block, check_columns, first_line, header_of
+from bench.record.damage import DAMAGE, check_columns, first_line
 from bench.record.files import read_bytes, write_bytes
 from bench.record.schema import Place, Surroundings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
-    import numpy as np
     import pandas as pd
 
 #: Column, its type, and what it holds. NaN and -1 stand where a value does not apply.
@@ -214,93 +206,3 @@ def _flag(written: str | list[str]) -> Flag:
         return Flag(str(identifier), str(sentence))
     known = (found for part, found in OLDER_FLAGS.items() if part in written)
     return Flag(next(known, "") if written.startswith("AutoAttack") else "", written)
-
-
-BLOCK = 50
-
-
-class Found(NamedTuple):
-    """One adversarial example."""
-
-    example: int
-    """Of the example, in the run's data."""
-    distance: float
-    """In the run's norm, float64."""
-    origin: str
-    """The attack and epsilon that found it, `attack @ epsilon`."""
-    input: np.ndarray
-    """float32, (C, H, W)."""
-
-
-class Smallest:
-    """The smallest adversarial examples of one defense in one run."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._blocks: dict[int, dict[int, Found]] = {}
-
-    def _path(self, block: int) -> Path:
-        return self.folder / f"{block:04d}.safetensors"
-
-    def _block(self, block: int) -> dict[int, Found]:
-        if block not in self._blocks:
-            path = self._path(block)
-            self._blocks[block] = _read(path) if path.is_file() else {}
-        return self._blocks[block]
-
-    def add(self, found: Iterable[Found]) -> None:
-        """Keep those that are smaller than what is known, and write the blocks that changed."""
-        changed = set()
-        for item in found:
-            block = self._block(item.example // BLOCK)
-            known = block.get(item.example)
-            if known is None or (item.distance, item.origin) < (known.distance, known.origin):
-                block[item.example] = item
-                changed.add(item.example // BLOCK)
-        for number in sorted(changed):
-            _write(self._path(number), self._blocks[number])
-
-    def all(self) -> dict[int, Found]:
-        """Every stored one, by the index of its example.
-
-        Raises:
-            StoreError: a file is damaged.
-        """
-        for path in sorted(self.folder.glob("*.safetensors")):
-            if not path.stem.isdecimal():
-                raise StoreError(f"{path} is not a block of adversarial examples")
-            self._block(int(path.stem))
-        return {index: item for block in self._blocks.values() for index, item in block.items()}
-
-
-def _write(path: Path, block: dict[int, Found]) -> None:
-    import numpy as np
-    import safetensors.numpy
-
-    items = [block[index] for index in sorted(block)]
-    tensors = {
-        "index": np.array([item.example for item in items], dtype=np.int64),
-        "distance": np.array([item.distance for item in items], dtype=np.float64),
-        "input": np.stack([item.input for item in items]).astype(np.float32),
-    }
-    origins = json.dumps([item.origin for item in items])
-    write_bytes(path, safetensors.numpy.save(tensors, metadata={"origin": origins}))
-
-
-def _read(path: Path) -> dict[int, Found]:
-    import safetensors.numpy
-
-    try:
-        data = read_bytes(path)
-        origins = json.loads(header_of(data)["__metadata__"]["origin"])
-        tensors = safetensors.numpy.load(data)
-        index, distance, inputs = (tensors[name] for name in ("index", "distance", "input"))
-        check_block((index, distance, inputs), origins, int(path.stem), BLOCK)
-        found = zip(index.tolist(), distance.tolist(), origins, inputs, strict=True)
-        return {item[0]: Found(*item) for item in found}
-    except StoreError:
-        raise
-    except (*DAMAGE, safetensors.SafetensorError) as error:
-        raise StoreError(
-            f"{path} is damaged: {first_line(error)}; run the command with --fresh"
-        ) from error

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
 from bench.errors import StoreError, printable
+from bench.record.adversarial import Smallest
 from bench.record.damage import DAMAGE, first_line
 from bench.record.files import (
     LOCK,
@@ -23,7 +24,7 @@ from bench.record.files import (
     write_bytes,
     write_json,
 )
-from bench.record.outcomes import Outcomes, Smallest
+from bench.record.outcomes import Outcomes
 from bench.record.schema import RunRecord
 
 if TYPE_CHECKING:

@@ -71,7 +71,12 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     )
     size = min(prepared.setting.shard_size, n)
     loaders = [contender.load for contender in prepared.contenders]
-    arguments = (loaders, prepared.examples.inputs[:size], min(count, size), prepared.device)
+    arguments = (
+        loaders,
+        prepared.examples.take(range(size)).inputs,
+        min(count, size),
+        prepared.device,
+    )
     ratio = apart(_growth, *arguments) if prepared.workers else here(_growth, *arguments)
     growth = ratio * n / size
     beside = max(1, prepared.workers)

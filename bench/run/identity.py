@@ -196,7 +196,7 @@ def behaviour_faults(
     size = record.shard_size
     shards = [(at, min(at + size, len(examples))) for at in range(0, len(examples), size)]
     for number, (start, stop) in enumerate(_blocks(shards, examples.classes)):
-        block = examples.inputs[start:stop].to(model.device)
+        block = examples.take(range(start, stop)).inputs.to(model.device)
         seed = shard_seed(record.seed, cell, Norm(record.norm), None, number)
         parts.append(Behaviour.of(model, block, seed))
     how = Behaviour.load(path).difference(Behaviour.joined(parts))

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from bench import registry
-from bench.data import default_epsilons, headline, open_dataset, subset
+from bench.data import default_epsilons, headline, open_dataset
 from bench.errors import PluginWarning, UsageError
 from bench.matrix.apart import apart, here
 from bench.matrix.execute import InProcess, Workers
@@ -303,12 +303,17 @@ def processes(config: RunConfig, device: str) -> int:
     return count
 
 
-def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
+def prepare(
+    config: RunConfig,
+    attacks: list[Attack] | None = None,
+    on_progress: Callable[[int, int], None] = lambda done, of: None,
+) -> Prepared:
     """Check everything that can be checked before anything is computed or written.
 
     Args:
         config: what is asked for.
         attacks: instead of those that the configuration names.
+        on_progress: is told how many images of how many are decoded, where there are many.
 
     Raises:
         UsageError: whatever in the configuration cannot be.
@@ -322,8 +327,9 @@ def prepare(config: RunConfig, attacks: list[Attack] | None = None) -> Prepared:
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
     device = resolve_device(config.device)
-    examples = dataset.load("test")
-    examples = subset(examples, config.n or min(DEFAULT_N, len(examples)))
+    examples = dataset.choose(
+        "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
+    )
     starts = [start_of(attack) for attack in attacks if attack.needs == "source"]
     named = [start for start in starts if start != "twin"]
     if processes(config, device):

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import registry
-from bench.data import open_dataset, subset
+from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.matrix.plan import Planned, Setting, WhyNot, start_of, why_not
 from bench.matrix.tasks import Clean, Task, tasks_for
@@ -66,7 +66,7 @@ class Source:
         written = self.dataset or record.dataset.written
         if not written:
             return store.read_examples(record.dataset)
-        return subset(open_dataset(written).load("test"), record.dataset.n)
+        return open_dataset(written).choose("test", record.dataset.n)
 
     def contenders(self, record: RunRecord, examples: Examples) -> list[Contender]:
         """The defenses of a run, controls included, and what its transfer attacks start from.

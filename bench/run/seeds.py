@@ -113,7 +113,7 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
     dataset = open_dataset(config.dataset)
     asked = [registry.defenses.create(name) for name in config.defenses]
     twins = [d.twin for d in asked if d.twin] if config.twins and config.examine else []
-    shape, digest = dataset.load("test").shape, dataset.digest("train")
+    shape, digest = dataset.choose("test", 1).shape, dataset.digest("train")
     paths = {}
     wanted = [*(d.name for d in asked), *twins]
     for name in dict.fromkeys(n for w in wanted for n in _with_starts(w, dataset.family)):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pytest
 
 from tests.commands import call
 from tests.data.conftest import fill, png
@@ -55,3 +59,31 @@ def test_numbered_folders_beside_leftovers_give_the_right_figure_and_a_word(tmp_
     for said in ("val is taken for it", "not read: __MACOSX", "in the order of their numbers"):
         assert sum(said in note for note in notes) == 1
     assert "error: 'x.npy' is no Parquet file: it is a NumPy array" in foreign.stderr
+
+
+@pytest.mark.whole
+def test_images_are_prepared_once_and_interrupted_preparation_goes_on(tmp_path: Path) -> None:
+    """Four images of 17 MB each go into the cache; with a part of them there, the rest follows."""
+    pixels = [np.full((2400, 2400, 3), 40 * i, np.uint8) for i in range(4)]
+    root = fill(tmp_path / "set", {f"{i % 2}/{i}.png": png(each) for i, each in enumerate(pixels)})
+    cache = {**os.environ, "WINNOW_CACHE": str(tmp_path / "cache")}
+
+    def prepared(n: int = 4) -> str:
+        words = ("prepare-data", "--dataset", f"folder:{root}", "--n", str(n))
+        ended = call(*words, cwd=tmp_path, env=cache)
+        assert (ended.returncode, ended.stderr) == (0, "")
+        return ended.stdout
+
+    said = prepared()
+    assert "4 examples of set, 3x2400x2400, digest " in said
+    (place,) = (tmp_path / "cache/images").iterdir()
+    assert f"kept in {place / 'images'} (0.069 GB)" in said
+    whole, note = (place / "images").read_bytes(), json.loads((place / "done.json").read_text())
+    size = len(whole) // 4
+    half = {"done": 2, "sha256": hashlib.sha256(whole[: 2 * size]).hexdigest()}
+    (place / "done.json").write_text(json.dumps(note | half))
+    (place / "images").write_bytes(whole[: 2 * size + 99])
+
+    assert prepared() == said
+    assert (place / "images").read_bytes() == whole
+    assert "nothing is kept" in prepared(1)

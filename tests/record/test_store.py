@@ -14,8 +14,9 @@ import pytest
 
 from bench.api import Flag
 from bench.errors import StoreError
+from bench.record.adversarial import BLOCK, Found, Smallest
 from bench.record.files import canonical_json, is_held, locked, read_json, write_bytes
-from bench.record.outcomes import BLOCK, COLUMNS, Found, Outcomes, Smallest, Totals
+from bench.record.outcomes import COLUMNS, Outcomes, Totals
 from bench.record.statistics import wilson
 
 if TYPE_CHECKING:

@@ -11,9 +11,10 @@ import numpy as np
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import WinnowError
+from bench.record.adversarial import Found, Smallest
 from bench.record.damage import DAMAGE
 from bench.record.files import canonical_json
-from bench.record.outcomes import Found, Outcomes, Smallest
+from bench.record.outcomes import Outcomes
 from bench.record.store import RunStore, open_run
 from bench.run import summarise
 from bench.run.evaluation import evaluate

@@ -12,7 +12,8 @@ import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import StoreError, UsageError
-from bench.record.outcomes import Found, Outcomes, Smallest
+from bench.record.adversarial import Found, Smallest
+from bench.record.outcomes import Outcomes
 from bench.record.store import RunStore
 from bench.run.verification import verify_run
 from tests.toy_models import Sum, attack_only, linear_examples

@@ -10,7 +10,7 @@ from bench.matrix.judge import predict
 from bench.record.schema import device_name, version_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from torch import Tensor
 
@@ -75,9 +75,6 @@ class Asked:
         return not torch.allclose(together, alone, rtol=ALONE, atol=ALONE)
 
 
-def blocks_of(examples: Examples, size: int) -> list[tuple[int, Examples]]:
+def blocks_of(examples: Examples, size: int) -> Iterator[tuple[int, Examples]]:
     """The examples in shards, each with the index of its first."""
-    return [
-        (start, examples.take(range(start, min(start + size, len(examples)))))
-        for start in range(0, len(examples), size)
-    ]
+    return zip(range(0, len(examples), size), examples.blocks(size), strict=True)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError
 from bench.matrix.judge import DRAWS, is_randomised
+from bench.record.adversarial import unpacked
 from bench.record.results import critical_distances
 from bench.record.schema import CLEAN
 from bench.run.verification.asking import ALONE, Asked, blocks_of, same_machine
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from bench.api import Examples
     from bench.matrix.judge import Prediction
     from bench.models.contenders import Contender
-    from bench.record.outcomes import Found
+    from bench.record.adversarial import Found
     from bench.record.results import CellResult
     from bench.record.schema import RunRecord
     from bench.record.store import RunStore
@@ -173,8 +174,10 @@ class Recheck:
         size = 1 if alone else asked.size
         for start in range(0, len(items), size):
             block = items[start : start + size]
-            clean = self.examples.take([item.example for item in block])
-            moved = torch.from_numpy(np.stack([item.input for item in block]))
+            block, inputs, clean = self._unpacked(name, block)
+            if not block:
+                continue
+            moved = torch.from_numpy(np.stack(inputs))
             prediction = asked.predict(moved.to(self.device), clean, draws)
             counts += prediction.wrong_draws.tolist()
             distances = norm.distance(clean.inputs, moved).tolist()
@@ -192,6 +195,22 @@ class Recheck:
                     self._flip(where, prediction, i)
         if draws > 1 and items:
             self._drawn(name, items, results, counts)
+
+    def _unpacked(
+        self, name: str, block: list[Found]
+    ) -> tuple[list[Found], list[np.ndarray], Examples]:
+        """Adversarial examples, their inputs and the unperturbed ones; a fault for what is none."""
+        kept, inputs = [], []
+        for item in block:
+            (clean,) = self.examples.take([item.example]).inputs.cpu().numpy()
+            try:
+                inputs.append(unpacked(item.input, clean))
+                kept.append(item)
+            except ValueError as error:
+                self.findings.fault(
+                    f"{name}: the adversarial example of example {item.example}: {error}"
+                )
+        return kept, inputs, self.examples.take([item.example for item in kept])
 
     def _drawn(
         self, name: str, items: list[Found], results: Sequence[CellResult], counts: list[int]

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import registry
-from bench.data import open_dataset, subset
+from bench.data import open_dataset
 from bench.errors import CheckpointError, UsageError
 from bench.threat import Norm
 
@@ -46,8 +46,8 @@ class Sources:
         if self.from_folder(record):
             return store.read_examples(record.dataset)
         try:
-            data = open_dataset(self.dataset or _plain(record.dataset.written)).load("test")
-            return subset(data, record.dataset.n)
+            data = open_dataset(self.dataset or _plain(record.dataset.written))
+            return data.choose("test", record.dataset.n)
         except UsageError as error:
             raise UsageError(f"{error}; say where the data are with --dataset") from error
 
