@@ -125,11 +125,21 @@ def check_positive(**parameters: float) -> None:
             raise UsageError(f"{key} has to be greater than 0 (got {value})")
 
 
+#: What says so without a class of its own: torch on the CPU, the CUDA runtime and Triton, cuBLAS
+#: and cuDNN, and cuDNN where no algorithm's workspace fits.
+_NO_MEMORY = (
+    "not enough memory",
+    "out of memory",
+    "status_alloc_failed",
+    "unable to find an engine to execute this computation",
+)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ended, on the CPU or on a device."""
     import torch
 
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        # torch's allocator on the CPU has no class of its own.
-        isinstance(error, RuntimeError) and "not enough memory" in str(error)
-    )
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    said = str(error).lower()
+    return isinstance(error, Exception) and any(words in said for words in _NO_MEMORY)

@@ -5,7 +5,7 @@ import inspect
 import pytest
 
 from bench import errors
-from bench.errors import UnknownNameError, UsageError, WinnowError
+from bench.errors import UnknownNameError, UsageError, WinnowError, is_out_of_memory
 
 ALL = [
     kind
@@ -41,3 +41,19 @@ def test_unknown_name_suggests_the_closest_first() -> None:
 def test_unknown_name_lists_what_there_is(known: list[str], message: str) -> None:
     """Where nothing looks alike, all names are listed, sorted."""
     assert str(UnknownNameError("attack", "xyz", known)) == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("Unable to find an engine to execute this computation"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+    ],
+)
+def test_memory_that_ends_in_a_library_is_known(error: Exception) -> None:
+    """Such an error has no class of its own; it is no missing gradient and no attack's fault."""
+    assert is_out_of_memory(error)
+    assert not is_out_of_memory(RuntimeError("CUDA error: device-side assert triggered"))

@@ -108,8 +108,11 @@ def predict(model: nn.Module, inputs: Tensor, labels: Tensor, *, draws: int = 1)
         logits = model(inputs)
         classes = logits.argmax(dim=1)
         wrong = classes != labels
-        for i in wrong.nonzero().flatten().tolist():
-            wrong[i] = model(inputs[i : i + 1]).argmax(dim=1)[0] != labels[i]
+        rows = wrong.nonzero().flatten()
+        # Each alone in its pass, and read together: a GPU is waited for once.
+        alone = [model(inputs[i : i + 1]) for i in rows.tolist()]
+        if alone:
+            wrong[rows] = torch.cat(alone).argmax(dim=1) != labels[rows]
     count = wrong.long()
     return Prediction(classes, margins(logits, labels), wrong, 1, count, count)
 
