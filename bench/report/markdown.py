@@ -63,7 +63,7 @@ def render_matrix(summary: Summary, name: str) -> str:
     order = sorted(shown, key=lambda attack: (_strength(shown[attack], summary), attack))
     rows = [
         [
-            escape(attack) + _mark(defense.get("marks", {}).get(attack)),
+            escape(attack) + _mark(defense.get("marks", {}).get(attack)) + _asked(shown[attack]),
             *(_cell(shown[attack].get(epsilon)) for epsilon in epsilons),
             _passes(shown[attack].values()),
         ]
@@ -138,6 +138,28 @@ def _mark(mark: str | None) -> str:
     return f" ({mark})" if mark in ("misled", "failed") else ""
 
 
+def _asked(cells: dict[str, Any]) -> str:
+    """That an attack was added by the examination, where nobody asked for it at any epsilon."""
+    return " (escalation)" if all(cell["escalated"] for cell in cells.values()) else ""
+
+
+def _beyond_rows(defense: dict[str, Any], epsilon: str) -> str:
+    """What attacks on the examples that were left broke, for the sentence about the worst case.
+
+    They have no figure over all examples, so that without them a worst case can lie below every
+    row with nothing to say why.
+    """
+    broke = [
+        f"{escape(attack)} {cells[epsilon]['broken']} of {cells[epsilon]['attacked']}"
+        for attack, cells in sorted(defense["attacks"].items())
+        if epsilon in cells
+        and cells[epsilon]["status"] == "ok"
+        and cells[epsilon]["scope"] == "remaining"
+        and cells[epsilon]["broken"]
+    ]
+    return f"; of what was left, broken by {', '.join(broke)}" if broke else ""
+
+
 def _strength(cells: dict[str, Any], summary: Summary) -> float:
     """By how much an attack lowered the figure at the headline epsilon, weakest last."""
     cell = cells.get(summary["headline"])
@@ -181,7 +203,8 @@ def render_defense(summary: Summary, name: str) -> str:
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
-        f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}).",
+        f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}"
+        f"{_beyond_rows(defense, headline)}).",
         "",
         *_rulings(summary, defense),
         render_matrix(summary, name),

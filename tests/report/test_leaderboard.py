@@ -222,3 +222,23 @@ def test_the_power_of_attacks_stands_below_their_figures(summary: dict[str, Any]
     run["defenses"]["model"]["power"] = None
     assert "planted" not in render_leaderboard([run])
     assert "planted" not in render_leaderboard([summary])
+
+
+@pytest.mark.parametrize("broken", [0, 3])
+def test_what_took_the_worst_case_below_every_row_is_named(
+    summary: dict[str, Any], broken: int
+) -> None:
+    """An attack of the examination has a marked row, and is named if it broke what was left."""
+    changed = copy.deepcopy(summary)
+    attacks = changed["defenses"]["model"]["attacks"]
+    cell = {
+        "status": "ok", "scope": "remaining", "escalated": True, "robust_accuracy": None,
+        "attacked": 7, "broken": broken,
+    }  # fmt: skip
+    attacks["last"] = {"0.02": {**attacks["test-best"]["0.02"], **cell}}
+    text = render_leaderboard([changed])
+    assert f"| last (escalation) | −{broken} of 7 |" in text
+    assert "test-best (escalation)" not in text
+    beyond = f"lowest row: test-best; of what was left, broken by last {broken} of 7)"
+    assert (beyond in text) == bool(broken)
+    assert ("lowest row: test-best)" in text) != bool(broken)
