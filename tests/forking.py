@@ -26,7 +26,6 @@ HEAVY = (
     "pyarrow.parquet",
     "pydantic",
     "rich.console",
-    "sklearn.datasets",
     "typer",
     "matplotlib.pyplot",
 )

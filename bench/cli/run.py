@@ -161,18 +161,46 @@ def run(
     if dry_run:
         _forecast(config)
         return
-    results = _run_seeds(config, seeds, as_json) if seeds else [_run_once(config, as_json)]
+    results = _run_seeds(config, seeds, as_json) if seeds else _run_once(config, as_json)
     if any(result.failed for result in results):
         raise typer.Exit(options.FAILED)
 
 
-def _run_once(config: RunConfig, as_json: bool) -> Result:
+def _run_once(config: RunConfig, as_json: bool) -> list[Result]:
+    """Do what is missing of a run, and print its answer; none where nothing is missing."""
+    from bench.registry.surroundings import undisturbed
+    from bench.report import render_leaderboard, write_leaderboard
+    from bench.run.again import answered, question
+
+    with options.interruptible(), undisturbed():
+        asked = question(config)
+        found = answered(asked, config.out)
+        if found is not None:
+            write_leaderboard(config.out)
+    if found is None:
+        result = _execute(config, asked, quiet=as_json)
+        results, summary, folder = [result], result.summary, result.folder
+    else:
+        options.notes().print(f"nothing is missing of {found.folder}: read from its files")
+        results, summary, folder = [], *found
+    if as_json:
+        options.print_json(summary)
+        return results
+    options.print_markdown(render_leaderboard([summary]))
+    if folder is not None:
+        options.echo(f"\nrun folder:  {folder}")
+        options.echo(f"leaderboard: {folder.parent / 'leaderboard.md'}")
+        options.echo(f"check it:    python -m bench verify {folder}")
+    return results
+
+
+def _execute(config: RunConfig, asked: str, *, quiet: bool) -> Result:
     from bench.cli.progress import DataProgress
     from bench.registry.surroundings import undisturbed
     from bench.run import run as execute
     from bench.run.prepare import prepare
 
-    if not as_json:
+    if not quiet:
         options.notes().print("loading data and weights …")
     with options.interruptible(CONTINUED), undisturbed():
         with DataProgress(options.notes()) as decoding:
@@ -180,16 +208,7 @@ def _run_once(config: RunConfig, as_json: bool) -> Result:
         if not prepared.workers:
             options.notes().print(NOT_ISOLATED)
         with _progress(prepared) as progress:
-            result = execute(prepared, progress)
-    if as_json:
-        options.print_json(result.summary)
-        return result
-    options.print_markdown(result.to_markdown())
-    if result.folder is not None:
-        options.echo(f"\nrun folder:  {result.folder}")
-        options.echo(f"leaderboard: {result.folder.parent / 'leaderboard.md'}")
-        options.echo(f"check it:    python -m bench verify {result.folder}")
-    return result
+            return execute(prepared, progress, asked)
 
 
 def _progress(prepared: Prepared) -> RunProgress:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import warnings
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.errors import DataError, InputNotice, UsageError
 from bench.threat import Epsilon, Norm
@@ -33,6 +33,8 @@ class Dataset(ABC):
     """As in tables; it holds no path of this machine."""
     written: str = ""
     """As on the command line, for messages; empty where nobody wrote it."""
+    embedded: ClassVar[bool] = False
+    """Whether its examples come with Winnow, in no file of anybody else's."""
     notes: tuple[str, ...] = ()
     """What reading it passed over or chose, a sentence each; known after `load`."""
 

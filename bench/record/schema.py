@@ -264,6 +264,9 @@ class RunRecord(Record):
         serialization_alias="budget",
     )
     """Passes that escalation may spend on each defense; None where it was left out."""
+    question: str = ""
+    """Digest of the last command and of all that its answer follows from (`bench.run.again`); empty
+    where that cannot be said, or the command did not get its whole answer."""
 
     @classmethod
     def read(cls, content: Any, where: str) -> RunRecord:

@@ -58,6 +58,7 @@ class Registry(Generic[P]):
         self._origins: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
         self._discovered = False
+        self._executed = False
 
     def register(self, name: str) -> Callable[[C], C]:
         """Class decorator that registers a plugin.
@@ -121,6 +122,12 @@ class Registry(Generic[P]):
         self._discover()
         return name in self._classes or name in self._left_out
 
+    def foreign(self) -> bool:
+        """Whether code was executed for its plugins that does not come with Winnow."""
+        self._discover()
+        own = f"{self.package}."
+        return self._executed or not all(o.startswith(own) for o in self._origins.values())
+
     def create(self, text: str) -> P:
         """A plugin from its name as written, `name` and `parameters` filled in.
 
@@ -178,11 +185,13 @@ class Registry(Generic[P]):
         if executed:
             notice = f"plugins of this folder are executed: {', '.join(executed)}"
             warnings.warn(notice, PluginNotice, stacklevel=2)
+            self._executed = True
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
 
     def _load(self, point: importlib.metadata.EntryPoint) -> None:
         """Load one third-party plugin; whatever goes wrong in it stays with it."""
+        self._executed = True
         try:
             with undisturbed():
                 loaded = point.load()

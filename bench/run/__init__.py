@@ -14,6 +14,7 @@ from bench.record.results import outcomes_frame, read_cells
 from bench.record.store import RunStore, open_run
 from bench.record.summary import build
 from bench.report import render_leaderboard, write_leaderboard
+from bench.run.again import finished
 from bench.run.identity import identify, keep, settled
 from bench.run.inquiry import Inquiry
 from bench.run.recording import evidence_file, examined, latest, record_of, with_strays
@@ -51,10 +52,15 @@ class Result:
         return any(entry["failed"] for entry in self.summary["defenses"].values())
 
 
-def run(prepared: Prepared, observer: Observer | None = None) -> Result:
+def run(prepared: Prepared, observer: Observer | None = None, question: str = "") -> Result:
     """Do what is missing of a run, and write its summary.
 
     Interrupted, it loses the shards in flight; run again, it goes on where it was.
+
+    Args:
+        prepared: the run.
+        observer: is told how it goes.
+        question: of the command, for `bench.run.again`; empty where nobody will ask it again.
 
     Raises:
         ModelError: the one defense asked for does not answer the clean inputs with finite logits
@@ -74,13 +80,17 @@ def run(prepared: Prepared, observer: Observer | None = None) -> Result:
                 store.clear()
             store.check_plain()
             keep(store, answers)
-            result = _run(prepared, store, executor, observer or Silent())
+            result = _run(prepared, store, executor, observer or Silent(), question)
         write_leaderboard(prepared.config.out)
     return result
 
 
 def _run(
-    prepared: Prepared, store: RunStore, executor: InProcess | Workers, observer: Observer
+    prepared: Prepared,
+    store: RunStore,
+    executor: InProcess | Workers,
+    observer: Observer,
+    question: str,
 ) -> Result:
     previous = with_strays(store, store.read_record())
     prepared = prepared.continuing(previous)
@@ -117,6 +127,7 @@ def _run(
     unfinished = any(cell.status == "incomplete" for cell in filled_last)
     record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
     stored = _with_examined(record, prepared, filled_last)
+    stored = finished(stored, question)
     store.write_record(stored)
     result = summarise(store, stored)
     asked = _of_command(record, prepared, filled_last)
