@@ -27,8 +27,12 @@ def moved(problem: Problem) -> Problem:
     )  # fmt: skip
 
 
+#: FAB's three norms differ in a projection alone, and take most of the time.
+TRIED = [(name, norm) for name, norm in rows() if name != "fab-t" or norm is Norm.LINF]
+
+
 @pytest.mark.whole
-@pytest.mark.parametrize(("name", "norm"), rows())
+@pytest.mark.parametrize(("name", "norm"), TRIED)
 def test_an_attack_computes_on_the_gpu(name: str, norm: Norm) -> None:
     """Candidates lie there, and no operation mixes two devices, in any norm it searches in."""
     attack = attacks.create(SHORTER.get(name, name))
