@@ -260,9 +260,9 @@ def test_options_of_the_examination_are_those_of_the_run(
     """Each way to write them, and the headline beside them."""
     asked: list[RunConfig] = []
 
-    def once(config: RunConfig, _: object) -> types.SimpleNamespace:
+    def once(config: RunConfig, _: object) -> list[types.SimpleNamespace]:
         asked.append(config)
-        return types.SimpleNamespace(failed=False)
+        return [types.SimpleNamespace(failed=False)]
 
     monkeypatch.setattr(sys.modules["bench.cli.run"], "_run_once", once)
     done = CliRunner().invoke(app, ["run", "--defense", "relu", "--headline", "8/255", *words])
