@@ -342,7 +342,7 @@ FORGERIES: dict[str, tuple[Callable[[Forger], None], str]] = {
     "twin": (lambda f: f.change_defense(twin="relu"), "its twin is"),
     "weights": (lambda f: f.change_defense(weights_digest="0" * 64), "other weights"),
     "declared-approach": (declared(approach="scores"), "not what the attack declares"),
-    "declared-deterministic": (declared(deterministic=True), "not what the attack declares"),
+    "declared-deterministic": (declared(deterministic=False), "not what the attack declares"),
     "undeclared": (undeclared, "and not what it declares"),
     "number-as-text": (edit(seed="0"), "seed is not as Winnow writes it"),
     "file-added": (add("notes.txt"), "is no file of this run"),
