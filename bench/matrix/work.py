@@ -316,7 +316,7 @@ def _versions(model: nn.Module) -> list[int]:
 
 def _computed(task: Task, position: int) -> Computed | None:
     """What the outcomes of a cell have to say of the computation that they are part of."""
-    if task.rows is None or len(task.cells) == 1:
+    if task.rows is None:
         return None
     return Computed(tuple(str(e.exact) for _, e in task.cells), task.rows[position])
 

@@ -67,7 +67,7 @@ class Totals:
 
 
 class Computed(NamedTuple):
-    """How the outcomes of a shard were computed that are one part of a computation."""
+    """How a shard was computed whose attack takes each example at an epsilon as a row."""
 
     epsilons: tuple[str, ...]
     """Exact, of all cells that it filled, row by row."""

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
 
-    from bench.record.outcomes import Outcomes
+    from bench.record.outcomes import Computed, Outcomes
     from bench.record.schema import CellRecord, Place, RunRecord
     from bench.record.store import RunStore
 
@@ -34,6 +34,8 @@ class CellResult(NamedTuple):
     flags: tuple[Flag, ...] = ()
     blocks: tuple[tuple[int, int], ...] = ()
     """The first example of each stored shard, and the one after its last."""
+    computed: tuple[Computed | None, ...] = ()
+    """How each of them was; None of an attack that takes no rows."""
     finished: bool = True
     """Whether it is a cell of the run whose shards are all there; else what it broke counts in the
     worst case alone."""
@@ -42,6 +44,35 @@ class CellResult(NamedTuple):
     def epsilon(self) -> Epsilon:
         """The radius; not of the clean predictions."""
         return Epsilon.parse(self.cell.epsilon)
+
+    def beside(self, others: Iterable[CellResult]) -> dict[str, tuple[int, ...]] | None:
+        """What its computation was asked to attack, by exact epsilon, this cell included.
+
+        Args:
+            others: all cells of the defense.
+
+        Returns:
+            None where it was not computed in one piece over several epsilons.
+        """
+        if len(self._epsilons) < 2:
+            return None
+        alike = [
+            other
+            for other in others
+            if (other.cell.label, other.cell.scope) == (self.cell.label, self.cell.scope)
+            and other._epsilons == self._epsilons
+        ]
+        return {str(other.epsilon.exact): other._asked for other in alike}
+
+    @property
+    def _epsilons(self) -> tuple[str, ...]:
+        """That all of its shards were computed with; none where they differ."""
+        found = {each.epsilons if each else () for each in self.computed}
+        return found.pop() if len(found) == 1 else ()
+
+    @property
+    def _asked(self) -> tuple[int, ...]:
+        return tuple(example for each in self.computed if each for example in each.asked)
 
     @property
     def survived(self) -> np.ndarray:
@@ -113,7 +144,8 @@ class CellResult(NamedTuple):
         blocks = [(int(f.min()), int(f.max()) + 1) for f in (s.frame["index"] for s in shards)]
         totals = sum((shard.totals for shard in shards), start=Totals())
         flags = sorted({flag for shard in shards for flag in shard.flags}, key=lambda f: f.sentence)
-        return cls(cell, frame, totals, (*flags, *_fault_flags(frame)), tuple(blocks))
+        every = (*flags, *_fault_flags(frame))
+        return cls(cell, frame, totals, every, tuple(blocks), tuple(s.computed for s in shards))
 
 
 def _same_place(a: Place, b: Place) -> bool:

@@ -160,37 +160,53 @@ class Rebuilder:
 
     def tasks(self) -> list[Rebuilt]:
         """Every computation whose outcomes are stored and that can be done again here."""
-        together: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
         shards = {
             result.cell.key: list(self.store.shards(result.cell.key))
             for results in self.results.values()
             for result in results
         }
-        asked = _asked(self.results, shards)
-        for results in self.results.values():
-            for result in results:
-                key, cell = result.cell.key, result.cell
-                beside = asked.get(_batch(cell, shards[key]))
-                planned = self._planned(result, self._surroundings(shards[key]), beside)
-                if planned.why_not is None:
-                    batch = _batch(cell, shards[key]) if beside else planned.chosen
-                    together[cell.defense, cell.label, cell.scope, batch].append(planned)
-                    self.faults[key] += self._unaccounted(result, planned.attack)
-                else:
-                    self._leave_out(cell, len(shards[key]), planned.why_not.reason)
         rebuilt = []
-        for group in together.values():
+        for group, numbers in self._groups(shards):
             tasks = tasks_for(group, self.setting, clean=self.clean)
             made = Counter(key for task in tasks for key, _ in task.cells)
             wrong = {each.key for each in group if made[each.key] != len(shards[each.key])}
             for each in [each for each in group if each.key in wrong]:
                 why = "its shards are not those that its examples make"
-                self._leave_out(each.cell, len(shards[each.key]), why)
-            for task in tasks:
+                self._leave_out(each.cell, len(numbers), why)
+            for task in [task for task in tasks if task.shard.number in numbers]:
                 if not any(key in wrong for key, _ in task.cells):
                     stored = tuple(shards[key][task.shard.number] for key, _ in task.cells)
                     rebuilt.append(Rebuilt(task, stored, self._surroundings(stored)))
         return rebuilt
+
+    def _groups(
+        self, shards: Mapping[str, Sequence[Outcomes]]
+    ) -> list[tuple[list[Planned], set[int]]]:
+        """Cells that were computed together, and the numbers of the shards that were.
+
+        A run that was killed or extended may have computed shards of one cell beside others.
+        """
+        beside: dict[tuple[Any, ...], list[Planned]] = defaultdict(list)
+        for result in itertools.chain.from_iterable(self.results.values()):
+            cell, stored = result.cell, shards[result.cell.key]
+            planned = self._planned(result, self._surroundings(stored))
+            if planned.why_not is not None:
+                self._leave_out(cell, len(stored), planned.why_not.reason)
+                continue
+            self.faults[cell.key] += self._unaccounted(result, planned.attack)
+            for number, shard in enumerate(stored):
+                with_it = shard.computed.epsilons if shard.computed else planned.chosen
+                beside[cell.defense, cell.label, cell.scope, with_it, number].append(planned)
+        groups: dict[tuple[str, ...], tuple[list[Planned], set[int]]] = {}
+        for (*_, with_it, number), group in beside.items():
+            computed = shards[group[0].key][number].computed
+            if computed and {str(each.epsilon.exact) for each in group} != set(with_it):
+                for each in group:
+                    self._leave_out(each.cell, 1, "what it was computed with is not all here")
+                continue
+            keys = tuple(each.key for each in group)
+            groups.setdefault(keys, (group, set()))[1].add(number)
+        return list(groups.values())
 
     def _leave_out(self, cell: Cell, shards: int, reason: str) -> None:
         self.left_out.append(LeftOut(_named(cell), shards, reason))
@@ -200,13 +216,8 @@ class Rebuilder:
         noted = [outcomes.surroundings for outcomes in stored if outcomes.surroundings]
         return noted[0] if noted else Surroundings.noted(self.record.provenance)
 
-    def _planned(
-        self,
-        result: CellResult,
-        then: Surroundings,
-        beside: Mapping[str, tuple[int, ...]] | None,
-    ) -> Planned:
-        """A cell as the run planned it; with what was asked of all that it was computed with."""
+    def _planned(self, result: CellResult, then: Surroundings) -> Planned:
+        """A cell as the run planned it."""
         cell = result.cell
         contender = self.contenders[cell.defense]
         setting = dataclasses.replace(self.setting, versions=then.versions)
@@ -222,16 +233,16 @@ class Rebuilder:
             return _refused(planned, f"its attack is not here: {error}")
         frame = result.frame
         chosen = tuple(frame["index"][frame["attacked"]].tolist())
-        if beside is not None:
-            chosen = beside.get(str(result.epsilon.exact), chosen)
         planned = dataclasses.replace(planned, attack=attack, chosen=chosen)
         if cell.defense not in self.clean:
             return _refused(planned, "there are no predictions on unperturbed examples")
         if why := why_not(contender, attack, setting):
             return _refused(planned, why.reason)
+        beside = result.beside(self.results[cell.defense])
         if beside is not None:
-            swept = dataclasses.replace(planned, beside=beside).keyed(setting, chosen)
-            if cell.key == swept.key:
+            asked = beside[str(result.epsilon.exact)]
+            swept = dataclasses.replace(planned, chosen=asked, beside=beside)
+            if cell.key == swept.keyed(setting, asked).key:
                 return swept
         keys = {planned.keyed(setting).key, planned.keyed(setting, chosen).key}
         return planned if cell.key in keys else _refused(planned, OTHER)
@@ -279,26 +290,6 @@ class Rebuilder:
             if float(above.epsilon) > float(result.epsilon):
                 skipped |= above.survived
         return set(np.flatnonzero(skipped).tolist())
-
-
-def _batch(cell: Cell, shards: Sequence[Outcomes]) -> tuple[Any, ...]:
-    """What the cells of one computation over several epsilons have in common."""
-    epsilons = {shard.computed.epsilons for shard in shards if shard.computed}
-    return (*cell.place._replace(epsilon=""), cell.scope, *sorted(epsilons))
-
-
-def _asked(
-    results: Mapping[str, Sequence[CellResult]], shards: Mapping[str, Sequence[Outcomes]]
-) -> dict[tuple[Any, ...], dict[str, tuple[int, ...]]]:
-    """By computation over several epsilons, what it was asked to attack at each exact one."""
-    found: dict[tuple[Any, ...], dict[str, tuple[int, ...]]] = defaultdict(dict)
-    for result in itertools.chain.from_iterable(results.values()):
-        stored = shards[result.cell.key]
-        some = [shard.computed.asked for shard in stored if shard.computed]
-        if some:
-            asked = tuple(itertools.chain.from_iterable(some))
-            found[_batch(result.cell, stored)][str(result.epsilon.exact)] = asked
-    return found
 
 
 def _refused(planned: Planned, reason: str) -> Planned:

@@ -20,12 +20,13 @@ from bench.errors import UsageError
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Planned
 from bench.record.schema import CLEAN, Surroundings
-from bench.record.store import open_run
+from bench.record.store import RunStore, open_run
 from bench.run import run
 from bench.run.prepare import RunConfig, prepare
 from bench.run.rebuild import Rebuilder, Source
 from bench.run.recompute import Recomputed, recompute
 from bench.run.sampling import Sampling, draw
+from bench.run.verification import verify_run
 from bench.trust import asked
 from tests.run.test_imports import N, judged, shifted
 from tests.toy_models import Sum, attack_only, linear_examples
@@ -135,9 +136,12 @@ def test_an_honest_run_comes_out_the_same_to_the_last_digit(
 @pytest.mark.usefixtures("gradients_alone")
 @pytest.mark.parametrize("examine", [False, True])
 def test_what_took_all_epsilons_in_one_batch_is_computed_in_that_batch(
-    tmp_path: Path, again: Callable[..., Recomputed], examine: bool
+    tmp_path: Path, again: Callable[..., Recomputed], factories: Path, examine: bool
 ) -> None:
-    """Whole rows, what others left, and what its attack left out; a later epsilon stays apart."""
+    """Whole rows, what others left, and what its attack left out; a later epsilon stays apart.
+
+    And its keys follow from what the whole batch was asked.
+    """
     for epsilons in (["0.01", "0.05"], EPSILONS):
         folder = evaluated(
             tmp_path, attacks=ROWS, epsilons=epsilons, examine=examine, escalate=False
@@ -145,6 +149,31 @@ def test_what_took_all_epsilons_in_one_batch_is_computed_in_that_batch(
         found = again(folder)
         assert found.differences == ()
         assert found.whole
+        faults = verify_run(folder, model=f"{factories}:Sum", device="cpu").faults
+        assert [fault for fault in faults if "is called examined" not in fault] == []
+
+
+def test_a_batch_of_which_a_part_was_stored_accuses_nobody(
+    tmp_path: Path, again: Callable[..., Recomputed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between its cells, the rest is computed in another batch: the part is not proven."""
+    original, puts = RunStore.put, iter(range(100))
+
+    def killed(*arguments: Any) -> None:
+        original(*arguments)
+        if next(puts) == 8:  # of clean predictions four, and a shard of the attack is three
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunStore, "put", killed)
+    with pytest.raises(KeyboardInterrupt):
+        evaluated(tmp_path, attacks="test-best-rows")
+    monkeypatch.setattr(RunStore, "put", original)
+    found = again(evaluated(tmp_path, attacks="test-best-rows"))
+    assert found.differences == ()
+    assert [(shards, reason) for _, shards, reason in found.left_out] == [
+        (1, "what it was computed with is not all here")
+    ] * 2
+    assert found.exact == found.computed == found.stored - 2
 
 
 @pytest.mark.parametrize("batch_size", [1, 4])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
@@ -202,7 +203,8 @@ def check_identity(
             attack = None if cell.attack == CLEAN else attack_of(record, cell.attack)
             if not result.finished or (cell.attack != CLEAN and attack is None):
                 continue
-            if not _follows(setting, result, contenders[name], attack):
+            planned = Planned(cell, contenders[name], attack, beside=result.beside(own))
+            if not _follows(setting, result, planned):
                 findings.fault(
                     f"{name} × {cell.label} @ {cell.epsilon}: its key does not follow from what "
                     "it is"
@@ -210,14 +212,19 @@ def check_identity(
     findings.proven.append("the run's id and the keys of its cells")
 
 
-def _follows(
-    setting: Setting, result: CellResult, contender: Contender, attack: Attack | None
-) -> bool:
-    """Whether a key is that of a cell that attacked all right examples, or those that it did."""
-    planned, key = Planned(result.cell, contender, attack), result.cell.key
-    left = result.frame["index"][result.frame["attacked"]].tolist()
+def _follows(setting: Setting, result: CellResult, planned: Planned) -> bool:
+    """Whether a key is that of a cell that attacked all right examples, or those that it did.
+
+    Or those that were left to an attack that goes over epsilons by itself.
+    """
+    alone, attacked = replace(planned, beside=None), result.frame["attacked"]
+    left = result.frame["index"][attacked].tolist()
     try:
-        return key in (planned.keyed(setting).key, planned.keyed(setting, left).key)
+        keys = {alone.keyed(setting).key, alone.keyed(setting, left).key}
+        if planned.beside is not None:
+            asked = planned.beside[str(result.epsilon.exact)]
+            keys.add(planned.keyed(setting, asked).key)
+        return result.cell.key in keys
     except KeyError:  # a transfer's source has no weights here
         return True
 
