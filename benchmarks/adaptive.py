@@ -25,7 +25,8 @@ from bench.figures.canvas import canvas, colour, to_bytes
 from bench.models.contenders import Lineup
 from bench.report.markdown import escape, percent, table
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,8 @@ from bench import registry
 from bench.data import open_dataset
 from bench.report.markdown import interval, percent, table
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:

@@ -133,7 +133,8 @@ def run_here(n: int, attacks: str, seed: int) -> None:
     import torch
 
     from bench.run import run
-    from bench.run.prepare import RunConfig, prepare
+    from bench.run.config import RunConfig
+    from bench.run.prepare import prepare
 
     torch.set_num_threads(1)
     if n == 0:

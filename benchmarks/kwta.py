@@ -131,7 +131,8 @@ def _by(attacks: tuple[str, ...], defense: str, **settings: Any) -> tuple[float,
     from measuring import together
 
     from bench.run import run
-    from bench.run.prepare import RunConfig, prepare
+    from bench.run.config import RunConfig
+    from bench.run.prepare import prepare
 
     epsilon = "0.1"
     config = RunConfig(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
-from bench.record.schema import version_of
+from bench.record.provenance import version_of
 from bench.report.markdown import table
 
 if TYPE_CHECKING:

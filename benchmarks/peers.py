@@ -13,7 +13,8 @@ from torch import nn
 from bench.matrix.tasks import shard_seed
 from bench.models.ambient import plain_torch
 from bench.record.schema import Cell
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.threat import Norm
 
 if TYPE_CHECKING:

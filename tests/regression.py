@@ -16,7 +16,8 @@ from typing import Any
 
 from bench.record.files import write_json
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 
 BASELINES = Path(__file__).resolve().parents[1] / "results" / "published" / "baselines"
 DEFENSES = ("relu", "kwta", "relu-at", "kwta-at")

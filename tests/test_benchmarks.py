@@ -18,7 +18,8 @@ import bench
 from bench import registry
 from bench.attacks.blocks.adapter import FoolboxAttack
 from bench.models.counted import CountedModel
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.threat import Norm
 
 if TYPE_CHECKING:

@@ -157,11 +157,11 @@ def import_adversarial(
 
     Example: python -m bench import-adversarial found.npz --defense kwta --eps 0.1
     """
-    from bench.record.schema import command_line
+    from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
+    from bench.run.config import RunConfig
     from bench.run.imports import import_adversarial as execute
     from bench.run.imports import name_of, to_json
-    from bench.run.prepare import RunConfig
     from bench.threat import Norm
 
     config = RunConfig(

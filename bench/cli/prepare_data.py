@@ -26,7 +26,7 @@ def prepare_data(
     from bench.cli.progress import DataProgress
     from bench.data import open_dataset
     from bench.data.mapped import MappedExamples
-    from bench.run.prepare import DEFAULT_N
+    from bench.run.config import DEFAULT_N
 
     said = "what was decoded is kept; the same command goes on"
     with options.interruptible(said), DataProgress(options.notes()) as progress:

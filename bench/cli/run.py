@@ -12,7 +12,8 @@ from bench.errors import UsageError
 if TYPE_CHECKING:
     from bench.cli.progress import RunProgress
     from bench.run import Result
-    from bench.run.prepare import Prepared, RunConfig
+    from bench.run.config import RunConfig
+    from bench.run.prepare import Prepared
 
 #: What Ctrl-C says.
 CONTINUED = "what was finished is stored; the same command continues"
@@ -123,9 +124,9 @@ def run(
     cells done; 1: some cell failed, or did not fit in --budget; 2: a mistake in the command.
     """
     from bench import registry
-    from bench.record.schema import command_line
+    from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
-    from bench.run.prepare import RunConfig
+    from bench.run.config import RunConfig
     from bench.threat import Norm
 
     if no_examine and examine == "each":

@@ -54,7 +54,7 @@ def train(
     from bench import registry
     from bench.cli.progress import TrainingProgress
     from bench.data import open_dataset
-    from bench.record.schema import command_line
+    from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
     from bench.run.prepare import resolve_device
     from bench.train import TrainConfig

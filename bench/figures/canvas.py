@@ -21,7 +21,7 @@ from bench.errors import UsageError
 from bench.models.contenders import Lineup
 from bench.models.counted import CountedModel
 from bench.record.files import check_place, write_bytes
-from bench.record.schema import version_of
+from bench.record.provenance import version_of
 from bench.report.cells import cell
 from bench.threat import Epsilon, Norm, ThreatModel
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.matrix.judge import JUDGING_VERSION
 from bench.record.files import digest_of
-from bench.record.schema import CLEAN, Cell, CellRecord, version_of
+from bench.record.provenance import version_of
+from bench.record.schema import CLEAN, Cell, CellRecord
 from bench.registry.grammar import Written
 from bench.threat import Epsilon
 

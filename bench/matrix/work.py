@@ -25,7 +25,7 @@ from bench.errors import (
 from bench.matrix.frames import attack_frame, clean_frame, found_in, parts_of
 from bench.matrix.plan import start_of
 from bench.record.outcomes import Computed, Outcomes, Totals
-from bench.record.schema import Surroundings
+from bench.record.provenance import Surroundings
 from bench.registry.surroundings import same_environment, undisturbed
 from bench.threat import ThreatModel
 

@@ -12,7 +12,8 @@ from bench.api import Flag
 from bench.errors import StoreError
 from bench.record.damage import DAMAGE, check_columns, first_line
 from bench.record.files import read_bytes, write_bytes
-from bench.record.schema import Place, Surroundings
+from bench.record.provenance import Surroundings
+from bench.record.schema import Place
 
 if TYPE_CHECKING:
     from pathlib import Path

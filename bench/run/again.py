@@ -21,15 +21,15 @@ from bench.errors import StoreError
 from bench.models.checkpoints import USER_FOLDER, record_path
 from bench.models.weights import file_and_part
 from bench.record.files import digest_of, digest_of_file, read_bytes
+from bench.record.provenance import device_name
 from bench.record.runs import stored_summary
-from bench.record.schema import device_name
 from bench.record.store import RunStore
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from bench.record.schema import RunRecord
-    from bench.run.prepare import RunConfig
+    from bench.run.config import RunConfig
 
 #: What of a command its answer does not follow from.
 BESIDE = ("command", "out")

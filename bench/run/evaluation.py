@@ -25,13 +25,8 @@ from bench.record.files import digest_of
 from bench.record.schema import DefenseRecord
 from bench.run import Result, arguments, run
 from bench.run.brought import labelled
-from bench.run.prepare import (
-    Prepared,
-    RunConfig,
-    dataset_record,
-    resolve_device,
-    setting_of,
-)
+from bench.run.config import RunConfig
+from bench.run.prepare import Prepared, dataset_record, resolve_device, setting_of
 from bench.threat import Norm, ThreatModel
 
 if TYPE_CHECKING:

@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from bench.api import Attack, Candidates
     from bench.record.results import CellResult
     from bench.record.schema import RunRecord
-    from bench.run.prepare import Prepared, RunConfig
+    from bench.run.config import RunConfig
+    from bench.run.prepare import Prepared
 
 _NAME = re.compile(r"[a-z0-9]+(?:[-.][a-z0-9]+)*")
 

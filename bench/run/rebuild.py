@@ -21,8 +21,9 @@ from bench.matrix.plan import Planned, Setting, WhyNot, start_of, why_not
 from bench.matrix.tasks import Clean, Task, tasks_for
 from bench.matrix.work import Bench
 from bench.models.contenders import Contender, Lineup
+from bench.record.provenance import Surroundings
 from bench.record.results import CellResult, broken_within, critical_distances, read_cells
-from bench.record.schema import CLEAN, Surroundings
+from bench.record.schema import CLEAN
 from bench.run.evaluation import contender_of
 from bench.run.verification.sources import factory_model
 from bench.threat import Epsilon, Norm

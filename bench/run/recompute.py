@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.matrix.execute import InProcess, Workers
 from bench.matrix.fill import Silent
-from bench.record.schema import Surroundings
+from bench.record.provenance import Surroundings
 from bench.record.statistics import fewest_found
 from bench.record.store import open_run
 from bench.run.agreement import Drift, differences, place

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.errors import UsageError
-from bench.record.schema import CLEAN, AttackRecord, Cell, CellRecord, RunRecord, provenance
+from bench.record.provenance import provenance
+from bench.record.schema import CLEAN, AttackRecord, Cell, CellRecord, RunRecord
 from bench.record.summary import NOT_EXAMINED, examinations
 from bench.threat import Epsilon
 from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict

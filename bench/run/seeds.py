@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 
     from bench.matrix.fill import Observer
     from bench.run import Result
-    from bench.run.prepare import Prepared, RunConfig
+    from bench.run.config import RunConfig
+    from bench.run.prepare import Prepared
     from bench.train import Progress
 
 

@@ -29,7 +29,7 @@ from bench.models.checkpoints import (
 )
 from bench.models.weights import tensors_of
 from bench.record.files import canonical_json, check_place, digest_of
-from bench.record.schema import device_name, version_of
+from bench.record.provenance import device_name, version_of
 from bench.train.fit import (
     Progress,
     Training,

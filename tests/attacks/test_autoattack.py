@@ -190,11 +190,11 @@ def test_warnings_become_flags_and_do_not_stick(function: object, flag: str) -> 
     labels = torch.zeros(4).long()
     module = Function(function)  # type: ignore[arg-type]
     proposal = solve("apgd-dlr", pose(module, inputs, labels, epsilon=0.01, classes=4))
-    said = {each.id: each.sentence for each in proposal.flags}  # type: ignore[union-attr]
+    said = dict(map(Flag.of, proposal.flags))
     assert said[flag].startswith("AutoAttack: ")
     assert len(set(proposal.flags)) == len(proposal.flags)
     library = solve(LIBRARY, pose(module, inputs, labels, epsilon=0.01, classes=4))
-    assert flag in {each.id for each in library.flags}  # type: ignore[union-attr]
+    assert flag in dict(map(Flag.of, library.flags))
     honest, _ = linear_problem(4, Norm.LINF, 4)
     assert solve("apgd-dlr", honest).flags == ()
 

@@ -235,7 +235,8 @@ def test_a_settled_row_leaves_with_its_copies(monkeypatch: pytest.MonkeyPatch) -
     """One target that is reached ends the others of that row, and of no other row."""
     monkeypatch.setattr(catch, "SOLID", 0.0)
     problem = sweep(Norm.LINF)
-    names = {row: int(example) for row, example in enumerate(problem.examples)}  # type: ignore[arg-type]
+    assert problem.examples is not None
+    names = {row: int(example) for row, example in enumerate(problem.examples)}
     noted = Noted(problem.model)
     proposal = solve("apgd-t", replace(problem, model=noted))
     found = (proposal.candidates != problem.inputs).flatten(1).any(dim=1)

@@ -22,7 +22,7 @@ from tests.commands import ROOT, call, interpret, start
 if TYPE_CHECKING:
     import subprocess
 
-    from bench.run.prepare import RunConfig
+    from bench.run.config import RunConfig
 
 PYTHON_M_BENCH = [sys.executable, "-m", "bench"]
 WINNOW = Path(sys.executable).with_name("winnow")

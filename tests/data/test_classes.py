@@ -12,7 +12,8 @@ import pytest
 from bench.data import open_dataset
 from bench.errors import DataError, InputNotice, ModelError
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from tests.data.conftest import Pixels, WriteParquet, fill, png
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from PIL import Image
 
 from bench.registry import defenses
 from bench.run import Result, run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,8 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from tests.matrix.test_plan import SETTING
 from tests.matrix.test_sweeps import EPSILONS, THRESHOLDS, sweep
 from tests.plugins import Best

@@ -12,9 +12,10 @@ from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.run import run
+from bench.run.config import RunConfig
 from bench.run.evaluation import evaluate
 from bench.run.inquiry import Inferred, sample
-from bench.run.prepare import RunConfig, prepare
+from bench.run.prepare import prepare
 from bench.trust import asked
 from tests.run.test_run import figures
 from tests.toy_models import Sum, linear_examples, linf_thresholds

@@ -11,7 +11,8 @@ from bench.errors import UnknownNameError, UsageError
 from bench.models import checkpoints
 from bench.models.contenders import start_name
 from bench.run import run
-from bench.run.prepare import Prepared, RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import Prepared, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable

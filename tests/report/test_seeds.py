@@ -15,7 +15,7 @@ from bench.defenses.recipes import Natural
 from bench.errors import UsageError
 from bench.record.statistics import t_interval
 from bench.report.tables import render_seeds
-from bench.run.prepare import RunConfig
+from bench.run.config import RunConfig
 from bench.run.seeds import check_seeds, run_seeds
 from bench.train import TrainConfig, train
 

@@ -10,8 +10,9 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import UsageError
 from bench.run import run
+from bench.run.config import RunConfig
 from bench.run.forecast import forecast
-from bench.run.prepare import RunConfig, prepare
+from bench.run.prepare import prepare
 from tests.run.test_run import figures
 
 if TYPE_CHECKING:

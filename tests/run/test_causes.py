@@ -12,7 +12,8 @@ from bench.record.store import open_run
 from bench.record.summary import build
 from bench.report import render_leaderboard
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.run.recording import examined
 
 if TYPE_CHECKING:

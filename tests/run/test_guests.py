@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from bench.errors import DataError, ModelError, PluginWarning
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 
 if TYPE_CHECKING:

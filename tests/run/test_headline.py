@@ -12,9 +12,10 @@ from bench.errors import UsageError
 from bench.record.store import open_run
 from bench.report.exchange import export_run
 from bench.run import load_results, run
+from bench.run.config import RunConfig
 from bench.run.evaluation import evaluate
 from bench.run.imports import attack_for, with_candidates
-from bench.run.prepare import RunConfig, prepare
+from bench.run.prepare import prepare
 from bench.run.verification import verify_run
 from tests.toy_models import Sum, linear_examples
 

@@ -16,7 +16,8 @@ from bench.errors import PluginWarning
 from bench.models.behaviour import Behaviour
 from bench.models.counted import CountedModel
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.run.verification import verify_run
 from tests.toy_models import Sum, attack_only, linear_examples
 

@@ -16,9 +16,10 @@ from bench.data import headline
 from bench.errors import DataError, UsageError
 from bench.run import load_results, run
 from bench.run.candidates import CandidateFile
+from bench.run.config import RunConfig
 from bench.run.evaluation import contender_of
 from bench.run.imports import attack_for, with_candidates
-from bench.run.prepare import Prepared, RunConfig, dataset_record, setting_of
+from bench.run.prepare import Prepared, dataset_record, setting_of
 from bench.run.verification import verify_run
 from bench.threat import Epsilon, Norm
 from tests.toy_models import Sum, linear_examples, linf_thresholds

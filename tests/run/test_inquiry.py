@@ -9,8 +9,9 @@ import pytest
 
 from bench import registry
 from bench.run import run
+from bench.run.config import RunConfig
 from bench.run.menu import menu_of
-from bench.run.prepare import RunConfig, prepare
+from bench.run.prepare import prepare
 from bench.run.verification import verify_run
 from bench.threat import Norm
 from tests.run.test_run import figures

@@ -14,7 +14,8 @@ from bench.data import stored
 from bench.data.mapped import MappedExamples
 from bench.record.adversarial import Found, Packed, Smallest
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.run.verification import verify_run
 from tests.data.conftest import fill, png
 

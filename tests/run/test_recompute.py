@@ -19,10 +19,12 @@ from bench.api import Flag
 from bench.errors import UsageError
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Planned
-from bench.record.schema import CLEAN, Surroundings
+from bench.record.provenance import Surroundings
+from bench.record.schema import CLEAN
 from bench.record.store import RunStore, open_run
 from bench.run import run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.run.rebuild import Rebuilder, Source
 from bench.run.recompute import Recomputed, recompute
 from bench.run.sampling import Sampling, draw

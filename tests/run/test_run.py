@@ -18,7 +18,8 @@ from bench.matrix.execute import InProcess
 from bench.record.files import locked
 from bench.registry import Suite
 from bench.run import load_results, run
-from bench.run.prepare import RunConfig, prepare
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.threat import Epsilon
 from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 

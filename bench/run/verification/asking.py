@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import WinnowError, is_out_of_memory
 from bench.matrix.judge import predict
-from bench.record.schema import device_name, version_of
+from bench.record.provenance import device_name, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

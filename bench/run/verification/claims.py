@@ -11,7 +11,8 @@ from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.matrix.plan import Planned, Setting, why_not
 from bench.record.files import digest_of
-from bench.record.schema import CLEAN, EXTERNAL, AttackRecord, commit, version_of
+from bench.record.provenance import commit, version_of
+from bench.record.schema import CLEAN, EXTERNAL, AttackRecord
 from bench.run.recording import figures_of, whole_suites
 from bench.run.verification.findings import listed
 from bench.threat import Epsilon, Norm

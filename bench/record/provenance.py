@@ -1,0 +1,135 @@
+"""Where figures come from: versions, commit, device, command; and the surroundings of a shard."""
+
+from __future__ import annotations
+
+import datetime
+import functools
+import importlib.metadata
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Self
+
+from bench.errors import printable
+from bench.record.schema import Record
+
+#: Distributions whose versions a run notes.
+NOTED = ("winnow-bench", "torch", "torchvision", "foolbox", "pyautoattack", "numpy")
+
+
+def version_of(distribution: str) -> str:
+    """The installed version of a distribution, or `absent`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
+def commit() -> str | None:
+    """The commit of the checkout that runs, with `+` where it was changed; None outside one."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        head, changes = (
+            subprocess.run(
+                ["git", "-C", str(folder), *arguments],
+                capture_output=True,
+                text=True,
+                timeout=10,
+                check=True,
+            ).stdout.strip()
+            for arguments in (["rev-parse", "HEAD"], ["status", "--porcelain", "-uno"])
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return head + ("+" if changes else "")
+
+
+@functools.cache
+def device_name(device: str) -> str:
+    """The processor or GPU that a device string names, as people call it."""
+    if device.startswith("cuda"):
+        import torch
+
+        return str(torch.cuda.get_device_name(device))
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def noted_versions() -> dict[str, str]:
+    """The installed versions of what a run notes."""
+    return {name: version_of(name) for name in NOTED}
+
+
+class Surroundings(Record):
+    """Where a shard was computed: all that its last digits depend on, besides its cell's key."""
+
+    device: str
+    """Its kind, `cpu` or `cuda`."""
+    device_name: str
+    versions: dict[str, str]
+    """Of the distributions in `NOTED`."""
+    batch_size: int | None = None
+    """Of the largest forward pass, as asked for or as memory allowed; None for any."""
+
+    @classmethod
+    def of(cls, device: str, batch_size: int | None = None) -> Self:
+        """Those of this process.
+
+        Args:
+            device: `cpu`, `cuda` or `cuda:1`.
+            batch_size: of the largest forward pass.
+        """
+        kind = device.partition(":")[0]
+        return cls(
+            device=kind,
+            device_name=device_name(device),
+            versions=noted_versions(),
+            batch_size=batch_size,
+        )
+
+    @classmethod
+    def noted(cls, provenance: dict[str, Any]) -> Self:
+        """Those in which a run ended: of shards that do not say."""
+        return cls(
+            device=str(provenance.get("device", "")).partition(":")[0],
+            device_name=str(provenance.get("device_name", "")),
+            versions=provenance.get("versions", {}),
+        )
+
+    def alike(self, other: Surroundings) -> bool:
+        """Whether the same computation gives the same digits, in forward passes of one size."""
+        return (self.device, self.device_name, self.versions) == (
+            other.device,
+            other.device_name,
+            other.versions,
+        )
+
+
+def provenance(*, device: str, command: str) -> dict[str, Any]:
+    """What `run.json` keeps on the surroundings of a run."""
+    return {
+        "command": command,
+        "commit": commit(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "device": device,
+        "device_name": device_name(device),
+        "versions": noted_versions(),
+        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+    }
+
+
+def command_line() -> str:
+    """The command as it was typed, without the folder of the interpreter."""
+    program = Path(sys.argv[0]).name if sys.argv else ""
+    words = ["python -m bench" if program == "__main__.py" else program, *sys.argv[1:]]
+    return printable(" ".join(words))
