@@ -70,9 +70,7 @@ class Digits(Dataset):
         inputs, labels = map(torch.from_numpy, _digits(split))
         return Examples.of(inputs, labels, _DIGITS, self.name)
 
-    def pictures(
-        self, split: Split, n: int, places: Sequence[int]
-    ) -> np.ndarray:
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
         """From the embedded file."""
         inputs, labels = _digits(split)
         rows = chosen(labels, len(_DIGITS), n, self.name)

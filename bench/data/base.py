@@ -79,9 +79,7 @@ class Dataset(ABC):
         every = self.load(split)
         return subset(every, min(n, len(every)) if fewer else n)
 
-    def pictures(
-        self, split: Split, n: int, places: Sequence[int]
-    ) -> np.ndarray | None:
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
         """Some of the `n` examples that `choose` takes, read without torch.
 
         Args:

@@ -118,9 +118,7 @@ class StoredDataset(Dataset):
             return self._read(split, rows, shape)
         return self._mapped(split, rows, shape, on_progress)
 
-    def pictures(
-        self, split: Split, n: int, places: Sequence[int]
-    ) -> np.ndarray:
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
         """Those alone are decoded."""
         every = chosen(self._checked_labels(split), len(self.class_names), n, self.name)
         rows = [every[place] for place in places]
@@ -135,9 +133,7 @@ class StoredDataset(Dataset):
         labels = torch.from_numpy(self._checked_labels(split)[[*rows]])
         return Examples.of(torch.from_numpy(inputs), labels, self.class_names, self.name)
 
-    def _inputs(
-        self, split: Split, rows: Sequence[int], shape: Shape
-    ) -> tuple[np.ndarray, int]:
+    def _inputs(self, split: Split, rows: Sequence[int], shape: Shape) -> tuple[np.ndarray, int]:
         """The inputs at some rows, in this order, and how many of them are gray among colour."""
         import numpy as np
 

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from bench.report.ranking import Ranked, RankedTable
 
-__all__ = ["read_summaries", "render_leaderboard", "write_leaderboard"]
+__all__ = ["read_summaries", "render_leaderboard", "summaries_in", "write_leaderboard"]
 
 
 HEADER = [
@@ -104,12 +104,17 @@ def _row(row: Ranked) -> list[str]:
 
 
 def read_summaries(folder: Path) -> list[Summary]:
-    """The summaries of all finished runs below a folder.
+    """The summaries of all finished runs below a folder: see `summaries_in`."""
+    return [*summaries_in(folder).values()]
+
+
+def summaries_in(folder: Path) -> dict[Path, Summary]:
+    """The summaries of all finished runs below a folder, by the folder of each.
 
     One that cannot be read or shown is left out, and named by a `StoreWarning`: it must not spoil
     the tables of the others.
     """
-    summaries = []
+    summaries = {}
     for path in sorted(folder.glob("*/summary.json")):
         try:
             summary = _summary(path)
@@ -117,7 +122,7 @@ def read_summaries(folder: Path) -> list[Summary]:
             warnings.warn(f"left out of the leaderboard: {error}", StoreWarning, stacklevel=2)
             continue
         if summary is not None:
-            summaries.append(summary)
+            summaries[path.parent] = summary
     return summaries
 
 

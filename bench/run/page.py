@@ -7,36 +7,35 @@ from typing import TYPE_CHECKING
 from bench.data import open_dataset
 from bench.errors import StoreError, UsageError
 from bench.record.files import write_bytes
-from bench.record.runs import read_summary
 from bench.record.store import open_run
 from bench.report.page import PageRun, render_page
 from bench.run.verification.sources import plain_source
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
 
     from bench.record.schema import RunRecord
     from bench.record.store import RunStore
+    from bench.report.markdown import Summary
     from bench.report.page.gallery import Gallery
 
 #: Bytes that all pictures of a page may take.
 PICTURES = 1_800_000
 
 
-def write_page(folders: Sequence[Path], path: Path) -> Path:
+def write_page(summaries: Mapping[Path, Summary], path: Path) -> Path:
     """Write the page of some finished runs, stored or published; give its path.
 
     Args:
-        folders: of the runs.
-        path: of the page; outside of them, for their manifests name every file.
+        summaries: by the folder of each run.
+        path: of the page; outside of these folders, for their manifests name every file.
 
     Raises:
-        StoreError: a summary is missing or damaged, or the page cannot be written.
+        StoreError: the page cannot be written.
     """
-    summaries = {folder: read_summary(folder) for folder in folders}
     defenses = sum(len(summary["defenses"]) for summary in summaries.values())
     runs = []
     for folder, summary in summaries.items():

@@ -10,6 +10,7 @@ import base64
 import hashlib
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable
@@ -48,9 +49,10 @@ def render_page(runs: list[PageRun]) -> str:
     """
     by_run = {run.summary["run"]: run for run in runs}
     tables = ranked_tables([run.summary for run in by_run.values()])
+    ordered = [[entry for row in table.rows for entry in row.entries] for table in tables]
     anchors = {
         (entry.summary["run"], entry.name): f"d{number}"
-        for number, entry in enumerate((e for table in tables for e in table.entries), start=1)
+        for number, entry in enumerate(chain.from_iterable(ordered), start=1)
     }
 
     def seen(entry: Entry) -> Any:
@@ -66,7 +68,7 @@ def render_page(runs: list[PageRun]) -> str:
         policy=_policy(style, script),
         tables=tables,
         anchors=anchors,
-        sections=[[seen(entry) for entry in table.entries] for table in tables],
+        sections=[list(map(seen, entries)) for entries in ordered],
         summaries=[by_run[key].summary for key in sorted(by_run)],
         families=FAMILIES,
         kinds=KINDS,

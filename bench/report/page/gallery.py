@@ -78,6 +78,8 @@ class Gallery:
     """The examples in the order of the largest distance, and then of the fewest attacks."""
     whole: bool
     """Whether the unperturbed images are there as well."""
+    gray: bool
+    """Whether they have one channel, so that a difference has two colours."""
 
     @property
     def shown(self) -> frozenset[int]:
@@ -135,6 +137,7 @@ def hang(
         len(found),
         tuple(index for index in hardest if index in shown),
         all(exhibit.clean for exhibit in shown.values()),
+        record.dataset.shape[0] < 3,
     )
 
 
@@ -162,7 +165,7 @@ def _exhibit(
     if clean is None and not hasattr(item.input, "dtype"):
         return None  # it is stored as a difference from what is not at hand
     moved = item.input if clean is None else unpacked(item.input, clean)
-    label, attack, epsilon = item.origin.rpartition(" @ ")
+    label, _, epsilon = item.origin.rpartition(" @ ")
     difference, scale = ("", 0.0) if clean is None else _difference(moved - clean)
     row, before = _outcome(results, item), _clean_outcome(results, item.example)
     return Exhibit(

@@ -6,56 +6,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.record.summary import NOT_EXAMINED, examinations
-from bench.report.markdown import published_figure, strongest
-from bench.report.page.charts import CurveChart, draw_curves, share
+from bench.report.markdown import strongest
+from bench.report.page.charts import draw_curves, share
+from bench.report.page.matrix import attack_rows, published_row, suite_rows, worst_row
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
     from bench.report.markdown import Summary
+    from bench.report.page.charts import CurveChart
     from bench.report.page.gallery import Gallery
-
-#: Steps of colour in a matrix.
-STEPS = 10
-
-
-@dataclass(frozen=True)
-class Heat:
-    """A place of the matrix."""
-
-    figure: float | None
-    """Robust accuracy; None where `text` says what there is instead."""
-    text: str = ""
-    level: int | None = None
-    """Colour, from 0 (all robust) to `STEPS` (none)."""
-    inferred: bool = False
-    """Whether not every example was attacked here."""
-    unfinished: bool = False
-    order: float = 2.0
-    """What it is sorted by; empty places come last."""
-
-
-@dataclass(frozen=True)
-class MatrixRow:
-    """One attack, a suite, or all together."""
-
-    name: str
-    mark: str
-    """`misled` or `failed`, where the figure is not simply to be believed."""
-    escalated: bool
-    """Whether the examination asked for it, and nobody else did."""
-    cells: tuple[Heat, ...]
-    """By epsilon."""
-    forwards: int = 0
-    backwards: int = 0
-    seconds: float = 0.0
-    bar: float = 0.0
-    """Length of the bar of its passes, of 100."""
-    seconds_bar: float = 0.0
-
-    @property
-    def passes(self) -> int:
-        """Forwards and backwards of one example."""
-        return self.forwards + self.backwards
+    from bench.report.page.matrix import MatrixRow
 
 
 @dataclass(frozen=True)
@@ -68,6 +28,8 @@ class Finding:
     """Length of the bar of what was measured, of 100."""
     limit: float
     """Where its threshold stands on that bar."""
+    count: bool
+    """Whether examples were counted: the bar is of all that were looked at, and else of 1."""
 
     @property
     def drawn(self) -> bool:
@@ -125,6 +87,11 @@ class DefenseView:
         return found
 
     @property
+    def gray(self) -> bool:
+        """Whether its pictures have one channel."""
+        return self.gallery is not None and self.gallery.gray
+
+    @property
     def limits(self) -> list[tuple[str, float]]:
         """The epsilons as written, with the largest distance that counts as within."""
         return [(e, float(Epsilon.parse(e)) + TOLERANCE) for e in self.summary["epsilons"]]
@@ -158,13 +125,10 @@ def view(
         level=level,
         examined=tuple(_examined(epsilon, each) for epsilon, each in found.items()),
         chart=draw_curves(part, epsilons, headline, _twin(summary, part)),
-        worst=_worst(summary, part),
-        suites=tuple(
-            MatrixRow(f"{suite}, together", "", False, _heats(cells, epsilons))
-            for suite, cells in part.get("suites", {}).items()
-        ),
-        published=_published(part, epsilons),
-        rows=_rows(summary, part),
+        worst=worst_row(summary, part),
+        suites=suite_rows(part, epsilons),
+        published=published_row(part, epsilons),
+        rows=attack_rows(summary, part),
         lowest=strongest(part, headline),
         beyond=_beyond(part, headline),
         flags=_flags(part),
@@ -174,80 +138,9 @@ def view(
 
 
 def _twin(summary: Summary, part: dict[str, Any]) -> tuple[str, dict[str, Any]] | None:
-    name = part.get("twin")
+    name = part.get("twin") or ""
     every = {**summary["defenses"], **summary.get("controls", {})}
     return (name, every[name]) if name in every and every[name] is not part else None
-
-
-def _heat(cell: dict[str, Any] | None) -> Heat:
-    if cell is None:
-        return Heat(None, "–")
-    if cell.get("status", "ok") != "ok":
-        return Heat(None, str(cell["status"]))
-    if cell.get("scope") == "remaining":
-        return Heat(None, f"−{cell['broken']} of {cell['attacked']}", order=1.5)
-    figure = cell["robust_accuracy"]
-    if figure is None:
-        return Heat(None, "–")
-    return Heat(
-        figure,
-        level=round(STEPS * (1 - figure)),
-        inferred=cell.get("source") == "inferred" or bool(cell.get("inferred")),
-        unfinished=not cell.get("complete", True),
-        order=figure,
-    )
-
-
-def _heats(cells: dict[str, Any], epsilons: list[str]) -> tuple[Heat, ...]:
-    return tuple(_heat(cells.get(epsilon)) for epsilon in epsilons)
-
-
-def _worst(summary: Summary, part: dict[str, Any]) -> MatrixRow:
-    cost, cells = part["cost"], _heats(part["worst_case"], summary["epsilons"])
-    spent = cost["forwards"], cost["backwards"], cost["seconds"]
-    return MatrixRow("worst case", "", False, cells, *spent)
-
-
-def _published(part: dict[str, Any], epsilons: list[str]) -> MatrixRow | None:
-    theirs = part.get("published")
-    if not theirs:
-        return None
-    figure = published_figure(theirs)
-    cells = {theirs["epsilon"]: {"robust_accuracy": figure}}
-    return MatrixRow(f"published by {theirs['source']}", "", False, _heats(cells, epsilons))
-
-
-def _rows(summary: Summary, part: dict[str, Any]) -> tuple[MatrixRow, ...]:
-    rows = [
-        MatrixRow(
-            attack,
-            _mark(part.get("marks", {}).get(attack)),
-            all(cell["escalated"] for cell in cells.values()),
-            _heats(cells, summary["epsilons"]),
-            *(sum(cell[key] for cell in cells.values()) for key in ("forwards", "backwards")),
-            seconds=sum(cell["seconds"] for cell in cells.values()),
-        )
-        for attack, cells in part["attacks"].items()
-        if any(cell["status"] != "skipped" for cell in cells.values())
-    ]
-    most = max((row.passes for row in rows), default=0)
-    longest = max((row.seconds for row in rows), default=0.0)
-    place = summary["epsilons"].index(summary["headline"])
-    drawn = [
-        MatrixRow(
-            **{
-                **vars(row),
-                "bar": share(row.passes, most, 100),
-                "seconds_bar": share(row.seconds, longest, 100),
-            }
-        )
-        for row in rows
-    ]
-    return tuple(sorted(drawn, key=lambda row: (row.cells[place].order, row.name)))
-
-
-def _mark(mark: str | None) -> str:
-    return mark if mark in ("misled", "failed") else ""
 
 
 def _examined(epsilon: str, found: dict[str, Any]) -> Examined:
@@ -270,8 +163,9 @@ def _examined(epsilon: str, found: dict[str, Any]) -> Examined:
 
 def _finding(item: dict[str, Any]) -> Finding:
     measured, threshold = item.get("measured") or 0.0, item.get("threshold") or 0.0
-    most = 1.15 * max(measured, threshold)
-    return Finding(item, share(max(measured, 0), most, 100), share(threshold, most, 100))
+    count = threshold >= 1 and measured == int(measured)
+    most = max(measured, threshold, item.get("n", 0) if count else 1)
+    return Finding(item, share(max(measured, 0), most, 100), share(threshold, most, 99), count)
 
 
 def _beyond(part: dict[str, Any], epsilon: str) -> tuple[str, ...]:
