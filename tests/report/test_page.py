@@ -7,13 +7,13 @@ import hashlib
 import io
 import re
 import sys
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import tests.plugins  # noqa: F401 - registers the attacks
 from bench.cli.runs import report
 from bench.data import open_dataset
 from bench.record.results import critical_distances, read_cells
@@ -26,6 +26,10 @@ from bench.run.page import write_page
 from tests.commands import interpret
 from tests.report.conftest import PUBLISHED, SMALL
 from tests.report.markup import Markup
+from tests.toy_models import Sum, attack_only, linear_examples
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}\x1b[31m"
 
@@ -298,3 +302,20 @@ def test_older_and_empty_runs_have_a_page() -> None:
             part.pop(key, None)
     assert "None was gathered" in Markup.of(page_of(old)).text
     assert "No finished run" in Markup.of(page_of()).text
+
+
+def test_a_program_s_own_examples_are_shown(tmp_path: Path) -> None:
+    """They lie in the folder of the run, and are read from there without a data set."""
+    examples = linear_examples()
+    result = attack_only(
+        Sum(), examples.inputs, examples.labels, epsilons=["0.05"], attacks="test-best",
+        out=tmp_path,
+    )  # fmt: skip
+    assert result.folder is not None
+    path = write_page({result.folder: result.summary}, tmp_path / "page.html")
+    images = Markup.of(path.read_text(encoding="utf-8")).all("img")
+
+    worst = next(iter(result.summary["defenses"].values()))["worst_case"]["0.05"]
+    clean = next(iter(result.summary["defenses"].values()))["clean_correct"]
+    broken = clean - round(worst["robust_accuracy"] * len(examples))
+    assert len(images) == 3 * broken > 0
