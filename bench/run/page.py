@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from bench.data import open_dataset
 from bench.errors import StoreError, UsageError
 from bench.record.files import write_bytes
+from bench.record.results import read_cells
+from bench.record.schema import CLEAN
 from bench.record.store import open_run
 from bench.report.page import PageRun, render_page
 from bench.run.verification.sources import plain_source
@@ -53,8 +55,13 @@ def _galleries(folder: Path, room: int) -> tuple[dict[str, Gallery], str]:
         return {}, "What is published holds figures, and no images."
     try:
         store, record = open_run(folder)
-        shown = [name for name, defense in record.defenses.items() if not defense.control]
-        return {name: hang(store, record, name, _Reader(store, record), room) for name in shown}, ""
+        reader, results = _Reader(store, record), read_cells(store, record)
+        shown = {name: d.key for name, d in record.defenses.items() if not d.control}
+        return {
+            name: hang(record, results[name], store.smallest(key).all(), reader, room)
+            for name, key in shown.items()
+            if any(result.cell.attack == CLEAN for result in results[name])
+        }, ""
     except (StoreError, UsageError) as error:
         return {}, f"They cannot be read: {error}"
 

@@ -31,6 +31,9 @@ from tests.toy_models import Sum, attack_only, linear_examples
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from bench.record.adversarial import Found
+    from bench.report.page.gallery import Gallery, Unperturbed
+
 HOSTILE = "\"><script>alert(1)</script><img src=x onerror='alert(2)'>{{ 7 * 7 }}\x1b[31m"
 
 
@@ -193,6 +196,18 @@ def test_curves_go_through_their_figures() -> None:
     assert chart.twin.points == chart.worst.points
 
 
+def smallest(folder: Path) -> dict[int, Found]:
+    """The adversarial examples of the run."""
+    store, record = open_run(folder)
+    return store.smallest(record.defenses["relu"].key).all()
+
+
+def gallery_of(folder: Path, unperturbed: Unperturbed, room: int = 10**7) -> Gallery:
+    """The pictures of the run."""
+    store, record = open_run(folder)
+    return hang(record, read_cells(store, record)["relu"], smallest(folder), unperturbed, room)
+
+
 def pixels(uri: str) -> np.ndarray:
     """The picture in a `data:` URI."""
     data = base64.b64decode(uri.removeprefix("data:image/png;base64,"))
@@ -201,10 +216,9 @@ def pixels(uri: str) -> np.ndarray:
 
 def test_pictures_are_those_of_the_run(stored: Path) -> None:
     """Clean and adversarial pixels to 8 bits, the difference by its scale, and the margins."""
-    store, record = open_run(stored)
     examples = open_dataset("digits").choose("test", 20).inputs.numpy()
-    found = store.smallest(record.defenses["relu"].key).all()
-    gallery = hang(store, record, "relu", lambda places: examples[list(places)], 10**7)
+    found = smallest(stored)
+    gallery = gallery_of(stored, lambda places: examples[list(places)])
 
     assert len(gallery.exhibits) == gallery.broken == len(found)
     for exhibit in gallery.exhibits:
@@ -226,7 +240,7 @@ def test_the_closest_come_first_and_the_hardest_took_the_most(stored: Path) -> N
     """By the distances of the outcomes themselves."""
     store, record = open_run(stored)
     critical = critical_distances(read_cells(store, record)["relu"], "Linf")
-    gallery = hang(store, record, "relu", lambda _: None, 10**7)
+    gallery = gallery_of(stored, lambda _: None)
 
     closest = [critical[each.example] for each in gallery.exhibits]
     assert closest == sorted(closest)
@@ -237,9 +251,8 @@ def test_the_closest_come_first_and_the_hardest_took_the_most(stored: Path) -> N
 
 def test_another_image_is_not_taken_for_the_unperturbed_one(stored: Path) -> None:
     """Its distance to the adversarial one is not what the run noted: it is left out."""
-    store, record = open_run(stored)
     examples = open_dataset("digits").choose("test", 21).inputs.numpy()
-    gallery = hang(store, record, "relu", lambda places: examples[[p + 1 for p in places]], 10**7)
+    gallery = gallery_of(stored, lambda places: examples[[p + 1 for p in places]])
 
     assert not gallery.whole
     assert {(each.clean, each.difference) for each in gallery.exhibits} == {("", "")}
@@ -248,10 +261,9 @@ def test_another_image_is_not_taken_for_the_unperturbed_one(stored: Path) -> Non
 
 def test_pictures_take_no_more_than_their_room(stored: Path) -> None:
     """The closest and the hardest are shown first, and the rest is said to be left out."""
-    store, record = open_run(stored)
     examples = open_dataset("digits").choose("test", 20).inputs.numpy()
-    whole = hang(store, record, "relu", lambda places: examples[list(places)], 10**7)
-    some = hang(store, record, "relu", lambda places: examples[list(places)], 3000)
+    whole = gallery_of(stored, lambda places: examples[list(places)])
+    some = gallery_of(stored, lambda places: examples[list(places)], 3000)
 
     assert 2 <= len(some.exhibits) < len(whole.exhibits)
     assert sum(each.bytes for each in some.exhibits) <= 3000

@@ -11,19 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.record.adversarial import unpacked
-from bench.record.results import read_cells
 from bench.record.schema import CLEAN
 from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
 
     from bench.record.adversarial import Found
     from bench.record.results import CellResult
     from bench.record.schema import RunRecord
-    from bench.record.store import RunStore
 
     #: Gives inputs float32 (N, C, H, W) of some examples of a run by their places; None where they
     #: cannot be read.
@@ -100,22 +98,21 @@ class _Known(NamedTuple):
 
 
 def hang(
-    store: RunStore, record: RunRecord, name: str, unperturbed: Unperturbed, room: int
+    record: RunRecord,
+    results: list[CellResult],
+    found: Mapping[int, Found],
+    unperturbed: Unperturbed,
+    room: int,
 ) -> Gallery:
     """The gallery of a defense.
 
     Args:
-        store: of the run.
         record: of the run.
-        name: of the defense.
+        results: the cells of the defense.
+        found: its smallest adversarial examples, by example.
         unperturbed: reads what the run was given.
         room: bytes that its images may take in the page.
-
-    Raises:
-        StoreError: what is stored is damaged.
     """
-    results = read_cells(store, record)[name]
-    found = store.smallest(record.defenses[name].key).all()
     broke = _broken_by(results)
     known = {index: _Known(item, len(broke.get(index, ()))) for index, item in found.items()}
     closest = sorted(known, key=lambda i: (known[i].found.distance, -known[i].broken_by, i))
