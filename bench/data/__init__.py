@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -127,6 +128,12 @@ class TorchvisionDataset(Dataset):
         labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
         names = _DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
+        """Only where torch is loaded already."""
+        if "torch" not in sys.modules:
+            return None
+        return self.choose(split, n).inputs.numpy()[[*places]]
 
     def _open(self, split: Split) -> Any:
         """The data set as torchvision reads it.

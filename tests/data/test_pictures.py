@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -44,6 +45,16 @@ def test_pictures_from_files_are_those_that_are_chosen(
     )
 
 
-def test_what_torch_alone_reads_has_no_pictures() -> None:
-    """Torchvision's sets are not read for a report."""
-    assert open_dataset("mnist").pictures("test", 5, PLACES) is None
+def test_what_torch_alone_reads_has_pictures_where_it_is_loaded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run shows those of torchvision's sets; a report does not load torch for them."""
+    dataset, digits = open_dataset("mnist"), open_dataset("digits")
+    monkeypatch.setattr(dataset, "load", digits.load)
+    chosen = digits.choose("test", 20)
+
+    found = dataset.pictures("test", 20, PLACES)
+    assert found is not None
+    np.testing.assert_array_equal(found, chosen.take(PLACES).inputs.numpy())
+    monkeypatch.delitem(sys.modules, "torch")
+    assert dataset.pictures("test", 20, PLACES) is None

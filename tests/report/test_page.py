@@ -316,9 +316,10 @@ def test_older_and_empty_runs_have_a_page() -> None:
     assert "No finished run" in Markup.of(page_of()).text
 
 
-def test_a_program_s_own_examples_are_shown(tmp_path: Path) -> None:
-    """They lie in the folder of the run, and are read from there without a data set."""
-    examples = linear_examples()
+@pytest.mark.parametrize("side", [4, 128])
+def test_a_program_s_own_examples_are_shown(tmp_path: Path, side: int) -> None:
+    """They lie in the folder of the run, and are read from there; large ones are unpacked."""
+    examples = linear_examples(6, side)
     result = attack_only(
         Sum(), examples.inputs, examples.labels, epsilons=["0.05"], attacks="test-best",
         out=tmp_path,
