@@ -10,10 +10,10 @@ from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from bench.cli.progress import RunProgress
     from bench.run import Result
     from bench.run.config import RunConfig
     from bench.run.prepare import Prepared
+    from bench.run.progress import RunProgress
 
 #: What Ctrl-C says.
 CONTINUED = "what was finished is stored; the same command continues"
@@ -213,7 +213,7 @@ def _execute(config: RunConfig, asked: str, *, quiet: bool) -> Result:
 
 
 def _progress(prepared: Prepared) -> RunProgress:
-    from bench.cli.progress import RunProgress
+    from bench.run.progress import RunProgress
 
     return RunProgress(options.notes(), prepared.headline.text)
 

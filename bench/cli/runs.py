@@ -240,7 +240,7 @@ def _say(findings: Findings, again: Recomputed | None) -> None:
 
 def _recompute(folder: Path, sampling: Sampling, source: Source) -> Recomputed:
     """Compute a share of a run again, showing how it goes."""
-    from bench.cli.progress import RunProgress
+    from bench.run.progress import RunProgress
     from bench.run.recompute import recompute
 
     said = "the files hold; what they alone do not prove was not computed again"

@@ -14,6 +14,7 @@ from bench.threat import Epsilon
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bench.report.markdown import Summary
@@ -177,11 +178,18 @@ def _ran(summary: Summary, name: str) -> int:
 
 
 def draw(data: Curves) -> Figure:
-    """One pair of axes; a defense of one run keeps its colour in all its lines."""
-    from matplotlib.ticker import PercentFormatter
-
+    """One pair of axes, with the caption below."""
     figure = canvas(8.5, 6.0, data.caption)
     panel = figure.subplots()
+    draw_lines(panel, data)
+    figure.legend(fontsize=7, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_lines(panel: Axes, data: Curves) -> None:
+    """All lines on a pair of axes, each labelled; a defense of one run keeps its colour."""
+    from matplotlib.ticker import PercentFormatter
+
     owners = list(dict.fromkeys((line.run, line.defense) for line in data.lines))
     names = [defense for _, defense in owners]
     dashes = ["--", ":", "-."]
@@ -205,5 +213,3 @@ def draw(data: Curves) -> Figure:
     panel.set_xticks(sorted(ticks), [ticks[value] for value in sorted(ticks)])
     panel.set(xlabel=f"{data.norm} epsilon", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(ticks)))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(fontsize=7, loc="outside upper left", ncols=2, frameon=False)
-    return figure

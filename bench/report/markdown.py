@@ -143,21 +143,21 @@ def _asked(cells: dict[str, Any]) -> str:
     return " (escalation)" if all(cell["escalated"] for cell in cells.values()) else ""
 
 
-def _beyond_rows(defense: dict[str, Any], epsilon: str) -> str:
-    """What attacks on the examples that were left broke, for the sentence about the worst case.
+def beyond_rows(defense: dict[str, Any], epsilon: str) -> str:
+    """What attacks on the examples that were left broke at an epsilon; empty where nothing.
 
     They have no figure over all examples, so that without them a worst case can lie below every
     row with nothing to say why.
     """
     broke = [
-        f"{escape(attack)} {cells[epsilon]['broken']} of {cells[epsilon]['attacked']}"
+        f"{attack} {cells[epsilon]['broken']} of {cells[epsilon]['attacked']}"
         for attack, cells in sorted(defense["attacks"].items())
         if epsilon in cells
         and cells[epsilon]["status"] == "ok"
         and cells[epsilon]["scope"] == "remaining"
         and cells[epsilon]["broken"]
     ]
-    return f"; of what was left, broken by {', '.join(broke)}" if broke else ""
+    return ", ".join(broke)
 
 
 def _strength(cells: dict[str, Any], summary: Summary) -> float:
@@ -198,13 +198,15 @@ def render_defense(summary: Summary, name: str) -> str:
     defense = summary["defenses"][name]
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
+    beyond = beyond_rows(defense, headline)
     lines = [
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
         f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}"
-        f"{_beyond_rows(defense, headline)}).",
+        + (f"; of what was left, broken by {escape(beyond)}" if beyond else "")
+        + ").",
         "",
         *_rulings(summary, defense),
         render_matrix(summary, name),

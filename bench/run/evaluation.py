@@ -23,19 +23,24 @@ from bench.models.outputs import count_classes
 from bench.models.weights import plain_repr, weights_digest
 from bench.record.files import digest_of
 from bench.record.schema import DefenseRecord
+from bench.record.store import open_run
 from bench.run import Result, arguments, run
 from bench.run.brought import labelled
 from bench.run.config import RunConfig
 from bench.run.prepare import Prepared, dataset_record, resolve_device, setting_of
+from bench.run.progress import RunProgress
+from bench.run.result import Held
 from bench.threat import Norm, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from fractions import Fraction
 
     import torch
     from torch import Tensor, nn
 
+    from bench.matrix.fill import Observer
     from bench.record.schema import Sweep
 
 #: Of the first batch that a model is asked about, and the most classes it may have.
@@ -66,6 +71,7 @@ def evaluate(
     sweep: Sweep = "bracket",
     workers: int = 0,
     timeout: float | None = None,
+    progress: bool = True,
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
 
@@ -111,10 +117,14 @@ def evaluate(
             where no GPU was used before; 0 for this process.
         timeout: seconds that a worker may take for a task; 0 for no end, and where None 20 times
             what its passes should, at least 600.
+        progress: whether to show how it goes, live in a terminal or in a notebook's cell; nothing
+            is shown elsewhere.
 
     Returns:
-        `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per
-        example, attack and epsilon) and `.to_markdown()`.
+        A notebook shows it as a card. `.worst_case` and `.verdict` are of the headline epsilon,
+        `.outcomes` is a pandas frame (one row per example, attack and epsilon), `.curve()` and
+        `.gallery()` draw, `.adversarial(epsilon)` gives inputs, labels and attacks, `.summary` is
+        the dictionary of `summary.json`; `.to_markdown()` gives the tables.
 
     Raises:
         DataError: inputs or labels are not what they have to be.
@@ -146,6 +156,7 @@ def evaluate(
         sweep=sweep,
         command="bench.evaluate()",
     )
+    shown = arguments.flag("progress", progress)
     folder = None if out is None else arguments.folder("out", out)
     count = arguments.optional("n", n, least=1)
     names = arguments.class_names(class_names)
@@ -186,8 +197,25 @@ def evaluate(
             device=place,
             own=True,
         )
-        result = run(prepared)
-    return result if folder is not None else replace(result, folder=None)
+        with _watched(prepared) if shown else contextlib.nullcontext() as observer:
+            result = run(prepared, observer)
+        if folder is None:  # what is on the disk goes with this block
+            store, record = open_run(result.folder or prepared.folder)
+            result = replace(result, folder=None, held=Held.of(store, record, examples))
+    return result
+
+
+def _watched(prepared: Prepared) -> AbstractContextManager[Observer | None]:
+    """A live bar in a terminal or a notebook's cell; nothing elsewhere.
+
+    Nothing of it ticks by itself while processes are forked.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        return contextlib.nullcontext()
+    return RunProgress(console, prepared.headline.text, ticking=not prepared.workers)
 
 
 def _as_many_as(labels: Tensor) -> Sequence[Any]:

@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from bench.cli import options
-from bench.cli.progress import RunProgress, TrainingProgress
+from bench.cli.progress import TrainingProgress
+from bench.run.progress import RunProgress
 from bench.errors import UsageError, printable
 from bench.figures.canvas import to_csv
 from bench.registry.grammar import Written
