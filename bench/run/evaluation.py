@@ -87,9 +87,10 @@ def evaluate(
         model: float32 (N, C, H, W) in [0, 1] to logits (N, classes). One in half or double
             precision gets its own dtype, one of a fixed batch size batches of that size.
         inputs: floating point in [0, 1], (N, C, H, W): a tensor, an array, a frame, or a list of
-            images; or what holds the labels too: a DataLoader, a Dataset, a pair.
-        labels: whole numbers in [0, classes), (N,), of whatever type; None where `inputs` holds
-            them.
+            images; or what holds the labels too: a DataLoader, a Dataset, a pair. Channels that
+            can only be last are put first, which a notice says.
+        labels: whole numbers in [0, classes), (N,), of whatever type, one-hot rows, or names out of
+            `class_names`; None where `inputs` holds them.
         norm: `Linf`, `L2` or `L1`, in any case; `inf`, 2 and 1 as well.
         epsilons: as written (`"8/255"`) or a number, each greater than 0; one or several.
         attacks: attack and suite names, separated by commas or in a list.
@@ -172,7 +173,7 @@ def evaluate(
             config = replace(config, out=Path(until.enter_context(tempfile.TemporaryDirectory())))
         else:
             config = replace(config, out=folder)
-        given, numbers = labelled(inputs, labels)
+        given, numbers = labelled(inputs, labels, names)
         examples = Examples.of(given, numbers, names or _as_many_as(numbers), "inputs")
         contender = contender_of(name, module)
         if names is None:
