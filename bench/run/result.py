@@ -230,8 +230,9 @@ class Result:
         if order not in ("closest", "hardest"):
             raise UsageError(f"order has to be 'closest' or 'hardest' (got {order!r})")
         within = self._within(epsilon)
-        found = sorted(self._found(within), key=lambda item: (item.distance, item.example))
-        chosen = found[:: 1 if order == "closest" else -1][: arguments.whole("n", n, least=1)]
+        sign = 1 if order == "closest" else -1
+        found = sorted(self._found(within), key=lambda item: (sign * item.distance, item.example))
+        chosen = found[: arguments.whole("n", n, least=1)]
         if not chosen:
             raise UsageError(
                 f"no adversarial example was found within ε = {within}: there is nothing to show"
