@@ -146,11 +146,11 @@ def print_json(value: Any) -> None:
 
 def print_markdown(text: str) -> None:
     """Print it laid out on a terminal, and as it is elsewhere."""
-    from rich.markdown import Markdown
+    from bench.cli.screen import show_markdown
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(Markdown(text))
+        show_markdown(text, console)
     else:
         echo(text.removesuffix("\n"))
 

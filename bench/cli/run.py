@@ -10,6 +10,9 @@ from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from bench.record.schema import Cell
     from bench.run import Result
     from bench.run.config import RunConfig
     from bench.run.prepare import Prepared
@@ -171,6 +174,7 @@ def _run_once(config: RunConfig, as_json: bool) -> list[Result]:
     """Do what is missing of a run, and print its answer; none where nothing is missing."""
     from bench.registry.surroundings import undisturbed
     from bench.report import render_leaderboard, write_leaderboard
+    from bench.report.glance import closing
     from bench.run.again import answered, question
 
     with options.interruptible(), undisturbed():
@@ -192,6 +196,9 @@ def _run_once(config: RunConfig, as_json: bool) -> list[Result]:
         options.echo(f"\nrun folder:  {folder}")
         options.echo(f"leaderboard: {folder.parent / 'leaderboard.md'}")
         options.echo(f"check it:    python -m bench verify {folder}")
+    options.echo()
+    for name in summary["defenses"]:  # last, where the eye is
+        options.echo(closing(summary, name))
     return results
 
 
@@ -253,20 +260,26 @@ def _forecast(config: RunConfig) -> None:
 
 
 def _print_plan(prepared: Prepared) -> None:
+    """The plan on a screen: a line or two for each defense, and one for each reason."""
     setting = prepared.setting
     options.echo(
         f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
         f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
     )
+    runnable = [planned.cell for planned in prepared.cells if planned.why_not is None]
+    for same in _alike(runnable):
+        options.echo(same)
+    left_out: dict[str, list[str]] = {}
     for planned in prepared.cells:
-        cell, why = planned.cell, planned.why_not
-        skipped = f"  skipped: {why.reason}" if why else ""
-        options.echo(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{skipped}")
-    runnable = sum(planned.why_not is None for planned in prepared.cells)
+        if planned.why_not:
+            what = f"{planned.cell.defense} × {planned.cell.label}"
+            left_out.setdefault(planned.why_not.reason, []).append(what)
+    for reason, names in left_out.items():
+        options.echo(f"  skipped: {reason} ({_few(names)})")
     cost = prepared.cost
     options.echo(
-        f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
-        f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
+        f"{len(runnable)} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} "
+        f"forward and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
     if prepared.examined:
         more = (
@@ -276,3 +289,29 @@ def _print_plan(prepared: Prepared) -> None:
             f"the examination adds measurements at ε = {', '.join(map(str, prepared.examined))}"
             + (more if prepared.config.escalate else "")
         )
+
+
+def _alike(cells: Sequence[Cell]) -> list[str]:
+    """The cells by defenses that are attacked alike: which, by how many attacks, where."""
+    from bench.record.schema import CLEAN
+
+    of: dict[str, dict[str, list[str]]] = {}
+    for cell in cells:
+        if cell.attack == CLEAN:  # asked first of every one
+            continue
+        of.setdefault(cell.defense, {}).setdefault(cell.label, []).append(str(cell.epsilon))
+    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
+    for defense, attacks in of.items():
+        epsilons = dict.fromkeys(epsilon for found in attacks.values() for epsilon in found)
+        alike.setdefault((tuple(attacks), tuple(epsilons)), []).append(defense)
+    return [
+        f"  {_few(defenses)} × {len(attacks)} attack(s) @ {_few(epsilons)}: {', '.join(attacks)}"
+        for (attacks, epsilons), defenses in alike.items()
+    ]
+
+
+def _few(names: Iterable[str], most: int = 6) -> str:
+    """Names, each once; of many the first, and how many more."""
+    once = list(dict.fromkeys(names))
+    more = len(once) - most
+    return ", ".join(once[:most]) + (f" and {more} more" if more > 0 else "")

@@ -173,14 +173,18 @@ _FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
 def open_dataset(text: str) -> Dataset:
     """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH` or `folder:PATH`.
 
+    Of names without a path, case and hyphens make no difference.
+
     Nothing is read yet, but a path is looked for.
 
     Raises:
         UnknownNameError: no such data set.
         DataError: there is nothing at PATH.
     """
-    dataset = _open(text.strip())
-    dataset.written = text.strip()
+    by_letters = {name.replace("-", ""): name for name in ("digits", *_TORCHVISION)}
+    text = by_letters.get(text.strip().lower().replace("-", ""), text.strip())
+    dataset = _open(text)
+    dataset.written = text
     return dataset
 
 

@@ -29,6 +29,23 @@ def in_a_line(summary: Summary, name: str) -> str:
     return " ".join(printable(said).split())
 
 
+def closing(summary: Summary, name: str) -> str:
+    """What the end of a run says of a defense: the worst case and its verdict, and what set them.
+
+    The second line names the attack that leads, and what no row shows.
+    """
+    part, headline = summary["defenses"][name], summary["headline"]
+    lowest = strongest(part, headline)
+    lines = [in_a_line(summary, name)]
+    if lowest in part["attacks"]:
+        row = percent(part["attacks"][lowest][headline]["robust_accuracy"])
+        beyond = beyond_rows(part, headline)
+        more = f"; of what was left, broken by {beyond}" if beyond else ""
+        said = f"lowest row: {lowest}, {row} %{more}"
+        lines.append(f"  {' '.join(printable(said).split())}")
+    return "\n".join(lines)
+
+
 def render_card(summary: Summary, name: str) -> str:
     """Verdict, worst case, power and the strongest attacks' rows; HTML by itself, escaped."""
     part, worst = summary["defenses"][name], _worst(summary, name)

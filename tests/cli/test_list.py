@@ -8,7 +8,7 @@ import pytest
 import typer
 
 from bench.api import Defense, Offer
-from bench.cli.plugins import list_plugins
+from bench.cli.listing import list_plugins
 from bench.errors import ModelError, UnknownNameError
 from bench.registry import defenses
 
