@@ -292,21 +292,25 @@ def _print_plan(prepared: Prepared) -> None:
 
 
 def _alike(cells: Sequence[Cell]) -> list[str]:
-    """The cells by defenses that are attacked alike: which, by how many attacks, where."""
+    """The attacks, and the defenses that as many of them attack at the same epsilons."""
     from bench.record.schema import CLEAN
 
-    of: dict[str, dict[str, list[str]]] = {}
-    for cell in cells:
-        if cell.attack == CLEAN:  # asked first of every one
-            continue
-        of.setdefault(cell.defense, {}).setdefault(cell.label, []).append(str(cell.epsilon))
-    alike: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
-    for defense, attacks in of.items():
-        epsilons = dict.fromkeys(epsilon for found in attacks.values() for epsilon in found)
-        alike.setdefault((tuple(attacks), tuple(epsilons)), []).append(defense)
+    attacking = [cell for cell in cells if cell.attack != CLEAN]  # asked first of every one
+    names = list(dict.fromkeys(cell.label for cell in attacking))
+    found: dict[str, tuple[set[str], dict[str, None]]] = {}
+    for cell in attacking:
+        attacks, epsilons = found.setdefault(cell.defense, (set(), {}))
+        attacks.add(cell.label)
+        epsilons[str(cell.epsilon)] = None
+    alike: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for defense, (attacks, epsilons) in found.items():
+        alike.setdefault((len(attacks), tuple(epsilons)), []).append(defense)
     return [
-        f"  {_few(defenses)} × {len(attacks)} attack(s) @ {_few(epsilons)}: {', '.join(attacks)}"
-        for (attacks, epsilons), defenses in alike.items()
+        f"  {len(names)} attack(s): {', '.join(names)}",
+        *(
+            f"  {_few(defenses)} × {count} of them @ {_few(epsilons)}"
+            for (count, epsilons), defenses in alike.items()
+        ),
     ]
 
 

@@ -152,14 +152,12 @@ def report(
 
 def verify(
     run: options.Run,
-    checkpoint: options.Checkpoint = None,
     dataset: Annotated[
         str, typer.Option(help="Where the data are now, when not where the run found them.")
     ] = "",
     model: Annotated[
         str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
     ] = "",
-    device: options.Device = "auto",
     recompute: Annotated[
         str,
         typer.Option(
@@ -171,9 +169,11 @@ def verify(
         int | None,
         typer.Option(help="Which shards are drawn (default: a fresh one, which is printed)."),
     ] = None,
+    device: options.Device = "auto",
     workers: Annotated[
         int, typer.Option(help="Worker processes of --recompute, as of run.", min=1)
     ] = 1,
+    checkpoint: options.Checkpoint = None,
     out: options.Out = options.RUNS,
     as_json: options.AsJson = False,
 ) -> None:

@@ -226,7 +226,8 @@ def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Pat
         "--no-examine", "--n", "20", "--workers", "0", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "  relu, kwta × 1 attack(s) @ 0.05, 0.1, 0.15, 0.2: pgd\n" in done.stdout
+    assert "  1 attack(s): pgd\n" in done.stdout
+    assert "  relu, kwta × 1 of them @ 0.05, 0.1, 0.15, 0.2\n" in done.stdout
     skipped = "searches in L2 only (relu × gaussian-noise, kwta × gaussian-noise)"
     assert f"  skipped: {skipped}\n" in done.stdout
     assert "10 of 18 cells can run" in done.stdout  # with the clean predictions of both
