@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UnknownNameError, UsageError
 from bench.figures.canvas import canvas, colour
 from bench.record.statistics import wilson
-from bench.report.markdown import interval
+from bench.report.markdown import interval, ran
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
@@ -155,8 +155,9 @@ def _value(epsilon: str) -> float:
 
 def _caption(summaries: Sequence[Summary], entries: Sequence[tuple[Summary, str]]) -> str:
     models = ", ".join(
-        f"{name} ({s['defenses'][name]['weights_digest'][:8]}, {_ran(s, name)} attacks)"
+        f"{name} ({part['weights_digest'][:8]}, {ran(part, s['headline'])} attacks)"
         for s, name in entries
+        for part in [s["defenses"][name]]
     )
     runs = ", ".join(
         f"{s['run'][:8]} (seed {s['seed']}, torch "
@@ -169,12 +170,6 @@ def _caption(summaries: Sequence[Summary], entries: Sequence[tuple[Summary, str]
         "per example over all attacks, with its 95 % Wilson interval; dashed: one attack alone. "
         f"{models}; {first['dataset']}, n = {first['n']}; runs {runs}."
     )
-
-
-def _ran(summary: Summary, name: str) -> int:
-    """How many attacks added to the worst case at the headline epsilon."""
-    attacks = summary["defenses"][name]["attacks"].values()
-    return sum(cells.get(summary["headline"], {}).get("status") == "ok" for cells in attacks)
 
 
 def draw(data: Curves) -> Figure:

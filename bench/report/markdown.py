@@ -183,14 +183,23 @@ def _passes(cells: Any) -> str:
     return f"{sum(cell['forwards'] + cell['backwards'] for cell in cells):,}"
 
 
+def ran(defense: dict[str, Any], epsilon: str) -> int:
+    """How many attacks added to the worst case at an epsilon, those of escalation included."""
+    return sum(
+        cells.get(epsilon, {}).get("status") == "ok" for cells in defense["attacks"].values()
+    )
+
+
 def strongest(defense: dict[str, Any], epsilon: str) -> str:
-    """The attack whose own row is lowest at an epsilon; a dash where there is none."""
+    """The attack whose own row is lowest at an epsilon; a dash where none broke anything."""
     rows = [
         (cells[epsilon]["robust_accuracy"], attack)
         for attack, cells in defense["attacks"].items()
         if epsilon in cells and cells[epsilon]["robust_accuracy"] is not None
     ]
-    return min(rows)[1] if rows else "–"
+    accuracy, attack = min(rows, default=(1.0, ""))
+    clean = defense.get("clean_accuracy")
+    return attack if attack and (clean is None or accuracy < clean) else "–"
 
 
 def render_defense(summary: Summary, name: str) -> str:
