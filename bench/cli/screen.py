@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from rich import box
 from rich.cells import cell_len
@@ -41,6 +41,11 @@ class _Column:
         whole = max(map(cell_len, (_plain(cell) for cell in self.cells)), default=0)
         return max(words, min(whole, _NARROWEST) if self.is_text else whole)
 
+    @property
+    def whole(self) -> int:
+        """The width in which nothing is folded."""
+        return max(map(cell_len, (_plain(cell) for cell in (self.header, *self.cells))))
+
     def shortened(self) -> _Column:
         """The same with large numbers as `2.4M`, and without `ε =` where it is in every header."""
         if self.is_text:
@@ -70,25 +75,29 @@ def fitted(columns: Sequence[_Column], width: int) -> Iterator[Table]:
     part = list(columns[: names + 1])
     for column in columns[names + 1 :]:
         if _needs([*part, column]) > width and len(part) > 1:
-            yield _table(part)
+            yield _table(part, width)
             part = [columns[names]]
         part.append(column)
-    yield _table(part)
+    yield _table(part, width)
 
 
 def _needs(columns: Sequence[_Column]) -> int:
     return sum(column.least + _BETWEEN for column in columns)
 
 
-def _table(columns: Sequence[_Column]) -> Table:
+def _table(columns: Sequence[_Column], width: int) -> Table:
+    """One part; what is left of the width goes to headers first, then to names."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    spare = max(0, width - _needs(columns))
+    wide = {column: column.least for column in columns}
+    for column in sorted(columns, key=lambda column: column.is_text):
+        more = min(spare, column.whole - column.least)
+        wide[column] += more
+        spare -= more
     for column in columns:
+        justify: Literal["left", "right"] = "left" if column.is_text else "right"
         made.add_column(
-            Text(_plain(column.header)),
-            justify="left" if column.is_text else "right",
-            overflow="fold",
-            no_wrap=not column.is_text and " " not in column.header,
-            min_width=column.least,
+            Text(_plain(column.header)), justify=justify, overflow="fold", width=wide[column]
         )
     for row in zip(*(column.cells for column in columns), strict=True):
         made.add_row(*(Text(_plain(cell), style=_style(cell)) for cell in row))
