@@ -52,6 +52,7 @@ def draw_gallery(exhibits: Sequence[Exhibit], norm: str) -> Figure:
         norm: of their distances.
     """
     figure = canvas(3 * SIDE + 0.6, (SIDE + 0.35) * len(exhibits) + 0.5, _CAPTION)
+    figure.set_layout_engine("constrained", hspace=0.08)
     panels = figure.subplots(len(exhibits), 3, squeeze=False)
     for row, exhibit in zip(panels, exhibits, strict=True):
         difference = exhibit.moved - exhibit.clean
