@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -181,11 +182,16 @@ def open_dataset(text: str) -> Dataset:
         UnknownNameError: no such data set.
         DataError: there is nothing at PATH.
     """
-    by_letters = {name.replace("-", ""): name for name in ("digits", *_TORCHVISION)}
-    text = by_letters.get(text.strip().lower().replace("-", ""), text.strip())
+    plain = {_letters(name): name for name in ("digits", *_TORCHVISION)}
+    text = plain.get(_letters(text), text.strip())
     dataset = _open(text)
     dataset.written = text
     return dataset
+
+
+def _letters(name: str) -> str:
+    """A name without case, hyphens and blanks."""
+    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def _open(text: str) -> Dataset:
