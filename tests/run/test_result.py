@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import bench
 from bench.errors import UnknownNameError, UsageError
@@ -207,3 +208,29 @@ def test_pictures_of_other_data_are_not_shown(stored: bench.Result, tmp_path: Pa
     save_file({**tensors, "inputs": tensors["inputs"].flip(0).contiguous()}, path)
     with pytest.raises(UsageError, match=r"is not what run .* was about"):
         bench.load_results(folder).adversarial()
+
+
+class Pictures(torch.utils.data.Dataset[tuple[Image.Image, int]]):
+    """CIFAR's shape, as torchvision gives it where nothing is asked of it: pictures and numbers."""
+
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        level = 118 + 3 * index
+        return Image.new("RGB", (32, 32), (level, level, level)), int(level > 127)
+
+
+def test_a_model_of_ones_own_is_evaluated_from_its_data_set_to_a_picture() -> None:
+    """The mean level is what the model goes by: all within epsilon of the middle are broken."""
+    model = Sum()
+    torch.nn.init.constant_(model.scale, 0.01)  # no loss of so many pixels is flat
+    result = bench.evaluate(model, Pictures(), epsilons=8 / 255, attacks="PGD", examine=False)
+    levels = torch.tensor([(118 + 3 * i) / 255 for i in range(8)])
+    away = (levels - 0.5).abs()
+    assert result.worst_case == pytest.approx(float((away > 8 / 255).double().mean()))
+    found = result.adversarial(8 / 255)
+    assert found.indices.tolist() == (away <= 8 / 255).nonzero()[:, 0].tolist()
+    picture = result.gallery(n=1).get_axes()[0].get_images()[0].get_array()
+    assert picture is not None
+    assert picture.shape == (32, 32, 3)
