@@ -89,16 +89,14 @@ def _table(columns: Sequence[_Column], width: int) -> Table:
     """One part; what is left of the width goes to headers first, then to names."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
     spare = max(0, width - _needs(columns))
-    wide = {column: column.least for column in columns}
-    for column in sorted(columns, key=lambda column: column.is_text):
-        more = min(spare, column.whole - column.least)
-        wide[column] += more
+    widths = [column.least for column in columns]
+    for place in sorted(range(len(columns)), key=lambda place: columns[place].is_text):
+        more = min(spare, max(0, columns[place].whole - widths[place]))
+        widths[place] += more
         spare -= more
-    for column in columns:
+    for column, wide in zip(columns, widths, strict=True):
         justify: Literal["left", "right"] = "left" if column.is_text else "right"
-        made.add_column(
-            Text(_plain(column.header)), justify=justify, overflow="fold", width=wide[column]
-        )
+        made.add_column(Text(_plain(column.header)), justify=justify, overflow="fold", width=wide)
     for row in zip(*(column.cells for column in columns), strict=True):
         made.add_row(*(Text(_plain(cell), style=_style(cell)) for cell in row))
     return made
