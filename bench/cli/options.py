@@ -133,9 +133,9 @@ def notes() -> Console:
     return _Notes(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
+def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line of an answer, without what would steer the terminal."""
-    typer.echo(printable(str(text)), nl=nl, err=err)
+    typer.echo(printable(str(text)), err=err)
 
 
 def print_json(value: Any) -> None:

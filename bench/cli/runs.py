@@ -42,7 +42,7 @@ def list_runs(out: options.Out = options.RUNS, as_json: options.AsJson = False) 
     elif not runs:
         options.echo(f"no runs in {out}")
     else:
-        options.echo(render_runs(runs))
+        options.print_markdown(render_runs(runs))
 
 
 @app.command("show", cls=options.Verb)
@@ -70,7 +70,7 @@ def show(
         summary = stored_summary(folder)
     except StoreError:  # unfinished, or changed since: its figures are not shown
         summary = None
-    options.echo(render_run(found, summary), nl=False)
+    options.print_markdown(render_run(found, summary))
 
 
 @app.command("clean", cls=options.Verb)

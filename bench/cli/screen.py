@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: To this a column of text may be folded; one of numbers is never cut.
 _NARROWEST = 20
 #: Columns between two cells.
-_BETWEEN = 3
+_BETWEEN = 2
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def _needs(columns: Sequence[_Column]) -> int:
 
 def _table(columns: Sequence[_Column], width: int) -> Table:
     """One part; what is left of the width goes to headers first, then to names."""
-    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
     spare = max(0, width - _needs(columns))
     widths = [column.least for column in columns]
     for place in sorted(range(len(columns)), key=lambda place: columns[place].is_text):
