@@ -179,7 +179,7 @@ def test_what_is_no_whole_number_is_refused(given: Any) -> None:
         {"headline": "0.5"}, {"headline": "x"}, {"headline": ["0.02"]}, {"examine": "yes"},
         {"examine": 1}, {"escalate": "no"}, {"sweep": "all"}, {"sweep": None},
         {"class_names": "ab"}, {"class_names": {1: "a", 2: "b"}}, {"class_names": ["a"]},
-        {"class_names": 3}, {"attacks": ","}, {"attacks": []}, {"attacks": "FGSM"},
+        {"class_names": 3}, {"attacks": ","}, {"attacks": []}, {"attacks": "FGSMM"}, {"progress": "yes"},
         {"norm": "L3"}, {"epsilons": 8}, {"device": "tpu"}, {"out": "/etc/passwd"},
         {"out": "x" * 300}, {"out": "/proc/nowhere"},
     ],
