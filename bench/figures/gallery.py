@@ -22,7 +22,7 @@ _CAPTION = (
 
 
 @dataclass(frozen=True, eq=False)
-class Exhibit:
+class PictureRow:
     """One adversarial example, with what is known of it."""
 
     clean: np.ndarray
@@ -41,35 +41,35 @@ class Exhibit:
     """That found it."""
 
 
-def draw_gallery(exhibits: Sequence[Exhibit], norm: str) -> Figure:
+def draw_gallery(rows: Sequence[PictureRow], norm: str) -> Figure:
     """One row an example: as it is, as the attack left it, and the difference around gray.
 
     Each difference is scaled by itself so that its largest value is white or black; the title says
     by how much.
 
     Args:
-        exhibits: at least one.
+        rows: at least one.
         norm: of their distances.
     """
-    figure = canvas(3 * SIDE + 0.6, (SIDE + 0.35) * len(exhibits) + 0.5, _CAPTION)
+    figure = canvas(3 * SIDE + 0.6, (SIDE + 0.35) * len(rows) + 0.5, _CAPTION)
     figure.set_layout_engine("constrained", hspace=0.08)
-    panels = figure.subplots(len(exhibits), 3, squeeze=False)
-    for row, exhibit in zip(panels, exhibits, strict=True):
-        difference = exhibit.moved - exhibit.clean
+    panels = figure.subplots(len(rows), 3, squeeze=False)
+    for three, row in zip(panels, rows, strict=True):
+        difference = row.moved - row.clean
         largest = float(abs(difference).max())
         scaled = 0.5 + difference / (2 * largest) if largest else 0.5 + difference
-        margin = "" if exhibit.margin is None else f", margin {exhibit.margin:.3g}"
+        margin = "" if row.margin is None else f", margin {row.margin:.3g}"
         titles = (
-            exhibit.label,
-            f"{exhibit.taken_for or 'wrong'}{margin}",
+            row.label,
+            f"{row.taken_for or 'wrong'}{margin}",
             f"× {0.5 / largest:.3g}" if largest else "no difference",
         )
-        pictures = (exhibit.clean, exhibit.moved, scaled)
-        for panel, picture, title in zip(row, pictures, titles, strict=True):
+        pictures = (row.clean, row.moved, scaled)
+        for panel, picture, title in zip(three, pictures, titles, strict=True):
             _show(panel, picture)
             panel.set_title(title, fontsize=8, parse_math=False)
-        row[1].set_xlabel(
-            f"{exhibit.attack}, {norm} {exhibit.distance:.4g}", fontsize=7, parse_math=False
+        three[1].set_xlabel(
+            f"{row.attack}, {norm} {row.distance:.4g}", fontsize=7, parse_math=False
         )
     return figure
 

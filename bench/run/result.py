@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Examples
-    from bench.figures.gallery import Exhibit
+    from bench.figures.gallery import PictureRow
     from bench.record.adversarial import Found
     from bench.record.schema import RunRecord
     from bench.record.store import RunStore
@@ -237,7 +237,7 @@ class Result:
             raise UsageError(
                 f"no adversarial example was found within ε = {within}: there is nothing to show"
             )
-        return draw_gallery([self._exhibit(item) for item in chosen], self.summary["norm"])
+        return draw_gallery([self._row(item) for item in chosen], self.summary["norm"])
 
     def to_markdown(self) -> str:
         """The leaderboard and the matrix of every defense."""
@@ -309,9 +309,9 @@ class Result:
         """Its input, float32 array, (C, H, W)."""
         return unpacked(item.input, self._pictures.examples.inputs[item.example].cpu().numpy())
 
-    def _exhibit(self, item: Found) -> Exhibit:
+    def _row(self, item: Found) -> PictureRow:
         """One adversarial example with what is known of it."""
-        from bench.figures.gallery import Exhibit
+        from bench.figures.gallery import PictureRow
 
         examples = self._pictures.examples
         attack, _, epsilon = item.origin.rpartition(" @ ")
@@ -325,7 +325,7 @@ class Result:
         ]
         known = rows.iloc[0] if len(rows) else None
         names = examples.class_names
-        return Exhibit(
+        return PictureRow(
             clean=examples.inputs[item.example].cpu().numpy(),
             moved=self._input(item),
             label=names[int(examples.labels[item.example])],
