@@ -136,9 +136,9 @@ def notes() -> Console:
     return _Notes(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
+def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line of an answer, without what would steer the terminal."""
-    typer.echo(printable(str(text)), nl=nl, err=err)
+    typer.echo(printable(str(text)), err=err)
 
 
 def print_json(value: Any) -> None:
@@ -149,11 +149,11 @@ def print_json(value: Any) -> None:
 
 def print_markdown(text: str) -> None:
     """Print it laid out on a terminal, and as it is elsewhere."""
-    from rich.markdown import Markdown
+    from bench.cli.screen import show_markdown
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(Markdown(text))
+        show_markdown(text, console)
     else:
         echo(text.removesuffix("\n"))
 

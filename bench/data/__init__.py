@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,15 +197,24 @@ _FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
 def open_dataset(text: str) -> Dataset:
     """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH` or `folder:PATH`.
 
+    Of names without a path, case and hyphens make no difference.
+
     Nothing is read yet, but a path is looked for.
 
     Raises:
         UnknownNameError: no such data set.
         DataError: there is nothing at PATH.
     """
-    dataset = _open(text.strip())
-    dataset.written = text.strip()
+    plain = {_letters(name): name for name in ("digits", *_TORCHVISION)}
+    text = plain.get(_letters(text), text.strip())
+    dataset = _open(text)
+    dataset.written = text
     return dataset
+
+
+def _letters(name: str) -> str:
+    """A name without case, hyphens and blanks."""
+    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def _open(text: str) -> Dataset:
