@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.api import Examples
+from bench.data.arrays import ArraysDataset
 from bench.data.base import Dataset, Split, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
 from bench.data.folders import FolderDataset
@@ -154,6 +155,8 @@ DATASETS: dict[str, str] = {
     "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH; "
     "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet,only=FILE]",
+    "npz:PATH": "NumPy arrays: a .npz file, or a folder of .npy files; "
+    "[image=ARRAY,label=ARRAY,classes=FILE,split=NAME]",
 }
 
 _TORCHVISION = {
@@ -164,14 +167,15 @@ _TORCHVISION = {
     "svhn": "SVHN",
 }
 
-_FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
+_FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset] | type[ArraysDataset]] = {
     "parquet": ParquetDataset,
     "folder": FolderDataset,
+    "npz": ArraysDataset,
 }
 
 
 def open_dataset(text: str) -> Dataset:
-    """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH` or `folder:PATH`.
+    """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH`, `folder:PATH`, ….
 
     Nothing is read yet, but a path is looked for.
 

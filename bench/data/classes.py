@@ -58,6 +58,27 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
     return tuple(found), "; ".join(notes) + advice
 
 
+def numbered(labels: Collection[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Classes called by their numbers, up to the largest label, and sentences on them.
+
+    Raises:
+        DataError: a label that cannot be one.
+    """
+    largest = max(labels, default=-1)
+    if largest >= MOST_CLASSES:
+        raise DataError(
+            f"a label is {largest}: labels count classes from 0, and cannot be that many"
+        )
+    names = tuple(map(str, range(largest + 1)))
+    absent = sorted({*range(largest + 1)} - {*labels})
+    if not absent:
+        return names, ()
+    return names, (
+        f"no image has the label {shown([*map(str, absent)])}; classes are 0 … {largest}, as "
+        "nothing else names them",
+    )
+
+
 def folded(name: str) -> str:
     """A name without what people do not tell names apart by: case, and spaces around it."""
     return name.casefold().strip()

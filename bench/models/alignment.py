@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 Names = Mapping[str, "Tensor"]
+_T = TypeVar("_T")
 
 #: What tools leave among weights: thop's counters, and that of an average of models.
 COUNTERS = frozenset({"total_ops", "total_params", "n_averaged"})
@@ -113,7 +114,7 @@ def _is_counter(name: str) -> bool:
     return name.rpartition(".")[2] == "num_batches_tracked"
 
 
-def _unwrapped(names: Names) -> dict[str, Tensor]:
+def _unwrapped(names: Mapping[str, _T]) -> dict[str, _T]:
     """The same in the same order, without wrappers' parts where all names stay different."""
     plain = {
         ".".join(part for part in name.split(".") if part not in WRAPPERS): tensor

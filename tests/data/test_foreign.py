@@ -66,8 +66,15 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "data", "message"), KINDS)
-@pytest.mark.parametrize("written_as", ["parquet:", "folder:", "", "npz:"])
+@pytest.mark.parametrize(
+    ("written_as", "name", "data", "message"),
+    [
+        (written_as, *kind)
+        for written_as in ("parquet:", "folder:", "", "hdf5:", "npz:")
+        for kind in KINDS
+        if (written_as, kind[0]) != ("npz:", "x.npz")
+    ],
+)
 def test_files_of_other_kinds_are_called_what_they_are(
     tmp_path: Path, name: str, data: bytes, message: str, written_as: str
 ) -> None:
@@ -98,7 +105,7 @@ def test_damaged_archives_are_one_line(tmp_path: Path, seed: int) -> None:
     ("files", "message"),
     [
         (["dataset_dict.json", "test/state.json"], "what datasets' save_to_disk writes"),
-        (["gaussian_noise.npy", "labels.npy"], "NumPy arrays: pass its arrays"),
+        (["gaussian_noise.npy", "labels.npy"], "NumPy arrays: give it as npz:PATH, or pass its"),
         (["train-000.tar"], "tar archives: unpack them"),
         (["a.tfrecord"], "TFRecords"),
         (["data_batch_1", "test_batch"], "CIFAR-10's own files: set WINNOW_CACHE"),

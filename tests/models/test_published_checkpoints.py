@@ -113,6 +113,7 @@ class Standardised(nn.Module):
 
     def __init__(self, mean: float, seed: int) -> None:
         super().__init__()
+        self.mean: torch.Tensor
         self.register_buffer("mean", torch.full((1,), mean))
         self.register_buffer("std", torch.full((1,), 0.25))
         self.net = network(seed=seed)
