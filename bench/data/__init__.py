@@ -22,6 +22,7 @@ from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
 from bench.data.reading import read_options
+from bench.data.tars import WebDataset
 from bench.errors import DataError, UnknownNameError
 
 __all__ = [
@@ -155,6 +156,8 @@ DATASETS: dict[str, str] = {
     "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH; "
     "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet,only=FILE]",
+    "webdataset:PATH": "tar archives of images and labels (.cls): one, or a folder of them; "
+    "[image=ENDING,label=ENDING,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "npz:PATH": "NumPy arrays: a .npz file, or a folder of .npy files; "
     "[image=ARRAY,label=ARRAY,classes=FILE,split=NAME]",
 }
@@ -167,9 +170,12 @@ _TORCHVISION = {
     "svhn": "SVHN",
 }
 
-_FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset] | type[ArraysDataset]] = {
+_FROM_FILES: dict[
+    str, type[ParquetDataset] | type[FolderDataset] | type[WebDataset] | type[ArraysDataset]
+] = {
     "parquet": ParquetDataset,
     "folder": FolderDataset,
+    "webdataset": WebDataset,
     "npz": ArraysDataset,
 }
 

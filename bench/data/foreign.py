@@ -104,8 +104,8 @@ def _archive(path: Path, head: bytes) -> str:
     """Of archives, by what lies in them."""
     if head[257:262] == b"ustar":
         return (
-            f"it is a tar archive: unpack it and give the folder; of WebDataset, {_DATASETS}: "
-            "load_dataset('webdataset', data_files=FILE, split='train').to_parquet('test.parquet')"
+            "it is a tar archive: where it holds images and labels side by side (.jpg and .cls), "
+            "give it as webdataset:PATH, else unpack it and give the folder"
         )
     if head[:4] != b"PK\x03\x04":
         return ""
@@ -128,7 +128,7 @@ def _folder(path: Path) -> str:
     for ending, what, do in (
         (".parquet", "Parquet files", "give it as parquet:PATH"),
         (".arrow", "Arrow files", _DISK),
-        (".tar", "tar archives", "unpack them, or write WebDataset as Parquet with `datasets`"),
+        (".tar", "tar archives", "give it as webdataset:PATH, or unpack them"),
         (".npy", "NumPy arrays", f"give it as npz:PATH, or {_ARRAYS}"),
         (".npz", "NumPy archives", f"give one of them as npz:PATH, or {_ARRAYS}"),
         (".mdb", "LMDB", _FOLDERS),

@@ -1,4 +1,4 @@
-"""The Parquet files of each split, by their names, and whether all of them are there."""
+"""The files of each split, by their names, and whether all of them are there."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 #: `…-00000-of-00004.parquet`, perhaps with a digest behind.
 _SHARD = re.compile(
-    r"(?P<stem>.*?)[-_. ](?P<index>\d+)[-_. ]?of[-_. ]?(?P<total>\d+)([-_.][0-9a-z]+)?\.parquet",
+    r"(?P<stem>.*?)[-_. ](?P<index>\d+)[-_. ]?of[-_. ]?(?P<total>\d+)"
+    r"([-_.][0-9a-z]+)?\.(parquet|tar)",
     re.IGNORECASE,
 )
 #: Files that have nothing but a number of their own.
-_PART = re.compile(r"(?P<stem>.*?)(?P<index>\d+)\.parquet", re.IGNORECASE)
+_PART = re.compile(r"(?P<stem>.*?)(?P<index>\d+)\.(parquet|tar)", re.IGNORECASE)
 
 
 class NoSuchSplitError(DataError):
