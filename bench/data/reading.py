@@ -28,7 +28,7 @@ class Reading:
     label: str = ""
     """The Parquet column that holds labels."""
     classes: str = ""
-    """A file with the model's class names in the order of its logits."""
+    """A file with the model's class names in the order of its logits, or `imagenet`."""
     split: str = ""
     """What is evaluated in place of the test split, such as `validation`."""
     resize: int = 0
@@ -81,6 +81,29 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
             raise UnknownNameError("preset of images", preset, PRESETS)
         given = {**PRESETS[preset], **given}
     return Path(match["path"]).expanduser(), Reading(**given)  # type: ignore[arg-type]
+
+
+def with_classes(text: str, classes: str) -> str:
+    """A data set as written, read with these classes: `[classes=…]` added to its options.
+
+    Args:
+        text: such as `folder:PATH[split=val]`.
+        classes: a file; nothing is added where empty.
+
+    Raises:
+        UsageError: the data set has classes already, or is not read from files.
+    """
+    if not classes:
+        return text
+    scheme, colon, argument = text.partition(":")
+    if not colon:
+        raise UsageError(f"--classes is for data from files, such as folder:PATH; {text} has names")
+    match = _WITH_OPTIONS.fullmatch(argument)
+    if match is None or Path(argument).expanduser().exists():
+        return f"{text}[classes={classes}]"
+    if re.search(r"(^|,)\s*classes\s*=", match["options"]):
+        raise UsageError(f"--classes and [classes=…] of {text} are given: leave one out")
+    return f"{scheme}:{match['path']}[{match['options']},classes={classes}]"
 
 
 def _size(key: str, value: str) -> int:

@@ -216,7 +216,7 @@ def _faults(found: Mapping[str, Names], module: nn.Module) -> str:
         ((theirs, ours),) = pairs
         faults.append(
             f"where it tells {theirs} classes apart and the data have {ours} of them, name all in "
-            "its order: folder:PATH[classes=FILE]"
+            "its order: folder:PATH[classes=FILE], for ImageNet [classes=imagenet]"
         )
     return "; ".join(faults)
 
