@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from bench.cli.corruptions import corruptions
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
 from bench.cli.options import FAILED, MISTAKE, Verb, notes
@@ -70,6 +71,7 @@ app = typer.Typer(
 app.command("run", cls=Verb)(run)
 app.command("train", cls=Verb)(train)
 app.command("prepare-data", cls=Verb)(prepare_data)
+app.command("corruptions", cls=Verb)(corruptions)
 app.command("list", cls=Verb)(list_plugins)
 app.command("report", cls=Verb)(report)
 app.command("verify", cls=Verb)(verify)

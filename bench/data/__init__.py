@@ -18,6 +18,7 @@ from bench.api import Examples
 from bench.data.arrays import ArraysDataset
 from bench.data.base import Dataset, Split, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
+from bench.data.corrupted import CorruptedCifar10, CorruptedCifar100
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
@@ -160,6 +161,9 @@ DATASETS: dict[str, str] = {
     "[image=ENDING,label=ENDING,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "npz:PATH": "NumPy arrays: a .npz file, or a folder of .npy files; "
     "[image=ARRAY,label=ARRAY,classes=FILE,split=NAME]",
+    "cifar10-c:PATH": "CIFAR-10-C's folder of .npy files: `corruptions` reads all of it, `run` one "
+    "part; [kind=fog,severity=3]",
+    "cifar100-c:PATH": "CIFAR-100-C's, in the same way",
 }
 
 _TORCHVISION = {
@@ -177,6 +181,8 @@ _FROM_FILES: dict[
     "folder": FolderDataset,
     "webdataset": WebDataset,
     "npz": ArraysDataset,
+    "cifar10-c": CorruptedCifar10,
+    "cifar100-c": CorruptedCifar100,
 }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split, chosen
 from bench.data.classes import numbered, ordered, read_classes, shown
@@ -43,7 +43,7 @@ class ArraysDataset(Dataset):
     """
 
     scheme = "npz"
-    options = ("image", "label", "classes", "split")
+    options: ClassVar[tuple[str, ...]] = ("image", "label", "classes", "split")
 
     def __init__(self, path: Path, reading: Reading | None = None) -> None:
         if not path.exists():
@@ -121,7 +121,7 @@ class ArraysDataset(Dataset):
         import numpy as np
 
         name = self._pair(split)[0]
-        array = self._files.array(name)
+        array = self._array(name)
         axes = axes_of(name, array.shape)
         some = np.ascontiguousarray(np.asarray(array[[*rows]]).reshape(len(rows), *axes[0]))
         some = some.transpose(0, *axes[1])
@@ -140,7 +140,7 @@ class ArraysDataset(Dataset):
         import numpy as np
 
         labels = self._stored_labels(split)
-        images = self._files.array(self._pair(split)[0])
+        images = self._array(self._pair(split)[0])
         if len(labels) != len(images):
             raise DataError(
                 f"{self.name} has {len(images)} images and {len(labels)} labels of its {split} "
@@ -160,7 +160,7 @@ class ArraysDataset(Dataset):
     def _stored_labels(self, split: Split) -> np.ndarray:
         """Labels as stored, a row of whole numbers or of text."""
         name = self._pair(split)[1]
-        return row_of_labels(name, self._files.array(name))
+        return row_of_labels(name, self._array(name))
 
     @functools.cached_property
     def _classes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -178,10 +178,13 @@ class ArraysDataset(Dataset):
             given = read_classes(Path(self.reading.classes))
             return tuple(called[0] for called in given), ()
         for name in {*_CLASS_NAMES} & {*self._files.names}:
-            array = self._files.array(name)
+            array = self._array(name)
             if array.ndim == 1 and array.dtype.kind in "US":
                 return tuple(map(str, array.astype(str).tolist())), ()
         return numbered(found)
+
+    def _array(self, name: str) -> np.ndarray:
+        return self._files.array(name)
 
     def _pair(self, split: Split) -> tuple[str, str]:
         """The names of the arrays of a split.
@@ -249,8 +252,8 @@ class ArraysDataset(Dataset):
         """Images and labels where there are two arrays, of which one alone can be images."""
         if len(self._files.names) != 2 or self.reading.image or self.reading.label:
             return None
-        images = [name for name in self._files.names if self._files.array(name).ndim >= 3]
-        labels = [name for name in self._files.names if self._files.array(name).ndim <= 2]
+        images = [name for name in self._files.names if self._array(name).ndim >= 3]
+        labels = [name for name in self._files.names if self._array(name).ndim <= 2]
         return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
 
 
