@@ -3,8 +3,7 @@
 `open_dataset` turns a name as written into a `Dataset`; nothing is read until it is asked for, and
 torch, torchvision and pyarrow are imported only then.
 
-Here are the digits, 1,797 of 8×8 pixels, which come with Winnow, and the data sets that torchvision
-downloads, kept in a cache folder.
+Here are the digits, 1,797 of 8×8 pixels, which come with Winnow.
 """
 
 from __future__ import annotations
@@ -12,13 +11,13 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
-from typing import Any
 
 from bench.api import Examples
 from bench.data.arrays import ArraysDataset
 from bench.data.base import Dataset, Split, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
 from bench.data.corrupted import CorruptedCifar10, CorruptedCifar100
+from bench.data.downloads import DIGITS, TorchvisionDataset
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
@@ -36,9 +35,6 @@ __all__ = [
     "open_dataset",
     "subset",
 ]
-
-
-_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 #: The digits and SHA-256 of their file; README.md beside it says where they come from.
@@ -72,7 +68,7 @@ class Digits(Dataset):
         chosen = tested if split == "test" else ~tested
         inputs = torch.from_numpy(counts[chosen] / 16).float()[:, None]
         labels = torch.from_numpy(targets[chosen]).long()
-        return Examples.of(inputs, labels, _DIGITS, self.name)
+        return Examples.of(inputs, labels, DIGITS, self.name)
 
 
 def _digits_bytes() -> bytes:
@@ -83,66 +79,6 @@ def _digits_bytes() -> bytes:
     if hashlib.sha256(data).hexdigest() != _DIGITS_SHA256:
         raise DataError(f"{_DIGITS_FILE} is not the file of this version; install Winnow again")
     return data
-
-
-class TorchvisionDataset(Dataset):
-    """A data set that torchvision knows, read from the cache folder or downloaded into it.
-
-    The cache folder is a `root` of torchvision's: one that is filled already can be used.
-    """
-
-    def __init__(self, name: str, kind: str) -> None:
-        self.name = name
-        self.kind = kind
-        """The name of the class in `torchvision.datasets`."""
-
-    @property
-    def family(self) -> str:
-        """Its own name."""
-        return self.name
-
-    def load(self, split: Split) -> Examples:
-        """All examples of a split, in torchvision's order."""
-        import torch
-
-        opened = self._open(split)
-        inputs = torch.as_tensor(opened.data)
-        if inputs.ndim == 3:  # (N, H, W)
-            inputs = inputs[:, None]
-        elif inputs.shape[-1] == 3:  # (N, H, W, C)
-            inputs = inputs.permute(0, 3, 1, 2)
-        labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
-        names = _DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
-        return Examples.of(inputs.float().div_(255), labels, names, self.name)
-
-    def _open(self, split: Split) -> Any:
-        """The data set as torchvision reads it.
-
-        Raises:
-            DataError: it is neither in the cache folder nor can be downloaded into it.
-        """
-        import torchvision
-
-        kind = getattr(torchvision.datasets, self.kind)
-        part: dict[str, Any] = (
-            {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
-        )
-        root = cache_folder()
-        try:
-            return kind(root, download=False, **part)
-        except Exception:  # noqa: BLE001 - missing or damaged: torchvision raises all sorts
-            pass
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            return kind(root, download=True, **part)
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0].rstrip(":") or type(error).__name__
-            raise DataError(
-                f"{self.name} is not in {str(root)!r} (or is damaged there) and cannot be "
-                f"downloaded ({reason}); connect to the network once, put the files that "
-                f"torchvision.datasets.{self.kind} reads there, set WINNOW_CACHE to a folder that "
-                "has them, or use parquet:PATH"
-            ) from error
 
 
 #: What `open_dataset` understands, and one line on each.

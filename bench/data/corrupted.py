@@ -10,10 +10,11 @@ import dataclasses
 import functools
 import inspect
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.api import Examples
 from bench.data.arrays import ArraysDataset
+from bench.data.downloads import TorchvisionDataset
 from bench.data.reading import Reading
 from bench.errors import DataError
 
@@ -95,10 +96,8 @@ class CorruptedCifar10(ArraysDataset):
         """Of what `load` gives; the training split's as cheaply as its source allows."""
         return self._source().digest("train") if split == "train" else super().digest(split)
 
-    def _source(self) -> Any:
-        from bench.data import open_dataset
-
-        return open_dataset(self.source)
+    def _source(self) -> TorchvisionDataset:
+        return TorchvisionDataset(self.source, self.source.upper())
 
     @functools.cached_property
     def _found(self) -> tuple[Mapping[Split, tuple[str, str]], list[str]]:
