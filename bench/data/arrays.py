@@ -54,7 +54,6 @@ class ArraysDataset(Dataset):
         if path.is_file() and path.suffix != ".npz":
             raise DataError(
                 f"{str(path)!r} is no .npz file: {what_is(path) or 'it is of another kind'}"
-                + ("; of .npy files give the folder" if path.suffix == ".npy" else "")
             )
         self.path = path
         self.reading = reading or Reading()
@@ -125,6 +124,11 @@ class ArraysDataset(Dataset):
         axes = axes_of(name, array.shape)
         some = np.ascontiguousarray(np.asarray(array[[*rows]]).reshape(len(rows), *axes[0]))
         some = some.transpose(0, *axes[1])
+        if some.dtype == np.uint8 and some.max() <= 1 and 0 < array.max() <= 1:
+            raise DataError(
+                f"the images {name!r} are 0 and 1 in 8 bits, where white is 255: multiply them by "
+                "255, or save them as floating point"
+            )
         if some.dtype == np.uint8:
             return _eight_bits(some)
         if some.dtype.kind not in "fiu":

@@ -140,6 +140,7 @@ OBJECTS = np.array([{"a": 1}] * 6, dtype=object)
         ({"x": np.zeros((6, 5, 4, 3), np.uint8)}, "no arrays of images and labels .*only x"),
         ({"x": np.zeros((6, 40), np.uint8), "y": np.arange(6)}, r"shape \(6, 40\); images have"),
         ({"x": np.zeros((6, 5, 4, 2)), "y": np.arange(6)}, r"shape .* one channel or three"),
+        ({"x": np.eye(5, dtype=np.uint8)[None], "y": [0]}, "0 and 1 in 8 bits, where white is 255"),
         ({"x": np.zeros((6, 5, 4)), "y": np.arange(5)}, "has 6 images and 5 labels"),
         ({"x": np.zeros((6, 5, 4)), "y": np.arange(6) - 1}, "labels from -1 to 4"),
         ({"x": np.zeros((6, 5, 4)), "y": np.arange(6) + 0.5}, "and not whole numbers or names"),
