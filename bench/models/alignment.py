@@ -61,7 +61,7 @@ def aligned(weights: Names, module: nn.Module) -> dict[str, Tensor] | None:
 def parts_that_fit(weights: Names, module: nn.Module) -> dict[str, dict[str, Tensor]]:
     """The parts of some weights that are all of a module's, by the beginning of their names.
 
-    One that lies in another, or has the very same tensors, is left out.
+    One that lies in another is left out.
     """
     prefixes = {
         ".".join(parts[:count])
@@ -69,9 +69,11 @@ def parts_that_fit(weights: Names, module: nn.Module) -> dict[str, dict[str, Ten
         for count in range(1, min(len(parts), _PREFIXES))
     }
     found: dict[str, dict[str, Tensor]] = {}
+    needed = len([*module.parameters()])
     for prefix in sorted(prefixes, key=lambda prefix: (prefix.count("."), len(prefix), prefix)):
-        fit = aligned(under(f"{prefix}.", weights), module)
-        if fit and not any(_same(fit, other) for other in found.values()):
+        part = under(f"{prefix}.", weights)
+        fit = aligned(part, module) if len(part) >= needed else None
+        if fit and not any(prefix.startswith(f"{other}.") for other in found):
             found[prefix] = fit
     return found
 
@@ -134,6 +136,6 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return found
 
 
-def _same(one: Names, other: Names) -> bool:
-    return all(one[n] is t or (one[n].dtype == t.dtype and bool((one[n] == t).all()))
-               for n, t in other.items())  # fmt: skip
+def same(one: Names, other: Names) -> bool:
+    """Whether the weights of one module, twice, are equal."""
+    return all(bool((one[name] == tensor).all()) for name, tensor in other.items())

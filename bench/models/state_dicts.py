@@ -19,6 +19,7 @@ from bench.models.alignment import (
     is_standardising,
     misshapen,
     parts_that_fit,
+    same,
     under,
 )
 from bench.models.claims import lacks
@@ -99,6 +100,12 @@ def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Ten
         beside = {n: t for n, t in found[key].items() if not n.startswith(f"{part}.")}
         _check_beside(path, chosen, beside, module, _faults(found, module))
     weights = fitting[chosen]
+    others = [key for key in fitting if key != chosen and not same(fitting[key], weights)]
+    if others:
+        _say(
+            f"{path.name} holds several sets of weights ({', '.join(fitting)}): {chosen} is taken; "
+            f"another one by --checkpoint 'NAME={path.name}#{others[0]}'"
+        )
     _check_finite(path, weights)
     counters = sorted(n for n in found.get(chosen, ()) if n.rpartition(".")[2] in COUNTERS)
     if counters:
@@ -174,16 +181,11 @@ def _chosen(path: Path, keys: list[str]) -> str:
         return keys[0]
     ranks = {key: rank for key in keys if (rank := _rank(key)) is not None}
     usual = min(ranks, key=lambda key: ranks[key], default=None)
-    other = next(key for key in keys if key != usual)
     if usual is None:
         raise CheckpointError(
             f"{path} holds several sets of weights that fit ({', '.join(keys)}); say which is "
-            f"meant: --checkpoint 'NAME={path}#{other}'"
+            f"meant: --checkpoint 'NAME={path}#{keys[0]}'"
         )
-    _say(
-        f"{path.name} holds several sets of weights ({', '.join(keys)}): {usual} is taken; another "
-        f"one by --checkpoint 'NAME={path.name}#{other}'"
-    )
     return usual
 
 

@@ -92,6 +92,9 @@ def test_an_average_beside_the_model_is_asked_for(tmp_path: Path) -> None:
     assert all("\n" not in str(warning.message) for warning in said)
     assert loaded(tmp_path / "a.pt", {"state_dict": averaged}, "state_dict.ema_model.module") == 1
     assert loaded(tmp_path / "a.pt", {"state_dict": averaged}, "ema_model") == 1
+    fresh = {**weights(prefix="ema."), **weights(prefix="model.")}
+    with pytest.warns(InputNotice, match="the weights under model are taken"):
+        assert loaded(tmp_path / "a.pt", fresh) == 0
     refused(tmp_path / "b.pt", pair, r"several .*\(student, teacher\); say which is meant")
     assert loaded(tmp_path / "b.pt", pair, "teacher") == 1
 
