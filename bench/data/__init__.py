@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import io
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.api import Examples
 from bench.data.arrays import ArraysDataset
-from bench.data.base import Dataset, Split, default_epsilons, headline, subset
+from bench.data.base import Dataset, Split, chosen, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
 from bench.data.corrupted import CorruptedCifar10, CorruptedCifar100
 from bench.data.downloads import DIGITS, TorchvisionDataset
@@ -24,6 +25,11 @@ from bench.data.parquet import ParquetDataset
 from bench.data.reading import read_options
 from bench.data.tars import WebDataset
 from bench.errors import DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
 
 __all__ = [
     "DATASETS",
@@ -59,16 +65,27 @@ class Digits(Dataset):
         Raises:
             DataError: the file of an installation is missing or damaged.
         """
-        import numpy as np
         import torch
 
-        with np.load(io.BytesIO(_digits_bytes())) as file:
-            counts, targets = file["counts"], file["labels"]
-        tested = np.arange(len(targets)) % 3 == 0
-        chosen = tested if split == "test" else ~tested
-        inputs = torch.from_numpy(counts[chosen] / 16).float()[:, None]
-        labels = torch.from_numpy(targets[chosen]).long()
+        inputs, labels = map(torch.from_numpy, _digits(split))
         return Examples.of(inputs, labels, DIGITS, self.name)
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
+        """From the embedded file."""
+        inputs, labels = _digits(split)
+        rows = chosen(labels, len(DIGITS), n, self.name)
+        return inputs[[rows[place] for place in places]]
+
+
+def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs float32 (N, 1, 8, 8) and labels int64 of a split."""
+    import numpy as np
+
+    with np.load(io.BytesIO(_digits_bytes())) as file:
+        counts, targets = file["counts"], file["labels"]
+    tested = np.arange(len(targets)) % 3 == 0
+    rows = tested if split == "test" else ~tested
+    return (counts[rows] / 16).astype(np.float32)[:, None], targets[rows].astype(np.int64)
 
 
 def _digits_bytes() -> bytes:

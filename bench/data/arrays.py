@@ -59,6 +59,7 @@ class ArraysDataset(Dataset):
         self.reading = reading or Reading()
         self.name = path.resolve().name.removesuffix(".npz") + str(self.reading)
         self._files = ArrayFiles(path)
+        self._whole: dict[str, bool] = {}
 
     @property
     def family(self) -> str | None:
@@ -90,6 +91,14 @@ class ArraysDataset(Dataset):
         labels = self._labels(split)
         count = min(n, len(labels)) if fewer else n
         return self._examples(split, chosen(labels, len(self.class_names), count, self.name))
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
+        """These alone are converted."""
+        import numpy as np
+
+        every = chosen(self._labels(split), len(self.class_names), n, self.name)
+        images = self._images(split, [every[place] for place in places])
+        return np.ascontiguousarray(images.clip(0, 1))
 
     def digest(self, split: Split) -> str:
         """SHA-256 over what the examples are."""
@@ -133,9 +142,12 @@ class ArraysDataset(Dataset):
             return _eight_bits(some)
         if some.dtype.kind not in "fiu":
             raise DataError(f"the images {name!r} are {some.dtype}; they have to be numbers")
-        low, high = some.min(), some.max()
-        if 1 < high <= 255 and low >= 0 and bool((some == np.round(some)).all()):
-            self.note(f"the images {name!r} are whole numbers up to {high:g}: divided by 255")
+        if name not in self._whole:  # of all images: one alone may be black
+            whole = bool((array == np.round(array)).all())
+            self._whole[name] = whole and array.min() >= 0 and 1 < array.max() <= 255
+            if self._whole[name]:
+                self.note(f"the images {name!r} are whole numbers up to 255: divided by 255")
+        if self._whole[name]:
             return _eight_bits(some)
         return some.astype(np.float32)
 

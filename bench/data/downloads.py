@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
@@ -10,6 +11,10 @@ from bench.data.cache import cache_folder
 from bench.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
+
     from bench.data.base import Split
 
 #: The classes of handwritten digits.
@@ -45,6 +50,12 @@ class TorchvisionDataset(Dataset):
         labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
         names = DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
+        """Only where torch is loaded already."""
+        if "torch" not in sys.modules:
+            return None
+        return self.choose(split, n).inputs.numpy()[[*places]]
 
     def _open(self, split: Split) -> Any:
         """The data set as torchvision reads it.

@@ -47,12 +47,15 @@ def test_images_are_read_in_whatever_form(
     dataset = open_dataset(saved(tmp_path, **{image: stored, label: labels}))
 
     if kind == "whole floats":
-        with pytest.warns(InputNotice, match="whole numbers up to 2.*: divided by 255"):
+        with pytest.warns(InputNotice, match="whole numbers up to 255: divided by 255"):
             examples = dataset.load("test")
     else:
         examples = dataset.load("test")
     assert torch.equal(examples.inputs, expected(pixels))
     assert examples.labels.tolist() == labels.tolist()
+    pictures = dataset.pictures("test", 6, [5, 0])
+    assert pictures is not None
+    assert np.array_equal(pictures, dataset.choose("test", 6).inputs[[5, 0]])
     assert examples.class_names == ("0", "1", "2")
     assert examples.name == "pets"
 

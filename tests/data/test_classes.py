@@ -134,6 +134,7 @@ def test_parquet_files_get_the_models_labels(
     assert examples.classes == 4
 
 
+@pytest.mark.whole
 def test_classes_can_be_an_option_of_the_command(tmp_path: Path, pixels: Pixels) -> None:
     """The same examples as with the file in brackets."""
     root = subset(tmp_path, pixels, "n02102040", "n01440764")

@@ -100,6 +100,7 @@ def test_the_interval_is_over_images() -> None:
     assert 0 < alone["low"] < alone["accuracy"] == alone["high"] == 1
 
 
+@pytest.mark.whole
 def test_the_command_prints_the_page(tmp_path: Path) -> None:
     """Or JSON; a data set that cannot be corrupted is one line and exit code 2."""
     folder = cifar10_c(tmp_path)
