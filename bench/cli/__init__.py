@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from bench.cli import options
+from bench.cli.corruptions import corruptions
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
 from bench.cli.listing import list_plugins
@@ -98,6 +99,7 @@ def _begin(
 app.command("run", cls=Verb)(run)
 app.command("train", cls=Verb)(train)
 app.command("prepare-data", cls=Verb)(prepare_data)
+app.command("corruptions", cls=Verb)(corruptions)
 app.command("list", cls=Verb)(list_plugins)
 app.command("report", cls=Verb)(report)
 app.command("verify", cls=Verb)(verify)

@@ -29,7 +29,17 @@ Defense = Annotated[
     str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
 ]
 Dataset = Annotated[
-    str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
+    str,
+    typer.Option(
+        help="digits, mnist, cifar10, …, parquet:PATH, folder:PATH, npz:PATH, webdataset:PATH."
+    ),
+]
+Classes = Annotated[
+    str,
+    typer.Option(
+        help="FILE: the model's classes in the order of its logits, where the data have some of "
+        "them; or imagenet. The same as --dataset 'folder:PATH[classes=FILE]'."
+    ),
 ]
 Norm = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
 Seed = Annotated[int, typer.Option(help="Of all attacks.")]

@@ -36,6 +36,7 @@ def run(
         str, typer.Option(help="Attacks and suites (quick, standard, paper, all), comma-separated.")
     ] = "standard",
     dataset: options.Dataset = "digits",
+    classes: options.Classes = "",
     norm: options.Norm = "Linf",
     eps: Annotated[
         str, typer.Option(help="Epsilons, such as 0.05,8/255; the data set's where not given.")
@@ -129,6 +130,7 @@ def run(
     cells done; 1: some cell failed, or did not fit in --budget; 2: a mistake in the command.
     """
     from bench import registry
+    from bench.data.reading import with_classes
     from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
     from bench.run.config import RunConfig
@@ -140,7 +142,7 @@ def run(
     config = RunConfig(
         defenses=tuple(names),
         attacks=attacks,
-        dataset=dataset,
+        dataset=with_classes(dataset, classes),
         norm=Norm.parse(norm),
         epsilons=options.parse_epsilons(eps),
         n=n,

@@ -181,7 +181,6 @@ def test_its_cost_is_an_upper_bound_that_is_reached(
 
     At large epsilons, too, where a ball that shrinks begins with the whole box.
     """
-
     mixed = torch.randn(36, 36, generator=torch.Generator().manual_seed(5))
 
     def rough(x: Tensor) -> Tensor:  # never broken, and never twice equally low
@@ -240,7 +239,7 @@ def test_a_randomised_linear_model_is_moved_by_its_mean_gradient() -> None:
     weights = torch.randn(1, 8, 8, generator=generator)
     inputs = 0.3 + 0.4 * torch.rand(6, 1, 8, 8, generator=generator)
     means = (weights * inputs).flatten(1).sum(dim=1)
-    inputs -= weights * (means / weights.square().sum()).reshape(-1, 1, 1, 1)  # all have a mean of 0
+    inputs -= weights * (means / weights.square().sum()).reshape(-1, 1, 1, 1)  # their means: 0
     offset = 1.5 * 0.1 * weights.abs().sum()  # beyond reach in the mean
 
     def dropped(x: Tensor) -> Tensor:
