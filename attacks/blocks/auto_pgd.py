@@ -116,7 +116,7 @@ class AutoPGD:
         self._entered = True
         part = self.problem.part(rows)
         draws = [Streams(part, f"{self.purpose} {kind}") for kind in self.kinds]
-        every = torch.arange(len(rows))
+        every = torch.arange(len(rows), device=rows.device)
         if self.problem.norm is Norm.LINF:
             noise = torch.stack([2 * stream.uniform() - 1 for stream in draws], dim=1)
         else:

@@ -48,9 +48,7 @@ class Catch:
         """The rows for which nothing is found yet, int64."""
         return torch.where(~self.found)[0]
 
-    def offer(
-        self, rows: Tensor, x: Tensor, logits: Tensor, among: Tensor | None = None
-    ) -> None:
+    def offer(self, rows: Tensor, x: Tensor, logits: Tensor, among: Tensor | None = None) -> None:
         """Keep what is better than what these rows have; what is settled stays.
 
         Args:
@@ -93,4 +91,3 @@ class Catch:
         distance = problem.norm.distance(problem.inputs[rows], x)
         in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
         return in_box & (distance <= self.radii[rows] + TOLERANCE)
-

@@ -28,7 +28,7 @@ def some(which: Tensor) -> bool:
     return which.is_cuda or bool(which.any())
 
 
-def wide_as(values: Tensor, like: Tensor) -> Tensor:
+def _wide(values: Tensor, like: Tensor) -> Tensor:
     """One value a row, (M,), to be combined with (M, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
@@ -43,7 +43,7 @@ def put(into: Tensor, rows: Tensor, which: Tensor, values: Tensor) -> None:
         values: (M, ...), dtype of `into`.
     """
     before = into.index_select(0, rows)
-    into.index_copy_(0, rows, torch.where(wide_as(which, values), values, before))
+    into.index_copy_(0, rows, torch.where(_wide(which, values), values, before))
 
 
 def marked(rows: Tensor, which: Tensor, count: int) -> Tensor:
@@ -51,9 +51,7 @@ def marked(rows: Tensor, which: Tensor, count: int) -> Tensor:
     return rows.new_zeros(count).index_add_(0, rows, which.to(rows.dtype)) > 0
 
 
-def first_lowest(
-    rows: Tensor, values: Tensor, among: Tensor, count: int
-) -> tuple[Tensor, Tensor]:
+def first_lowest(rows: Tensor, values: Tensor, among: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """For each place, where the lowest value of its row is; the first of equal ones.
 
     Args:
