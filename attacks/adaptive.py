@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 LIMITS = {
     "light": Limits(400, 0.003),
-    "default": Limits(4800, 0.001),
-    "full": Limits(16000, 0.001, lives=4),
+    "default": Limits(4600, 0.001),
+    "full": Limits(16000, 0.001, lives=2),
 }
 
 
@@ -36,7 +36,7 @@ class Adaptive(Attack):
     agree, and it goes on for as many passes as it has. See `docs/adaptive.md`.
 
     Args:
-        preset: passes of an example that does not break, at most: `light` 400, `default` 4,800,
+        preset: passes of an example that does not break, at most: `light` 400, `default` 4,600,
             `full` 16,000.
         smooth: whether layers through which gradients mislead are looked for; without it the
             model's own gradient is followed throughout.
