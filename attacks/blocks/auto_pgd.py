@@ -14,6 +14,7 @@ import torch
 
 from bench.attacks.blocks.ball import Streams
 from bench.attacks.blocks.batches import State
+from bench.attacks.blocks.keeping import pace, some
 from bench.attacks.blocks.levels import into_l1
 from bench.attacks.blocks.spending import STEPS, balls
 from bench.threat import Norm
@@ -94,8 +95,10 @@ class AutoPGD:
         self.objective, self.purpose, self.kinds = objective, purpose, kinds
         self.copies = len(kinds)
         self.targets = targets
-        self.flat = False
-        """Whether some row has a zero gradient at its start."""
+        self.pace = pace(self.problem.inputs)
+        self._entered = False
+        """Whether rows have entered that were not asked about yet."""
+        self._flat: Tensor | None = None
         self.sparse = self.problem.norm is Norm.L1
         device = self.problem.inputs.device
         wide, shares = zip(*balls(self.problem.norm), strict=True)
@@ -103,11 +106,17 @@ class AutoPGD:
         self._steps = torch.tensor([round(share * STEPS) for share in shares], device=device)
         self._every = _checks().to(device)
 
+    @property
+    def flat(self) -> bool:
+        """Whether some row has a zero gradient at its start."""
+        return self._flat is not None and bool(self._flat)
+
     def enter(self, rows: Tensor) -> Climb:
         """See `Stepwise`; all copies of a row are side by side."""
+        self._entered = True
         part = self.problem.part(rows)
         draws = [Streams(part, f"{self.purpose} {kind}") for kind in self.kinds]
-        every = torch.arange(len(rows))
+        every = torch.arange(len(rows), device=rows.device)
         if self.problem.norm is Norm.LINF:
             noise = torch.stack([2 * stream.uniform() - 1 for stream in draws], dim=1)
         else:
@@ -139,7 +148,7 @@ class AutoPGD:
         state.best = _where(higher, state.x, state.best)
         state.slope = _where(higher, gradient, state.slope)
         again = self._coordinates(state, start) if self.sparse else self._halve(state, start)
-        if bool(again.any()):
+        if some(again):
             state.x = _where(again, state.best, state.x)
             gradient = _where(again, state.slope, gradient)
         moved = self._moved(state, gradient)
@@ -154,10 +163,13 @@ class AutoPGD:
             logits = self.problem.model(x)
             loss = self.objective(logits, self.problem.labels[state.rows], state.targets)
             (gradient,) = torch.autograd.grad(loss.sum(), x)
-        self.catch.offer(state.rows, x.detach(), logits.detach())
-        start = state.clock == 0
-        if not self.flat and bool(start.any()):
-            self.flat = bool((gradient[start].flatten(1) == 0).all(dim=1).any())
+        going = None if self.pace == 1 else ~self.ended(state)
+        self.catch.offer(state.rows, x.detach(), logits.detach(), going)
+        if self._entered:
+            zero = (gradient.flatten(1) == 0).all(dim=1)
+            flat = (zero & (state.clock == 0)).any()
+            self._flat = flat if self._flat is None else self._flat | flat
+            self._entered = False
         return loss.detach(), gradient.nan_to_num(0.0, 0.0, 0.0)
 
     def _start(self, rows: Tensor, noise: Tensor) -> Tensor:
@@ -176,9 +188,9 @@ class AutoPGD:
         """Where the size is halved: section 3.1. The rows that go on from their best point."""
         state.size = torch.where(start, 2.0, state.size)
         state.checked = torch.where(start, state.loss, state.checked)
-        steps = self._every[state.clock]
+        steps = self._every[state.clock.clamp(max=STEPS)]
         due = steps > 0
-        if not bool(due.any()):
+        if not some(due):
             return due
         stuck = state.rises <= RISING * steps
         stuck |= ~state.halved & (state.checked >= state.loss)
@@ -215,14 +227,13 @@ class AutoPGD:
     def _next_ball(self, state: Climb) -> None:
         """After the last step in a ball, from the best point of it into the next."""
         over = (state.clock > self._steps[state.phase]) & (state.phase < len(self._steps) - 1)
-        if not bool(over.any()):
+        if not some(over):
             return
         state.phase = state.phase + over
         state.clock = torch.where(over, 0, state.clock)
-        rows = state.rows[over]
-        radii = self._radii(rows, self._wide[state.phase[over]])
-        state.x = state.x.clone()
-        state.x[over] = into_l1(self.problem.inputs[rows], state.best[over], radii)
+        radii = self._radii(state.rows, self._wide[state.phase])
+        inputs = self.problem.inputs[state.rows]
+        state.x = _where(over, into_l1(inputs, state.best, radii), state.x)
 
 
 def _checks() -> Tensor:

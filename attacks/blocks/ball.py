@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from typing import TYPE_CHECKING
 
 import torch
 
 from bench.api.attacks import radii
+from bench.attacks.blocks.counters import Counters
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -132,8 +134,8 @@ class Streams:
 
     A stream is seeded by the seed of the problem, the example itself (bytes and label) and its
     epsilon, and moves only when its row draws: what a row gets depends neither on its batch-mates
-    nor on which of them are still being attacked. Numbers are drawn on the CPU, so that every
-    device gets the same.
+    nor on which of them are still being attacked. On a CPU each stream is a generator of torch; on
+    a GPU numbers are drawn where they are needed, for all rows at once (`Counters`): others.
 
     Args:
         problem: its rows, one stream each.
@@ -145,7 +147,7 @@ class Streams:
     def __init__(self, problem: Problem, purpose: str, kinds: int = 1) -> None:
         self._device = problem.inputs.device
         self._shape = problem.inputs.shape[1:]
-        self._generators = []
+        seeds = []
         labels = problem.labels.tolist()
         own = [None] * len(labels) if problem.epsilons is None else problem.epsilons.tolist()
         inputs = problem.inputs.cpu().numpy()
@@ -154,21 +156,40 @@ class Streams:
                 radius = problem.epsilon if epsilon is None else epsilon
                 about = f"{problem.seed} {purpose} {kind} {label} {radius!r} "
                 digest = hashlib.sha256(about.encode() + x.tobytes())
-                seed = int.from_bytes(digest.digest()[:8], "big") >> 1
-                self._generators.append(torch.Generator().manual_seed(seed))
+                seeds.append(int.from_bytes(digest.digest()[:8], "big") >> 1)
+        self._count = len(seeds)
+        self._counters: Counters | None = None
+        self._generators: list[torch.Generator] = []
+        if counted(self._device):
+            self._counters = Counters(seeds, self._device)
+        else:
+            self._generators = [torch.Generator().manual_seed(seed) for seed in seeds]
 
     def uniform(self, rows: Tensor | None = None, shape: Sequence[int] | None = None) -> Tensor:
         """Draws from [0, 1) for each of these rows, or all: (M, C, H, W), or (M, *shape)."""
         if rows is None:
-            rows = torch.arange(len(self._generators))
-        drawn = torch.empty(len(rows), *(self._shape if shape is None else shape))
+            rows = torch.arange(self._count, device=self._device)
+        size = (len(rows), *(self._shape if shape is None else shape))
+        if self._counters is not None:
+            rows = rows.to(self._device)
+            return self._counters.uniform(rows, math.prod(size[1:])).reshape(size)
+        drawn = torch.empty(size)
         for row, into in zip(rows.tolist(), drawn, strict=True):
             torch.rand(into.shape, generator=self._generators[row], out=into)
         return drawn.to(self._device)
 
     def normal(self, rows: Tensor, count: int) -> Tensor:
         """So many standard normal draws for each of these rows: (M, count, C, H, W)."""
-        drawn = torch.empty(len(rows), count, *self._shape)
+        size = (len(rows), count, *self._shape)
+        if self._counters is not None:
+            rows = rows.to(self._device)
+            return self._counters.normal(rows, math.prod(size[1:])).reshape(size)
+        drawn = torch.empty(size)
         for row, into in zip(rows.tolist(), drawn, strict=True):
             torch.randn(into.shape, generator=self._generators[row], out=into)
         return drawn.to(self._device)
+
+
+def counted(device: torch.device) -> bool:
+    """Whether random numbers are drawn by counters there."""
+    return device.type == "cuda"

@@ -33,9 +33,9 @@ class State:
     """Int64 (M,): which row of the problem."""
 
     def at(self, keep: Tensor) -> Self:
-        """Some of them; bool (M,)."""
+        """Those at some places, int64 (K,)."""
         names = [field.name for field in dataclasses.fields(self)]
-        return type(self)(**{name: getattr(self, name)[keep] for name in names})
+        return type(self)(**{name: getattr(self, name).index_select(0, keep) for name in names})
 
     def joined(self, other: Self) -> Self:
         """These, and behind them those of another batch."""
@@ -53,6 +53,8 @@ class Stepwise(Protocol[S]):
 
     copies: int
     """So many of each row are searched together."""
+    pace: int
+    """Steps between two looks at which rows are done; until then these are left as they are."""
 
     def enter(self, rows: Tensor) -> S:
         """All copies of these rows, int64 (M,), at their start."""
@@ -80,6 +82,7 @@ def drive(
     """
     waiting, most = deque(rows.tolist()), max(1, at_once(inputs) // search.copies)
     state: S | None = None
+    steps = 0
     while waiting or state is not None:
         room = most - (0 if state is None else len(state.rows) // search.copies)
         if waiting and room > 0:
@@ -88,11 +91,15 @@ def drive(
             state = entered if state is None else state.joined(entered)
         assert state is not None
         search.step(state)
+        steps += 1
+        if steps % search.pace:
+            continue
         ended = search.ended(state)
-        if bool(ended.any()):
-            gone = torch.unique(state.rows[ended])
-            state = None if bool(ended.all()) else state.at(~ended)
-            if then is not None:
+        (stay,) = torch.where(~ended)
+        if len(stay) < len(ended):
+            gone = None if then is None else torch.unique(state.rows[ended])
+            state = state.at(stay) if len(stay) else None
+            if then is not None and gone is not None:
                 waiting.extend(then(gone))
 
 

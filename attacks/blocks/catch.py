@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from bench.api.attacks import radii
+from bench.attacks.blocks.keeping import first_lowest, put, some
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -48,34 +48,38 @@ class Catch:
         """The rows for which nothing is found yet, int64."""
         return torch.where(~self.found)[0]
 
-    def offer(self, rows: Tensor, x: Tensor, logits: Tensor) -> None:
-        """Keep what is better than what these rows have.
+    def offer(self, rows: Tensor, x: Tensor, logits: Tensor, among: Tensor | None = None) -> None:
+        """Keep what is better than what these rows have; what is settled stays.
 
         Args:
             rows: int64 (M,); a row may be there several times.
             x: float32 (M, C, H, W).
             logits: what the model says of them, (M, classes).
+            among: bool (M,), those that are offered; None for all.
         """
-        (wrong,) = torch.where(logits.argmax(dim=1) != self.problem.labels[rows])
-        if len(wrong) == 0:  # mostly: what is wrong beyond doubt has left
+        wrong = logits.argmax(dim=1) != self.problem.labels[rows]
+        if among is not None:
+            wrong &= among
+        if not some(wrong):  # mostly: what is wrong beyond doubt has left
             return
-        rows, logits = rows[wrong], logits[wrong]
         own = logits.gather(1, self.problem.labels[rows][:, None]).squeeze(1)
         margin = logits.amax(dim=1) - own
-        (better,) = torch.where(margin > self.broken_by[rows])
-        if len(better) == 0:
-            return
-        wrong, rows, margin, logits = wrong[better], rows[better], margin[better], logits[better]
-        inside = self._inside(rows, x[wrong])
-        (kept,) = torch.where(inside)
-        kept = kept[_one_each(rows[kept], margin[kept])]
-        rows = rows[kept]
-        self.found[rows] = True
-        self.best[rows] = x[wrong[kept]]
-        self.broken_by[rows] = margin[kept]
+        better = wrong & (margin > self.broken_by[rows]) & ~self.settled[rows]
+        if not x.is_cuda:
+            (few,) = torch.where(better)
+            if len(few) == 0:
+                return
+            rows, x, logits, margin, better = (
+                each[few] for each in (rows, x, logits, margin, better)
+            )
+        better &= self._inside(rows, x)
+        kept, place = first_lowest(rows, -margin, better, len(self.best))
+        put(self.found, rows, kept, kept)
+        put(self.best, rows, kept, x[place])
+        put(self.broken_by, rows, kept, margin[place])
         if not self.problem.randomised:
-            solid = margin[kept] > SOLID * logits[kept].abs().amax(dim=1)
-            self.settled[rows] |= solid
+            solid = margin > SOLID * logits.abs().amax(dim=1)
+            put(self.settled, rows, kept & solid[place], kept)
 
     def take(self, row: int, other: int) -> None:
         """Let a row have what was found for another one of its example at a smaller epsilon."""
@@ -87,11 +91,3 @@ class Catch:
         distance = problem.norm.distance(problem.inputs[rows], x)
         in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
         return in_box & (distance <= self.radii[rows] + TOLERANCE)
-
-
-def _one_each(rows: Tensor, margin: Tensor) -> Tensor:
-    """The place of the largest margin of each row that is there, the first of equal ones."""
-    names = rows.cpu().numpy()
-    order = np.lexsort((-margin.cpu().numpy(), names))
-    _, first = np.unique(names[order], return_index=True)
-    return torch.from_numpy(order[first]).to(rows.device)

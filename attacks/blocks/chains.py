@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
+from bench.attacks.blocks.keeping import first_lowest, marked, pace, put
 from bench.attacks.blocks.moves import Moves, wide_as
 from bench.attacks.blocks.outlook import Way
 from bench.defenses.activations.smooth import Smoothness
@@ -142,7 +143,12 @@ class Chains:
     @property
     def alive(self) -> Tensor:
         """The examples that are not broken and may go on, int64."""
-        return torch.where(~self.broken & (self.spent < self.limits.passes))[0]
+        return torch.where(self._going)[0]
+
+    @property
+    def _going(self) -> Tensor:
+        """Whether each example is not broken and may go on, bool."""
+        return ~self.broken & (self.spent < self.limits.passes)
 
     def unsettled(self) -> Tensor:
         """Of those alive, the ones whose two lowest points do not agree.
@@ -152,10 +158,9 @@ class Chains:
         first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
         agree = (second - first < self.limits.agreement * first.abs()) & ~self.blind
         self.agreed += agree.long()
-        going = self.agreed < 1 + self.look.misled
-        self.heights[agree & going] = math.inf
-        alive = self.alive
-        return alive[going[alive]]
+        unsure = self.agreed < 1 + self.look.misled
+        self.heights[agree & unsure] = math.inf
+        return torch.where(self._going & unsure)[0]
 
     # --- descents ---------------------------------------------------------------------------------
 
@@ -180,12 +185,13 @@ class Chains:
         """Descend from a random point of the ball: another chain, in the place of the highest."""
         x = self.ball.at(rows).start(self.streams.uniform(rows))
         blind = self.blind[rows]
-        sizes = torch.ones(len(rows), device=self.device)
-        if len(x[~blind]):
-            how = Descent(loss, LONG, sizes[~blind], wide)
-            self._enchain(rows[~blind], *self._descend(x[~blind], rows[~blind], how))
-        if len(x[blind]):
-            self._seen(rows[blind], x[blind])
+        (seeing,) = torch.where(~blind)
+        if len(seeing):
+            how = Descent(loss, LONG, torch.ones(len(seeing), device=self.device), wide)
+            self._enchain(rows[seeing], *self._descend(x[seeing], rows[seeing], how))
+        if len(seeing) < len(rows):
+            (unseeing,) = torch.where(blind)
+            self._seen(rows[unseeing], x[unseeing])
 
     def _descend(self, x: Tensor, rows: Tensor, how: Descent) -> tuple[Tensor, Tensor, Tensor]:
         """Step against the momentum of the gradients: lowest points, their margins, and if broken.
@@ -197,24 +203,31 @@ class Chains:
         low = torch.full(rows.shape, math.inf, dtype=torch.float64, device=self.device)
         broken = torch.zeros_like(rows, dtype=torch.bool)
         point, live = ball.inputs.clone(), torch.arange(len(rows), device=self.device)
+        going = torch.ones_like(broken)
         for step in range(how.steps + 1):
             fall = (1 + math.cos(math.pi * step / how.steps)) / 2
             loss = self._loss(how.loss, rows[live]) if step < how.steps else None
-            seen = self._looked(x[live], rows[live], loss, way)
+            here, own = x[live], rows[live]
+            seen = self._looked(here, own, loss, way, going[live])
             # What lies outside the ball so far is no candidate yet.
-            inside = how.wide == 1 or _radius(how, step - 1) == 1
+            inside = going[live] & (how.wide == 1 or _radius(how, step - 1) == 1)
             better = (seen.margins < low[live]) & inside
-            low[live[better]], point[live[better]] = seen.margins[better], x[live[better]]
-            broken[live[better]] = seen.broken[better]
+            put(point, live, better, here)
+            put(low, live, better, seen.margins)
+            put(broken, live, better, seen.broken)
             if seen.gradient is None:
                 break
-            flat = (seen.gradient.flatten(1) == 0).all(dim=1)
-            self.blind[rows[live[flat]]] |= step == 0
-            self.broken[rows[live[seen.broken & inside]]] = True
-            stay = ~flat & ~self.broken[rows[live]]
-            live, gradient = live[stay], seen.gradient[stay]
-            if not len(live):
-                break
+            gradient = seen.gradient
+            flat = (gradient.flatten(1) == 0).all(dim=1)
+            if step == 0:
+                self.blind |= marked(own, flat, len(self.blind))
+            self.broken |= marked(own, seen.broken & inside, len(self.broken))
+            going[live] &= ~flat & ~self.broken[own]
+            if step % pace(x) == 0:
+                (stay,) = torch.where(going[live])
+                live, gradient = live[stay], gradient[stay]
+                if not len(live):
+                    break
             scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
             momentum[live] = DECAY * momentum[live] + gradient / wide_as(scale, gradient)
             near = ball.at(live)
@@ -224,10 +237,12 @@ class Chains:
             x[live] = (near if wide == 1 else near.times(wide)).project(moved)
         return point, low, broken
 
-    def _looked(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
-        """Look at points of these examples, and count what it took."""
+    def _looked(
+        self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way, going: Tensor | int = 1
+    ) -> Seen:
+        """Look at points of these examples, and count what it took of those that are going."""
         seen = self.look(x, rows, loss, way)
-        self.spent.index_add_(0, rows, seen.passes)
+        self.spent.index_add_(0, rows, seen.passes * going)
         return seen
 
     def _direction(self, gradient: Tensor, fall: float) -> Tensor:
@@ -256,8 +271,8 @@ class Chains:
 
     def turn(self, rows: Tensor, place: Tensor) -> None:
         """Chains of these examples hop, descend and look around; no chain is named twice."""
-        seeing = ~self.blind[rows]
-        if bool(seeing.any()):
+        (seeing,) = torch.where(~self.blind[rows])
+        if len(seeing):
             self._hop(rows[seeing], place[seeing])
         self._look_around(rows, place)
 
@@ -275,21 +290,26 @@ class Chains:
 
     def _move(self, rows: Tensor, place: Tensor, points: Tensor, low: Tensor) -> None:
         """Let chains end in these points where they are lower."""
+        which = rows * CHAINS + place
         better = low < self.heights[rows, place]
-        self.heights[rows[better], place[better]] = low[better]
-        self.ends[rows[better], place[better]] = points[better]
+        put(self.heights.flatten(), which, better, low)
+        put(self.ends.flatten(0, 1), which, better, points)
 
     def _look_around(self, rows: Tensor, place: Tensor) -> None:
         """Try candidates near the ends of chains for as long as it pays, each example by itself."""
         before = self.heights[rows, place]
         for number in range(TIMES * ROUNDS):
+            if number % pace(rows):
+                self._round(rows, place, number)
+                continue
             stay = ~self.broken[rows]
             if number and number % ROUNDS == 0:
                 now = self.heights[rows, place]
                 pays = (before - now > GAIN * now.abs()) | (number < self.limits.patience * ROUNDS)
                 stay &= pays & (self.spent[rows] < self.limits.passes)
                 before = now
-            rows, place, before = rows[stay], place[stay], before[stay]
+            (left,) = torch.where(stay)
+            rows, place, before = rows[left], place[left], before[left]
             if not len(rows):
                 return
             self._round(rows, place, number)
@@ -303,6 +323,7 @@ class Chains:
         tried = torch.stack(near)
         seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
+        low = torch.where(self.broken[rows], torch.inf, low)
         one = torch.arange(len(rows), device=self.device)
         tried, broken = tried[which, one], seen.broken.reshape(CANDIDATES, -1)[which, one]
         self._move(rows, place, tried, low)
@@ -322,15 +343,10 @@ class Chains:
 
     def _keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Keep the lowest points of examples, of several equally low ones the first."""
-        least = self.lowest.scatter_reduce(0, rows, low, "amin")
-        (better,) = torch.where((low < self.lowest[rows]) & (low == least[rows]))
-        own = rows[better]
-        first = rows.new_full(self.lowest.shape, len(rows))
-        first = first.scatter_reduce(0, own, better, "amin")
-        better = better[first[own] == better]
-        own = rows[better]
-        self.best[own], self.lowest[own] = points[better], low[better]
-        self.broken[own] = broken[better]
+        better, place = first_lowest(rows, low, low < self.lowest[rows], len(self.lowest))
+        put(self.best, rows, better, points[place])
+        put(self.lowest, rows, better, low[place])
+        put(self.broken, rows, better, broken[place])
 
 
 def _radius(how: Descent, step: int) -> float:

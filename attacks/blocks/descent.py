@@ -18,6 +18,7 @@ import torch
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, unit
+from bench.attacks.blocks.keeping import put
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,9 +91,10 @@ class Search:
 
     def keep(self, rows: Tensor, x: Tensor, found: Tensor) -> None:
         """Keep the iterates that are better than what these examples have."""
-        better = found.double() < self.lowest[rows]
-        self.best[rows[better]] = x[better]
-        self.lowest[rows[better]] = found[better].double()
+        found = found.double()
+        better = found < self.lowest[rows]
+        put(self.best, rows, better, x)
+        put(self.lowest, rows, better, found)
 
     def offer(self, rows: Tensor, candidates: Tensor) -> None:
         """Ask the model about candidates for these examples, and keep those that are better."""
@@ -136,7 +138,7 @@ class Search:
                 flat = (gradient.flatten(1) == 0).all(dim=1)
             if leave:
                 held = (self.lowest.reshape(self.copies, -1) >= 0).all(dim=0).repeat(self.copies)
-                stay = held[rows]
+                (stay,) = torch.where(held[rows])
                 x, rows, places, gradient = x[stay], rows[stay], places[stay], gradient[stay]
                 if len(rows) == 0:
                     break

@@ -54,6 +54,8 @@ class FastBoundary:
         nearest: float64 (copies, N): how far it is; infinite where there is none.
     """
 
+    pace = 1
+
     def __init__(self, problem: Problem, targets: Tensor, enough: Tensor) -> None:
         self.problem, self.targets, self.enough = problem, targets, enough
         self.copies = len(targets)

@@ -36,6 +36,10 @@ DRAWS = 10
 PAIRS = 512
 
 
+#: Rounds of orthogonalisation by Cholesky, and what is added to the diagonal, relative to it.
+CHOLESKY, HAIR = 3, 1e-14
+
+
 class GaussianLook:
     """Antithetic Gaussian points around each iterate, in batches of bounded size.
 
@@ -117,6 +121,8 @@ class FiniteDifferences(GaussianLook):
             found = margins(self.problem.model(points), targets).double()
         plus, minus = found.reshape(len(x), 2, -1).unbind(dim=1)
         slopes = ((plus - minus) / (2 * sigma[:, None])).to(x.dtype)
+        if x.is_cuda:
+            return torch.bmm(slopes[:, None], draws.flatten(2)).reshape(x.shape)
         # One product per example: its rounding must not depend on how many there are.
         sums = [weights @ moves.flatten(1) for weights, moves in zip(slopes, draws, strict=True)]
         return torch.stack(sums).reshape(x.shape)
@@ -150,9 +156,31 @@ def _orthogonal(draws: Tensor) -> Tensor:
     flat = draws.flatten(2)
     parts = []
     for part in torch.split(flat, flat.shape[2], dim=1):
-        basis = torch.linalg.qr(part.transpose(1, 2)).Q.transpose(1, 2)
+        basis = _many_bases(part) if part.is_cuda else _bases(part)
         parts.append(basis * part.norm(dim=2, keepdim=True))
     return torch.cat(parts, dim=1).reshape(draws.shape)
+
+
+def _bases(rows: Tensor) -> Tensor:
+    """Orthonormal rows that span the same, of each matrix; (M, pairs, K), pairs at most K."""
+    basis: Tensor = torch.linalg.qr(rows.transpose(1, 2)).Q
+    return basis.transpose(1, 2)
+
+
+def _many_bases(rows: Tensor) -> Tensor:
+    """The same but for signs, all in one call, where a GPU would factorise one by one.
+
+    CholeskyQR2 (Yamamoto, Nakatsukasa, Yanagisawa and Fukaya, ETNA 2015), in float64. Matrices that
+    are nearly singular, such as square ones may be, have a hair added: their second round mends it.
+    """
+    basis = rows.double()
+    for _ in range(CHOLESKY):
+        gram = basis @ basis.transpose(1, 2)
+        size = gram.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
+        eye = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+        factor = torch.linalg.cholesky_ex(gram + HAIR * size * eye).L
+        basis = torch.linalg.solve_triangular(factor, basis, upper=False)
+    return basis.to(rows.dtype)
 
 
 class OverDraws:

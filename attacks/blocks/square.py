@@ -60,6 +60,7 @@ class SquareSearch:
     """
 
     copies = 1
+    pace = 1
 
     def __init__(self, catch: Catch, purpose: str, queries: int) -> None:
         self.catch, self.problem, self.queries = catch, catch.problem, queries

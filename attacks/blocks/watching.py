@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from bench.attacks.blocks.catch import Catch
+from bench.attacks.blocks.keeping import pace
 from bench.errors import AttackError
 
 if TYPE_CHECKING:
@@ -94,8 +95,9 @@ class Recorder(Guard):
         logits = super().forward(part)
         catch.offer(rows, part.detach(), logits.detach())
         answer = logits if whole else self._logits.index_copy(0, rows, logits)
-        gone = catch.settled[rows]
-        if bool(gone.any()):
-            self._logits[rows[gone]] = logits.detach()[gone]
-            self._left = rows[~gone]
+        if self.calls % pace(x) == 0:
+            (stay,) = torch.where(~catch.settled[rows])
+            if len(stay) < len(rows):
+                self._logits.index_copy_(0, rows, logits.detach())
+                self._left = rows[stay]
         return answer

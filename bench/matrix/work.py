@@ -6,6 +6,7 @@ order of additions, and with it the last digit, would otherwise depend on the ma
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import time
 import traceback
@@ -228,7 +229,11 @@ class Bench:
         )
         proposal = None
         if len(problem.inputs):
-            proposal = attack.run(problem.of_its_own())
+            with contextlib.ExitStack() as asking:
+                if attack.scope != "evidence":  # a probe goes on where answers are not finite
+                    for asked in (model, *helpers):
+                        asking.enter_context(asked.unhurried())
+                proposal = attack.run(problem.of_its_own())
             if not isinstance(proposal, Proposal):
                 raise AttackError(
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
@@ -285,7 +290,7 @@ class Bench:
         threat = ThreatModel(task.norm, task.cells[part.position][1])
         # Draws that no attack has seen: whatever it did with the generators is undone here, and
         # whatever it did with the precision.
-        with plain_torch(self.device, task.seed ^ JUDGE):
+        with plain_torch(self.device, task.seed ^ JUDGE), model.unhurried():
             return judge(
                 model, part.inputs, part.labels, part.candidates, threat, draws=_draws(task)
             )

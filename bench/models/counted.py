@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -17,7 +18,12 @@ from bench.models.guests import frozen
 from bench.models.manner import Manner, manner_of
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import Tensor
+
+#: Answers on a GPU that are asked at once whether they are finite, where nobody needs to know.
+TOGETHER = 16
 
 
 @dataclass(slots=True)
@@ -29,6 +35,14 @@ class _Count:
     largest: int = 0
     single: bool = False
     """Whether it answers with one logit for two classes."""
+    together: int = 1
+    """So many answers on a GPU are asked together whether they are finite."""
+    pending: int = 0
+    """Answers that were not yet."""
+    rows: int = 0
+    """Of these."""
+    bad: Tensor | int = 0
+    """Rows among them that are not finite, of inputs that are."""
 
 
 class CountedModel(nn.Module):
@@ -89,23 +103,56 @@ class CountedModel(nn.Module):
         count.largest = max(count.largest, rows)
         if torch.is_grad_enabled() and x.requires_grad:
             x = _CountBackward.apply(x, count)
-        if _surely_finite(x):
-            logits = self._logits(x)
-            if _surely_finite(logits):
-                return logits
-            logits = outputs.without_masks(logits)
-            usable = torch.ones(len(x), dtype=torch.bool, device=x.device)
-        else:
+        logits: Tensor | None = None
+        usable = torch.ones(rows, dtype=torch.bool, device=x.device)
+        if x.is_cuda or not _surely_finite(x):
             usable = torch.isfinite(x).flatten(1).all(dim=1)
-            black = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-            logits = outputs.without_masks(self._logits(black))
+            x = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
+        elif _surely_finite(logits := self._logits(x)):
+            return logits
+        logits = outputs.without_masks(self._logits(x) if logits is None else logits)
         finite = torch.isfinite(logits).all(dim=1)
-        if bool((usable & ~finite).any()):
-            raise NonFiniteLogitsError(
-                f"the model answered {int((usable & ~finite).sum())} of {len(x)} finite inputs "
-                "with NaN or infinity"
-            )
+        count.bad = count.bad + (usable & ~finite).sum()
+        count.pending, count.rows = count.pending + 1, count.rows + rows
+        if count.pending >= count.together:
+            self.check_finite()
         return logits.masked_fill(~usable[:, None], float("nan"))
+
+    def check_finite(self) -> None:
+        """Ask whether the answers since the last time were finite; a GPU is waited for once.
+
+        Raises:
+            NonFiniteLogitsError: some were not, of finite inputs.
+        """
+        count = self._count
+        bad, rows = int(count.bad), count.rows
+        count.bad = count.pending = count.rows = 0
+        if bad:
+            raise NonFiniteLogitsError(
+                f"the model answered {bad} of {rows} finite inputs with NaN or infinity"
+            )
+
+    @contextlib.contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """On a GPU, notice answers that are not finite some calls later, at the end at the latest.
+
+        To ask at once makes the host wait for every answer. Whoever catches the error to go on with
+        other inputs needs it at once. On a CPU nothing changes.
+
+        Raises:
+            NonFiniteLogitsError: as `forward` does.
+        """
+        self._count.together = TOGETHER if self.device.type == "cuda" else 1
+        try:
+            yield
+        except Exception as error:
+            if not is_out_of_memory(error):
+                self.check_finite()  # what made of NaN something else comes second
+            raise
+        else:
+            self.check_finite()
+        finally:
+            self._count.together = 1
 
     def probe(self, x: Tensor) -> None:
         """Ask, without counting, what a run will: a whole batch, and a single image.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import importlib
-import subprocess
 import warnings
 from typing import TYPE_CHECKING
 
@@ -15,7 +13,7 @@ from torch import Tensor
 from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
 from bench.defenses.activations.smooth import SCORES, Competition, WinnersTakeAll, smoothed
-from bench.errors import ModelError, UsageError
+from bench.errors import ModelError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -100,7 +98,8 @@ class KWTA(WinnersTakeAll):
             Shape, dtype and memory format of `x`.
 
         Raises:
-            ModelError: `x` has no unit to choose from, or contains NaN, which has no order.
+            ModelError: `x` has no unit to choose from, or contains NaN, which has no order. On a
+                GPU its group becomes NaN instead: to ask makes the host wait, and logits tell.
         """
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
@@ -121,8 +120,14 @@ class KWTA(WinnersTakeAll):
         """The k winners of each group, which lies along the dimensions from `first` on."""
         kernels = None if self.exact else _kernels(x, first)
         if kernels is not None:
-            fused: Tensor = kernels.kwta(x, kind=self.kind, units=x.shape[first:].numel(), k=k)
-            return fused
+            try:
+                fused: Tensor = kernels.kwta(x, kind=self.kind, units=x.shape[first:].numel(), k=k)
+            except Exception as problem:
+                if is_out_of_memory(problem):
+                    raise
+                _fall_back(problem)
+            else:
+                return fused
         scored, _ = SCORES[how.score]
         with torch.no_grad():
             scores = scored(x.detach())
@@ -135,25 +140,43 @@ class KWTA(WinnersTakeAll):
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:
     """The Triton kernels, where they serve such an input: on a GPU, in the usual dtypes."""
-    kernels = _triton(x.get_device()) if x.is_cuda else None
-    return kernels if kernels is not None and kernels.serves(x, first) else None
-
-
-@functools.cache
-def _triton(device: int) -> ModuleType | None:
-    """The Triton kernels, if they run on a GPU: that takes Triton and a C compiler."""
-    try:
-        kernels = importlib.import_module("bench.defenses.activations.triton_kwta")
-        one = torch.ones(1, 1, device=torch.device("cuda", device))
-        kernels.kwta(one, kind="layer", units=1, k=1)
-    except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as problem:
-        warnings.warn(
-            f"k-WTA runs without its Triton kernels, slower, with the same results: {problem}",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    if not x.is_cuda or _fallen or not _ready():
         return None
-    return kernels
+    return _triton if _triton is not None and _triton.serves(x, first) else None
+
+
+#: The kernels, once they are asked for: a CPU does without Triton.
+_triton: ModuleType | None = None
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _ready() -> bool:
+    """Import the kernels; whether that works. A compiler calls it, and does not look inside."""
+    global _triton
+    try:
+        _triton = importlib.import_module("bench.defenses.activations.triton_kwta")
+    except Exception as problem:  # noqa: BLE001 - Triton raises whatever it likes
+        _fall_back(problem)
+        return False
+    return True
+
+
+#: Why the kernels are not used in this process any more.
+_fallen: list[str] = []
+
+
+def _fall_back(problem: Exception) -> None:
+    """Do without the kernels from now on, and say so once.
+
+    They want a C compiler, a driver that can be found, and a GPU that Triton knows; what is missing
+    shows when the first one is compiled, as an error of any class.
+    """
+    _fallen.append(f"{type(problem).__name__}: {problem}")
+    warnings.warn(
+        f"k-WTA runs without its Triton kernels, slower, with the same results: {_fallen[0]}",
+        RuntimeWarning,
+        stacklevel=2,
+    )
 
 
 def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:

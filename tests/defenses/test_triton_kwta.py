@@ -39,7 +39,7 @@ def test_the_kernels_equal_the_plain_form(interpret: str) -> None:
 def test_the_kernels_compile_without_a_gpu(
     width: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For an NVIDIA A100, in 32 and 16 bits: the interpreter does not check types."""
+    """For an NVIDIA H100, in 32 and 16 bits: the interpreter does not check types."""
     if os.environ.get("TRITON_INTERPRET") == "1":
         pytest.skip("Triton interprets here, and does not compile")
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
@@ -47,34 +47,83 @@ def test_the_kernels_compile_without_a_gpu(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    from bench.defenses.activations import triton_kwta
+    from bench.defenses.activations import triton_kernels as kernels
 
-    options = {"SCORE": 0, "WIDTH": width, "INFINITY": 0x7F80 << (width - 16), "BLOCK": 128}
-    for kernel in (triton_kwta._select_and_mask, triton_kwta._mask):
-        signature = dict.fromkeys(("units", "k"), "i32")
-        signature |= dict.fromkeys(("values", "x", "out"), f"*i{width}")
-        signature |= {"thresholds": "*i32"} | dict.fromkeys(options, "constexpr")
+    known = {"SCORE": 0, "WIDTH": width, "INFINITY": 0x7F80 << (width - 16), "DIGIT": 1}
+    known |= {"BLOCK": 128, "ROWS": 2, "UNITS": 64}
+    tensors = dict.fromkeys(("values", "x", "out"), f"*i{width}")
+    tensors |= dict.fromkeys(("words", "counts", "nans"), "*i32")
+    for kernel in (
+        kernels.tile, kernels.whole, kernels.count_part, kernels.write_part, kernels.pass_winners,
+    ):  # fmt: skip
+        names = kernel.arg_names
+        types = {name: "constexpr" if name in known else tensors.get(name, "i32") for name in names}
         source = ASTSource(
             fn=kernel,
-            signature={name: signature[name] for name in kernel.arg_names},
-            constexprs={(kernel.arg_names.index(name),): options[name] for name in options},
+            signature=types,
+            constexprs={(names.index(name),): known[name] for name in names if name in known},
         )
         compiled = triton.compile(
-            source, target=GPUTarget("cuda", 80, 32), options={"num_warps": 1}
+            source, target=GPUTarget("cuda", 90, 32), options={"num_warps": 1}
         )
         assert kernel.__name__ in compiled.asm["ptx"]
 
 
-def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def fallen(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Why the kernels are not used: nothing yet, and forgotten afterwards."""
+    reasons: list[str] = []
+    monkeypatch.setattr(kwta, "_fallen", reasons)
+    return reasons
+
+
+def test_without_triton_the_plain_form_serves(
+    fallen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What hinders the kernels is said, and hinders no run."""
 
     def missing(name: str) -> None:
         raise ImportError(f"no {name}")
 
     monkeypatch.setattr(importlib, "import_module", missing)
+    with pytest.warns(
+        RuntimeWarning, match=r"without .* kernels, slower, .*: ImportError: no bench\.defenses"
+    ):
+        assert not kwta._ready()
+    assert fallen
 
-    with pytest.warns(RuntimeWarning, match=r"without .* kernels, slower, .*: no bench\.defenses"):
-        assert kwta._triton.__wrapped__(0) is None
+
+class StubbornError(Exception):
+    """As Triton's own, of no class that a caller could name."""
+
+
+@pytest.mark.usefixtures("fallen")
+def test_whatever_the_kernels_raise_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With one warning; memory that ends is for the caller."""
+    problem: Exception = StubbornError("libcuda.so cannot be found!")
+
+    class Kernels:
+        @staticmethod
+        def serves(x: torch.Tensor, first: int) -> bool:
+            return True
+
+        @staticmethod
+        def kwta(x: torch.Tensor, **_: object) -> None:
+            raise problem
+
+    def kernels(x: torch.Tensor, first: int) -> type[Kernels] | None:
+        return None if kwta._fallen else Kernels
+
+    x = torch.randn(4, 3, 8, 8)
+    expected = KWTA(0.2)(x)
+    monkeypatch.setattr(kwta, "_kernels", kernels)
+    with pytest.warns(RuntimeWarning, match="StubbornError: libcuda"):
+        assert torch.equal(KWTA(0.2)(x), expected)
+    assert torch.equal(KWTA(0.2)(x), expected)  # another warning would be an error
+    kwta._fallen.clear()
+    problem = torch.OutOfMemoryError("no memory")
+    with pytest.raises(torch.OutOfMemoryError):
+        KWTA(0.2)(x)
 
 
 @GPU
@@ -82,6 +131,24 @@ def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -
 def test_a_gpu_is_served_by_the_kernels() -> None:
     """Where both are there, nothing hinders them; the values are those of the CPU."""
     x = torch.randn(4, 3, 8, 8)
+    found = KWTA(0.2)(x.cuda()).cpu()
 
-    assert kwta._triton(torch.cuda.current_device()) is not None
-    assert torch.equal(KWTA(0.2)(x.cuda()).cpu(), KWTA(0.2)(x))
+    assert not kwta._fallen
+    assert torch.equal(found, KWTA(0.2)(x))
+
+
+@GPU
+@TRITON
+@pytest.mark.parametrize("units", [300, 4096, 65536])
+def test_compiled_and_captured_on_a_gpu(units: int) -> None:
+    """`torch.compile` takes the whole graph, and a CUDA graph replays it on other inputs."""
+    x = torch.randn(3, units, device="cuda")
+    module = KWTA(0.2)
+    expected = module(x)
+    assert torch.equal(torch.compile(module, fullgraph=True)(x), expected)
+    graph, given = torch.cuda.CUDAGraph(), x.clone()
+    with torch.cuda.graph(graph):
+        out = module(given)
+    given.copy_(-x)
+    graph.replay()
+    assert torch.equal(out, module(-x))

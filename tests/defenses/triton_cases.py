@@ -5,6 +5,7 @@ chosen before Triton is imported, or on a GPU.
 """
 
 import os
+from collections.abc import Callable
 from unittest.mock import Mock
 
 import pytest
@@ -13,7 +14,6 @@ from torch import Tensor
 
 from bench.defenses.activations import KWTA, kwta, triton_kwta
 from bench.defenses.activations.kinds import Kind
-from bench.errors import ModelError
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
@@ -29,8 +29,7 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Mock:
             kwta, "_kernels", lambda x, first: triton_kwta if triton_kwta.serves(x, first) else None
         )
     else:
-        assert kwta._triton(0) is triton_kwta
-        spy.reset_mock()
+        assert kwta._ready()
     return spy
 
 
@@ -52,7 +51,7 @@ def rows(units: int, dtype: torch.dtype = torch.float32) -> Tensor:
     return torch.stack(drawn).to(dtype)
 
 
-def evaluated(module: KWTA, x: Tensor, incoming: Tensor) -> list[Tensor]:
+def evaluated(module: Callable[[Tensor], Tensor], x: Tensor, incoming: Tensor) -> list[Tensor]:
     """Value and gradient, as the bits of their floats, on the CPU."""
     x = x.detach().requires_grad_()
     y = module(x)
@@ -91,6 +90,34 @@ def test_half_precision(units: int, k: int, dtype: torch.dtype, kernels: Mock) -
 def test_more_units_than_are_read_at_a_time(kernels: Mock) -> None:
     """The histograms of all blocks of a group add up."""
     assert_same(KWTA(), rows(9001)[:1], kernels)
+
+
+@pytest.fixture(params=["whole", "parts"])
+def long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No group is short: one program for each, or several."""
+    monkeypatch.setattr(triton_kwta, "_SHORT", 32)
+    monkeypatch.setattr(triton_kwta, "_PER_WARP", 32)
+    monkeypatch.setattr(triton_kwta, "_BLOCK", 64)
+    monkeypatch.setattr(triton_kwta, "_PART", 64)
+    monkeypatch.setattr(triton_kwta, "_PROGRAMS", 1 if request.param == "whole" else 1000)
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("units", "k"), [(33, 1), (100, 30)])
+def test_long_groups(units: int, k: int, dtype: torch.dtype, kernels: Mock) -> None:
+    """As short ones, to the last unit of a block, a word, and a part."""
+    assert_same(KWTA(k=k), rows(units, dtype), kernels)
+
+
+@pytest.mark.usefixtures("long")
+@pytest.mark.parametrize("place", [0, 99])
+def test_long_groups_with_nan(place: int, kernels: Mock) -> None:
+    """Wherever it lies, its group is NaN and the others are not."""
+    x = rows(100)[:3].to(DEVICE)
+    x[1, place] = torch.nan
+    assert KWTA(k=5)(x).isnan().all(dim=1).tolist() == [False, True, False]
+    assert kernels.called
 
 
 @pytest.mark.parametrize("kind", ["magnitude", "smallest"])
@@ -144,14 +171,43 @@ def test_what_the_kernels_do_not_serve(module: KWTA, x: Tensor, kernels: Mock) -
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("sign", [-1.0, 1.0])
-def test_nan_is_refused(dtype: torch.dtype, sign: float, kernels: Mock) -> None:
-    """Also one among infinities, and in a group of its own."""
-    x = rows(20, dtype)[2:].to(DEVICE)
-    x[1, 17] = torch.tensor(torch.nan).copysign(torch.tensor(sign))
+def test_a_group_with_nan_is_nan(dtype: torch.dtype, sign: float, kernels: Mock) -> None:
+    """Also of one among infinities; the others are not, and it passes no gradient."""
+    x = rows(20, dtype)[1:].to(DEVICE)
+    x[2, 17] = torch.tensor(torch.nan).copysign(torch.tensor(sign))
+    x.requires_grad_()
 
-    with pytest.raises(ModelError, match="k-WTA got NaN"):
-        KWTA(k=1)(x)
+    found = KWTA(k=1)(x)
+    assert found.isnan().sum(dim=1).tolist() == [0, 0, 20]
+    (gradient,) = torch.autograd.grad(found, x, torch.ones_like(x))
+    assert gradient.ne(0).any(dim=1).tolist() == [True, True, False]
     assert kernels.called
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_compiled_whole(layout: torch.memory_format, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.compile` takes the forward and the backward pass without a break."""
+    if DEVICE == "cpu":
+        monkeypatch.setattr(
+            kwta, "_kernels", lambda x, first: kwta._triton if kwta._ready() else None
+        )
+    x = torch.randn(2, 3, 4, 5, device=DEVICE).to(memory_format=layout)
+    compiled = torch.compile(KWTA(0.3), fullgraph=True, backend="aot_eager")
+    incoming = torch.randn(2, 3, 4, 5, device=DEVICE)
+    expected, found = (evaluated(each, x, incoming) for each in (KWTA(0.3), compiled))
+    assert all(map(torch.equal, expected, found))
+
+
+@pytest.mark.parametrize("dtype", list(INTEGERS))
+def test_the_operators_are_what_they_say(dtype: torch.dtype) -> None:
+    """Shapes, layouts, aliases and derivatives as declared, by torch's own check."""
+    x = rows(60, dtype)[:2].reshape(2, 3, 4, 5).to(DEVICE)
+    for given in (x, x.to(memory_format=torch.channels_last)):
+        out, words = triton_kwta._select(given, 60, 7, 0)
+        tests = ("test_schema", "test_autograd_registration", "test_faketensor")
+        torch.library.opcheck(triton_kwta._select, (given, 60, 7, 0), test_utils=tests)
+        last = not given.is_contiguous()
+        torch.library.opcheck(triton_kwta._pass, (out, words, 60, last), test_utils=tests)
 
 
 def test_the_gradient_is_linear_in_what_comes_in(kernels: Mock) -> None:
