@@ -44,15 +44,15 @@ def run(
         str,
         typer.Option(help="Of trainings, such as 0,1,2: train what is missing, evaluate each."),
     ] = "",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
     batch_size: Annotated[
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that defenses and attacks run in (default: one per core, ≤ 8; on a "
-            "GPU 0: this process, which they can then end or hang)."
+            help="Processes that defenses and attacks run in (default: one per core, ≤ 8, or per "
+            "GPU); 0: this process, which they can then end or hang."
         ),
     ] = None,
     timeout: Annotated[

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-    from bench.matrix.execute import InProcess, Workers
+    from bench.matrix.execute import InProcess, Pool
     from bench.matrix.fill import Observer
     from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
@@ -88,7 +88,7 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
 def _run(
     prepared: Prepared,
     store: RunStore,
-    executor: InProcess | Workers,
+    executor: InProcess | Pool,
     observer: Observer,
     question: str,
 ) -> Result:
