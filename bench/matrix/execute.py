@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bench.matrix.patience import Patience
 from bench.matrix.work import TaskResult
+from bench.record.provenance import device_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -63,6 +64,10 @@ class Hands(Protocol):
     def news(self) -> list[tuple[Task, News]]:
         """What came of tasks, each as it was sent; waits about a second for the first."""
 
+    @property
+    def device_name(self) -> str:
+        """Of what they compute on, as people call it; empty where none has begun."""
+
     def close(self) -> None:
         """End all at once, whatever they are doing."""
 
@@ -88,6 +93,11 @@ class InProcess:
 
     def learn(self, defense: str, clean: Totals) -> None:
         """Nothing is ended here, however long it takes."""
+
+    @property
+    def device_name(self) -> str:
+        """Of what this process computes on, as people call it."""
+        return device_name(self.bench.device)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -138,6 +148,11 @@ class Pool:
     def learn(self, defense: str, clean: Totals) -> None:
         """What the clean predictions of a defense took."""
         self.patience.learn(defense, clean)
+
+    @property
+    def device_name(self) -> str:
+        """Of what its hands compute on, as people call it; empty where none has begun."""
+        return self.hands.device_name
 
     def close(self) -> None:
         """End all workers at once, whatever they are doing."""

@@ -15,6 +15,7 @@ from bench.errors import PluginWarning, in_one_line
 from bench.matrix.execute import Died
 from bench.matrix.processes import SERVER, GuestProcess
 from bench.matrix.work import TaskResult
+from bench.record.provenance import device_name
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,6 +89,14 @@ class LocalHand:
             self._process = self._fresh()
         return found
 
+    def wait(self) -> TaskResult | Died:
+        """What came of its task, as soon as it is known."""
+        while True:
+            ready = wait(self.signs, self.patience)
+            news = self.news() if ready or self.patience == 0 else None
+            if news is not None:
+                return news
+
     def end(self) -> None:
         """End its process at once."""
         self._process.end()
@@ -142,6 +151,11 @@ class LocalHands:
                 news = hand.news()
                 found += [] if news is None else [(task, news)]
         return found
+
+    @property
+    def device_name(self) -> str:
+        """Of the first of the devices, which are of one kind."""
+        return device_name(self.devices[0])
 
     def close(self) -> None:
         """End all processes at once, whatever they are doing."""

@@ -64,6 +64,8 @@ class Prepared:
     """What files hold, by the attack that stands for the file."""
     variant: int = 0
     """Among runs of models with the same weights that answer differently (`bench.run.identity`)."""
+    device_name: str = ""
+    """Of the processor or GPU, as people call it; empty before any task is done."""
     further_devices: tuple[str, ...] = ()
     """On which worker processes compute beside it."""
     own: bool = False
@@ -159,8 +161,17 @@ class Prepared:
         """Does tasks in processes of their own, or in this one."""
         if not self.workers:
             return InProcess(self.bench)
+        patience = Patience(self.config.timeout)
+        if self.config.executor != "local":
+            from bench.matrix.cluster import RayHands
+
+            return Pool(RayHands(self.bench, self.config.executor, self.workers), patience)
         places = [self.devices[i % len(self.devices)] for i in range(self.workers)]
-        return Pool(LocalHands(self.bench, places, self.start), Patience(self.config.timeout))
+        return Pool(LocalHands(self.bench, places, self.start), patience)
+
+    def done_by(self, executor: InProcess | Pool) -> Prepared:
+        """The same run with the name of the device that its tasks were found to be done on."""
+        return dataclasses.replace(self, device_name=executor.device_name)
 
     def on(self, examples: Examples) -> Prepared:
         """The same run on other examples of the same data set."""
@@ -243,12 +254,18 @@ def resolve_devices(text: str) -> tuple[str, ...]:
 
 
 def processes(config: RunConfig, devices: Sequence[str]) -> int:
-    """The processes that guests are asked in, usually one for each core or GPU; 0 for this one.
+    """The processes that guests are asked in, usually one for each core or GPU; 0: this one.
 
     Raises:
-        UsageError: a timeout where there is nothing that could be ended, or several devices and
-            no processes that could use them.
+        UsageError: a timeout where there is nothing that could be ended; no processes where
+            several devices, or a cluster, need some.
     """
+    if config.executor != "local":
+        from bench.matrix.cluster import places_on
+
+        if config.workers == 0:
+            raise UsageError("--workers 0 is this process, and no cluster: leave it out")
+        return config.workers or places_on(config.executor, devices[0])
     cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
     usual = cores if devices[0] == "cpu" else len(devices)
     count = usual if config.workers is None else config.workers
@@ -288,7 +305,7 @@ def prepare(
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
-    devices = resolve_devices(config.device)
+    devices = _devices(config)
     examples = dataset.choose(
         "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
     )
@@ -312,6 +329,15 @@ def prepare(
         further_devices=devices[1:],
         starts=[c for c in together if c.role == "start"],
     )
+
+
+def _devices(config: RunConfig) -> tuple[str, ...]:
+    """What computes: devices of this machine, or what each worker of a cluster has."""
+    if config.executor == "local":
+        return resolve_devices(config.device)
+    from bench.matrix.cluster import device_on
+
+    return (device_on(config.executor, config.device),)
 
 
 def _contenders(

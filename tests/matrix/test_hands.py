@@ -69,6 +69,8 @@ class Scripted:
         words = self.script.get(task.shard.number)
         return [(task, words.popleft() if words else TaskResult(task))]
 
+    device_name = ""
+
     def close(self) -> None:
         """Nothing to end."""
 
