@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -118,6 +119,8 @@ class Keeper:
             (folder / place).parent.mkdir(parents=True, exist_ok=True)
             (folder / place).symlink_to(fetched(cache, digest, bring))
         os.chdir(folder)
+        # Else every process that starts from here would import the program of Ray's workers.
+        vars(sys.modules["__main__"]).pop("__file__", None)
         self.device = device
         arrived: Any = Sent(bench, folder)
         self.hand = LocalHand(arrived, device, folder)
@@ -127,7 +130,9 @@ class Keeper:
         import ray
 
         node: str = ray.get_runtime_context().get_node_id()
-        return apart(_surroundings, self.device), node
+        if self.device == "cpu":
+            return Surroundings.of(self.device), node
+        return apart(_surroundings, self.device), node  # CUDA starts in no process that forks
 
     def do(self, task: Task, limit: float | None) -> News:
         """What comes of a task."""
