@@ -22,7 +22,7 @@ from bench.errors import HandsError, UsageError, in_one_line
 from bench.matrix.apart import apart
 from bench.matrix.execute import Died, Lost
 from bench.matrix.local import LocalHand
-from bench.matrix.luggage import Sent, fetched, packed
+from bench.matrix.luggage import Sent, packed, unpack
 from bench.record.provenance import Surroundings
 
 if TYPE_CHECKING:
@@ -56,6 +56,8 @@ def connected(address: str) -> Any:
             f"--executor {address} needs Ray: pip install 'winnow-bench[ray]' ({error})"
         ) from error
     if not ray.is_initialized():
+        # Processes are forked from this one that never speak to the cluster.
+        os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
         try:
             ray.init(
                 "auto" if address == "ray" else address,
@@ -109,15 +111,7 @@ class Keeper:
         import ray
 
         folder = Path(tempfile.mkdtemp(prefix="winnow-worker-"))
-        cache = cache_folder() / "nodes"
-        for place, digest in contents.items():
-
-            def bring(digest: str = digest) -> bytes:
-                brought: bytes = ray.get(blobs[digest])
-                return brought
-
-            (folder / place).parent.mkdir(parents=True, exist_ok=True)
-            (folder / place).symlink_to(fetched(cache, digest, bring))
+        unpack(contents, folder, cache_folder() / "nodes", lambda digest: ray.get(blobs[digest]))
         os.chdir(folder)
         # Else every process that starts from here would import the program of Ray's workers.
         vars(sys.modules["__main__"]).pop("__file__", None)

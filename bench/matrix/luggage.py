@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -22,9 +23,13 @@ from bench.record.files import digest_of_file
 from bench.registry.discovery import local_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from bench.matrix.work import Bench
+
+
+#: Where weights and images are in the folder of a worker.
+FILES = "files/"
 
 
 class Luggage(NamedTuple):
@@ -107,7 +112,7 @@ class _Packer(pickle.Pickler):
     def _place(self, file: Path) -> str:
         """Where a file will be, and the record of a checkpoint beside it."""
         if file not in self._places:
-            self._places[file] = f"files/{len(self._places)}/{file.name}"
+            self._places[file] = f"{FILES}{len(self._places)}/{file.name}"
             self.add(file, self._places[file])
             record = record_path(file)
             if record.is_file():
@@ -150,17 +155,32 @@ def _local(package: str) -> Iterator[tuple[Path, str]]:
             yield path, f"{folder.name}/{inside.as_posix()}"
 
 
-def fetched(cache: Path, digest: str, bring: Callable[[], bytes]) -> Path:
-    """A file of a node's cache, brought where it is not there yet or is not what it is called.
+def unpack(
+    contents: Mapping[str, str], folder: Path, cache: Path, bring: Callable[[str], bytes]
+) -> None:
+    """Fill the folder of a worker.
 
     Args:
+        contents: what it holds, by SHA-256.
+        folder: empty.
         cache: of the node, for all of its workers.
-        digest: SHA-256 of the file.
-        bring: gives its content.
+        bring: gives the content of what the cache has not.
 
     Raises:
         StoreError: what was brought is something else.
     """
+    for place, digest in contents.items():
+        path = folder / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = _fetched(cache, digest, bring)
+        if place.startswith(FILES):
+            path.symlink_to(kept)
+        else:  # code asks where it lies, to find what is beside it
+            shutil.copyfile(kept, path)
+
+
+def _fetched(cache: Path, digest: str, bring: Callable[[str], bytes]) -> Path:
+    """A file of a node's cache, brought where it is not there yet or is not what it is called."""
     from filelock import FileLock
 
     cache.mkdir(parents=True, exist_ok=True)
@@ -169,7 +189,7 @@ def fetched(cache: Path, digest: str, bring: Callable[[], bytes]) -> Path:
         if path.is_file() and digest_of_file(path) == digest:
             return path
         temporary = cache / f"{digest}.partial"
-        temporary.write_bytes(bring())
+        temporary.write_bytes(bring(digest))
         if digest_of_file(temporary) != digest:
             raise StoreError(f"what was sent as {digest[:12]} is another file; run it again")
         temporary.replace(path)
