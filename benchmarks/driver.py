@@ -2,10 +2,10 @@
 
     python benchmarks/driver.py --tasks 10000 --hands 64 --ray 300
 
-A made-up run of one defense: 5,000 images of 3 x 32 x 32, 100 shards, as many epsilons as it takes.
+A made-up run of one defense: 5,000 images of 3 x 32 x 32, as many epsilons as it takes.
 Its tasks go the way of every run (planned, given away, taken back, stored, written), but what a
 worker answers is copied from one answer that was computed; the time that takes is left out. The
-worst is assumed of what is found: every task breaks all of its 50 examples by less than any before,
+worst is assumed of what is found: every task breaks all of its examples by less than any before,
 so that all its adversarial examples are written.
 
 Then some tasks on real actors of Ray on this machine, stored nowhere: what Ray takes of the
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
     from bench.matrix.work import TaskResult
     from bench.models.contenders import Contender
 
-#: Examples, and those of a shard: 100 shards.
-EXAMPLES, SHARD = 5_000, 50
 ATTACK = "fgsm"
 
 
@@ -110,26 +108,26 @@ class Simulated:
         return dataclasses.replace(self._template, task=task, outcomes=[again], found=found)
 
 
-def made_up(tasks: int) -> tuple[Bench, Contender, Setting]:
+def made_up(n: int, tasks: int, shard: int) -> tuple[Bench, Contender, Setting]:
     """A run with so many tasks, rounded up to whole epsilons: a linear model on noise."""
     random = torch.Generator().manual_seed(0)
-    inputs = torch.rand(EXAMPLES, 3, 32, 32, generator=random)
+    inputs = torch.rand(n, 3, 32, 32, generator=random)
     module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 10)).eval()
     with torch.no_grad():
         labels = module(inputs).argmax(1)
     examples = Examples.of(inputs, labels, tuple(map(str, range(10))), "noise")
     contender = contender_of("model", module)
-    count = -(-tasks // (EXAMPLES // SHARD))
+    count = -(-tasks * shard // n)
     setting = Setting(
         norm=Norm.LINF,
         epsilons=tuple(Epsilon.parse(f"{0.2 + 0.001 * i:.3f}") for i in range(count)),
         seed=0,
-        n=EXAMPLES,
+        n=n,
         shape=examples.shape,
         classes=examples.classes,
         data_digest=examples.digest,
         device_type="cpu",
-        shard_size=SHARD,
+        shard_size=shard,
     )
     return Bench(examples, {"model": contender}, "cpu", None), contender, setting
 
@@ -155,9 +153,9 @@ class Timed:
         return timed
 
 
-def simulate(tasks: int, hands: int) -> list[list[str]]:
+def simulate(n: int, tasks: int, shard: int, hands: int) -> list[list[str]]:
     """A whole made-up run; milliseconds a task, of all and of its parts."""
-    bench, contender, setting = made_up(tasks)
+    bench, contender, setting = made_up(n, tasks, shard)
     contender = dataclasses.replace(
         contender, record=contender.record.model_copy(update={"key": "model"})
     )
@@ -173,7 +171,7 @@ def simulate(tasks: int, hands: int) -> list[list[str]]:
         processor = time.process_time() - processor - simulated.processor
     count = simulated.answered
     parts = {
-        f"all ({count:,} tasks, {hands} hands)": (processor, seconds),
+        f"all ({count:,} tasks of {shard} examples, {hands} hands)": (processor, seconds),
         "of it outcomes and adversarial examples, written and synced": (
             timed.processor, timed.seconds
         ),
@@ -194,7 +192,7 @@ def on_ray(count: int) -> list[str]:
     from bench.matrix.cluster import RayHands
 
     ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)
-    prepared = prepare(RunConfig(("relu",), attacks=ATTACK, n=100, shard_size=SHARD, workers=0))
+    prepared = prepare(RunConfig(("relu",), attacks=ATTACK, n=100, workers=0))
     tasks = tasks_for(prepared.cells[:1], prepared.setting, clean={})
     pool = Pool(RayHands(prepared.bench, "ray", 2))
     list(pool.run(tasks[:2], lambda busy: None))  # until workers are there
@@ -207,19 +205,21 @@ def on_ray(count: int) -> list[str]:
     return [f"Ray, besides: {count} tasks on 2 actors", *(f"{1000 * s / count:.2f}" for s in spent)]
 
 
-def main() -> None:
+def main(words: Sequence[str] | None = None) -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--n", type=int, default=5_000, help="examples")
     parser.add_argument("--tasks", type=int, default=10_000)
+    parser.add_argument("--shard", type=int, default=50, help="examples of a task")
     parser.add_argument("--hands", type=int, default=64)
     parser.add_argument("--ray", type=int, default=0, help="tasks on real actors; 0 for none")
-    arguments = parser.parse_args()
+    arguments = parser.parse_args(words)
     torch.set_num_threads(1)
-    rows = simulate(arguments.tasks, arguments.hands)
+    rows = simulate(arguments.n, arguments.tasks, arguments.shard, arguments.hands)
     if arguments.ray:
         rows.append(on_ray(arguments.ray))
     say(table(["of a task", "processor (ms)", "clock (ms)"], rows))
-    say(surroundings("cpu", n=EXAMPLES, shard=SHARD))
+    say(surroundings("cpu", n=arguments.n, shard=arguments.shard))
 
 
 if __name__ == "__main__":
