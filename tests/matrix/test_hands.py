@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ import pytest
 import torch
 
 from bench.api import Cost
-from bench.errors import UsageError
-from bench.matrix.execute import DEATHS, Died, Lost, Pool
+from bench.errors import HandsError, UsageError
+from bench.matrix.execute import DEATHS, Died, InProcess, Lost, Pool
 from bench.matrix.local import LocalHands
 from bench.matrix.processes import COPY
 from bench.matrix.tasks import Shard, Task
@@ -243,3 +244,31 @@ def test_two_gpus_give_what_one_gives(
     one, two = run(prepared), run(beside)
     assert one.outcomes.equals(two.outcomes)
     assert not two.failed
+
+
+def test_a_run_that_nobody_is_left_for_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done is kept, the record says so, and the same command goes on."""
+    config = RunConfig(
+        ("relu",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, shard_size=3, workers=0,
+        device="cpu", twins=False, out=tmp_path,
+    )  # fmt: skip
+    prepared, original = prepare(config), InProcess.run
+
+    def gone(self: InProcess, tasks: Any, on_busy: Any) -> Iterator[TaskResult]:
+        results = original(self, tasks, on_busy)
+        yield next(results)
+        if not tasks[0].is_clean:
+            raise HandsError("no worker")
+        yield from results
+
+    monkeypatch.setattr(InProcess, "run", gone)
+    with pytest.raises(HandsError):
+        run(prepared)
+    monkeypatch.setattr(InProcess, "run", original)
+    record = prepared.folder / "run.json"
+    assert json.loads(record.read_text())["status"] == "interrupted"
+    assert len(list(prepared.folder.glob("cells/*/*.parquet"))) == 2 + 1
+    assert not run(prepare(config)).failed
+    assert json.loads(record.read_text())["status"] == "complete"
