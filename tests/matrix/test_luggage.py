@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import pickle
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 MODEL = """
 from pathlib import Path
 import torch
-from beside import classes
+from counted_classes import classes
 
 def load():
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, classes))
@@ -47,7 +48,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (here / "attacks" / "blocks" / "one.py").write_text("ONE = 1\n")
     (here / "attacks" / ".hidden").touch()
     (here / "model.py").write_text(MODEL)
-    (here / "beside.py").write_text("classes = 10\n")
+    (here / "counted_classes.py").write_text("classes = 10\n")
     module = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
     torch.save(module.state_dict(), here / "weights.pt")
     found = find("relu")
@@ -107,12 +108,15 @@ def test_code_travels_with_what_is_beside_it(
     bench = bench_of("file:model.py:load", device="cpu")
     wanted = bench.contenders["file:model.py:load"].load()(bench.examples.inputs)
     luggage = packed(bench)
-    code = {"model.py", "beside.py", "weights.pt", "own.json", "own.safetensors"}
+    code = {"model.py", "counted_classes.py", "weights.pt", "own.json", "own.safetensors"}
     assert luggage.contents.keys() == code | {"attacks/blocks/one.py"}
     arrived = sent(luggage)
+    del sys.modules["counted_classes"]
     monkeypatch.chdir(tmp_path / "there")
     module = arrived.contenders["file:model.py:load"].load()
     assert torch.equal(module(arrived.examples.inputs), wanted)
+    assert Path(sys.modules["counted_classes"].__file__ or "").parent == tmp_path / "there"
+    del sys.modules["counted_classes"]
 
 
 def test_images_in_a_file_travel_with_it(folder: Path, sent: Callable[[Luggage], Bench]) -> None:
