@@ -117,17 +117,29 @@ def eventually(happens: Callable[[], Any]) -> Any:
     return found
 
 
-def keepers(title: str = "ray::Keeper") -> dict[int, int]:
-    """The actors, and the process that started each: its node."""
-    found = {}
+def nodes_of(cluster: Cluster) -> dict[int, Any]:
+    """The nodes of this cluster, by the process that starts their actors."""
+    return {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
+
+
+def keepers(cluster: Cluster, title: str = "ray::Keeper") -> dict[int, int]:
+    """The actors of this cluster, and the node of each: others may have some on this machine."""
+    found: dict[int, int] = {}
+    nodes = nodes_of(cluster)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             if path.read_bytes().startswith(title.encode()):
                 stat = path.with_name("stat").read_text().rpartition(")")[2].split()
-                found[int(path.parent.name)] = int(stat[1])
+                found |= {int(path.parent.name): int(stat[1])} if int(stat[1]) in nodes else {}
         except OSError:  # it is gone
             continue
     return found
+
+
+def all_busy(cluster: Cluster) -> dict[int, int]:
+    """The actors, where each of the three is doing a task; else none."""
+    found = keepers(cluster, "ray::Keeper.do")
+    return found if len(found) == 3 else {}
 
 
 def stored(folder: Path, count: int) -> bool:
@@ -142,9 +154,9 @@ def test_whatever_goes_the_run_says_the_same(
     """In the middle a worker is killed and a node goes without a word; an attack kills more."""
     running = started(folder, on_cluster, "slow,fgsm,poison")
     eventually(lambda: stored(folder, 8))
-    busy = eventually(lambda: len(keepers("ray::Keeper.do")) == 3 and keepers("ray::Keeper.do"))
-    nodes = {node.all_processes["raylet"][0].process.pid: node for node in cluster.worker_nodes}
-    gone = next(pid for pid in busy.values() if pid in nodes)
+    busy = eventually(lambda: all_busy(cluster))
+    nodes = nodes_of(cluster)
+    gone = next(pid for pid in busy.values() if nodes[pid] is not cluster.head_node)
     os.kill(next(pid for pid, node in busy.items() if node != gone), signal.SIGKILL)
     cluster.remove_node(nodes[gone], allow_graceful=False)
     try:
@@ -160,13 +172,15 @@ def test_whatever_goes_the_run_says_the_same(
 
 
 @pytest.mark.whole
-def test_a_driver_that_was_killed_goes_on(folder: Path, on_cluster: dict[str, str]) -> None:
+def test_a_driver_that_was_killed_goes_on(
+    cluster: Cluster, folder: Path, on_cluster: dict[str, str]
+) -> None:
     """Its worker ends with it; the same command does what is missing, and nothing else."""
     running = started(folder, on_cluster, "slow,fgsm", "--workers", "1")
     eventually(lambda: stored(folder, 8))
     os.kill(running.pid, signal.SIGKILL)
     assert running.wait().returncode == -signal.SIGKILL
-    eventually(lambda: not keepers())
+    eventually(lambda: not keepers(cluster))
     before = {path: path.stat().st_mtime_ns for path in folder.glob("there/*/cells/*/*.parquet")}
     again = started(folder, on_cluster, "slow,fgsm", "--workers", "1").wait()
     assert again.returncode == 0, again.stderr
