@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 LIMITS = {
     "light": Limits(400, 0.003),
-    "default": Limits(4600, 0.001),
+    "default": Limits(3300, 0.001),
     "full": Limits(16000, 0.001),
 }
 
@@ -32,11 +32,11 @@ class Adaptive(Attack):
     Four descents, on the margin, the cross-entropy, and the margins over the second and the third
     class, start from the input and from random points. Their ends become chains, which hop in turn:
     pixels are taken from another, a short descent follows, and candidates near its end are tried.
-    An example is done when two of its points are equally low; where gradients mislead they do not
-    agree, and it goes on for as many passes as it has. See `docs/adaptive.md`.
+    An example is done when two of its points are equally low, and where a layer misleads gradients
+    when that has happened twice, or when it has spent its passes. See `docs/adaptive.md`.
 
     Args:
-        preset: passes of an example that does not break, at most: `light` 400, `default` 4,600,
+        preset: passes of an example that does not break, at most: `light` 400, `default` 3,300,
             `full` 16,000.
         smooth: whether layers through which gradients mislead are looked for; without it the
             model's own gradient is followed throughout.

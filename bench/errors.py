@@ -76,6 +76,10 @@ class StoreError(UsageError):
     """A run folder that cannot be written, is in use, or is not what it claims to be."""
 
 
+class HandsError(UsageError):
+    """Nobody is left to do the work; what was done is kept."""
+
+
 class StoreWarning(UserWarning):
     """A stored run that cannot be read is left out of what is made of all of them."""
 

@@ -111,7 +111,7 @@ def plan(prepared: Prepared) -> tuple[Bench, Task]:
     Raises:
         ValueError: the attack cannot run here.
     """
-    bench, setting = prepared.executor().bench, prepared.setting
+    bench, setting = prepared.bench, prepared.setting
     first, planned = prepared.cells
     if planned.why_not:
         raise ValueError(f"{planned.cell.attack}: {planned.why_not.reason}")

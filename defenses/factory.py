@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+#: What of the folder of a file goes with it.
+BESIDE = (".py", ".safetensors", ".pt", ".pth", ".npz", ".npy", ".json")
+
+
 @register_defense("file")
 class Factory(Defense):
     """What a function in a Python file makes: an `nn.Module` from images in [0, 1] to logits.
@@ -102,6 +106,14 @@ class Factory(Defense):
     def dependencies(self) -> Mapping[str, str]:
         """The text of the file; not of what it imports."""
         return {"code": hashlib.sha256(self._read()).hexdigest()}
+
+    def files(self) -> tuple[Path, ...]:
+        """The file, and the modules, packages and weights beside it."""
+        folder = self.path.parent
+        beside = [p for p in sorted(folder.glob("*")) if p.suffix in BESIDE and p.is_file()]
+        packages = [p.parent for p in sorted(folder.glob("*/__init__.py"))]
+        inside = [path for package in packages for path in sorted(package.rglob("*.py"))]
+        return tuple(dict.fromkeys([self.path, *beside, *inside]))
 
     def weights(self, *, network: str, shape: tuple[int, int, int], classes: int) -> Weights:
         """The function loads them."""

@@ -354,3 +354,15 @@ def test_what_a_command_leaves_running_is_counted_as_its_own(
     assert 0.6 <= found.processor < 5
     assert 90e6 < found.largest < 300e6
     assert 80e6 < found.together < 300e6
+
+
+def test_driver(script: Callable[[str], ModuleType], capsys: pytest.CaptureFixture[str]) -> None:
+    """Every task is answered and paid for; what is written and what is not are the whole."""
+    script("driver").main(["--n", "20", "--tasks", "4", "--shard", "10", "--hands", "2"])
+
+    (whole, *parts), below = printed(capsys)
+    assert whole["of a task"] == "all (4 tasks of 10 examples, 2 hands)"
+    for column in ("processor (ms)", "clock (ms)"):
+        together = sum(float(part[column]) for part in parts)
+        assert float(whole[column]) == pytest.approx(together, abs=0.02)
+    assert "n = 20, shard = 10" in below

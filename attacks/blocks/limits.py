@@ -20,4 +20,6 @@ class Limits(NamedTuple):
 
         It misleads candidates less, and points that it led agree that only end in the same place.
         """
-        return self._replace(agreement=self.agreement / 10, patience=2 * self.patience)
+        return self._replace(
+            passes=self.passes * 5 // 4, agreement=self.agreement / 10, patience=2 * self.patience
+        )

@@ -255,6 +255,13 @@ class Defense(Plugin):
         """
         return {}
 
+    def files(self) -> tuple[Path, ...]:
+        """What of its code lies in files that a name of it names: they go with it elsewhere.
+
+        Modules of the package and of the working directory's `defenses/` are none of it.
+        """
+        return ()
+
     def adapt(self, contents: Sequence[Any], module: nn.Module) -> Any:
         """From what its weights' files hold to the `state_dict` of `build`'s module.
 

@@ -44,6 +44,10 @@ Classes = Annotated[
 Norm = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
 Seed = Annotated[int, typer.Option(help="Of all attacks.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:1.")]
+Devices = Annotated[
+    str,
+    typer.Option(help="auto, cpu, cuda, cuda:1; several: cuda:0,cuda:1, cuda:all."),
+]
 Checkpoint = Annotated[
     list[str] | None,
     typer.Option(

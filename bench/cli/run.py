@@ -49,15 +49,19 @@ def run(
         str,
         typer.Option(help="Of trainings, such as 0,1,2: train what is missing, evaluate each."),
     ] = "",
-    device: options.Device = "auto",
+    device: options.Devices = "auto",
+    executor: Annotated[
+        str,
+        typer.Option(help="Where tasks are done: local, or on a cluster: ray, ray://HOST:PORT."),
+    ] = "local",
     batch_size: Annotated[
         int | None, typer.Option(help="Largest forward pass; outcomes do not depend on it.")
     ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
-            help="Processes that defenses and attacks run in (default: one per core, ≤ 8; on a "
-            "GPU 0: this process, which they can then end or hang)."
+            help="Processes that defenses and attacks run in (default: one per core, ≤ 8 on this "
+            "machine, or per GPU); 0: this process, which they can then end or hang."
         ),
     ] = None,
     timeout: Annotated[
@@ -148,6 +152,7 @@ def run(
         n=n,
         seed=seed,
         device=device,
+        executor=executor,
         batch_size=batch_size,
         workers=workers,
         timeout=timeout,

@@ -16,7 +16,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from filelock import FileLock
 
@@ -56,6 +56,11 @@ class Mapped:
     def size(self) -> int:
         """Bytes of the file."""
         return math.prod(self.shape)
+
+    @classmethod
+    def of(cls, path: Path, shape: tuple[int, int, int, int]) -> Self:
+        """What lies in a file whose digest was just compared."""
+        return cls(path, shape, _state(path))
 
     def open(self) -> np.ndarray:
         """The images, read where they are asked for; they cannot be written.
@@ -113,7 +118,7 @@ def mapped(
 
 
 def _found(folder: Path, shape: tuple[int, int, int, int]) -> Mapped:
-    return Mapped(folder / IMAGES, shape, _state(folder / IMAGES))
+    return Mapped.of(folder / IMAGES, shape)
 
 
 def _state(path: Path) -> tuple[int, ...]:

@@ -1,43 +1,79 @@
-"""Doing tasks: in this process, or in worker processes on this machine.
+"""Doing tasks: in this process, or by hands elsewhere, which one driver keeps busy.
 
-Outcomes do not depend on which, because everything random about a task is fixed by its plan. A
-worker that dies is followed by a fresh one that gets the task again: what killed it may have come
-from outside. A task that takes its worker down each time, or does not end, has failed, and the
-others go on.
+Outcomes do not depend on which, because everything random about a task is fixed by its plan. A task
+whose worker died is done again: what killed it may have come from outside. After the third worker
+that a defense and an attack took down together, their tasks have failed, and the others go on. A
+worker that was lost with its machine counts for nobody.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
-import time
-import warnings
-from collections import deque
-from dataclasses import dataclass
-from multiprocessing.connection import wait
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from bench.errors import PluginWarning
 from bench.matrix.patience import Patience
-from bench.matrix.processes import SERVER, GuestProcess
 from bench.matrix.work import TaskResult
+from bench.record.provenance import device_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from multiprocessing.connection import Connection
 
     from bench.matrix.tasks import Task
     from bench.matrix.work import Bench
     from bench.record.outcomes import Totals
 
-#: How often a task is tried whose worker dies.
-TRIES = 3
+#: How many workers a defense and an attack may take down together.
+DEATHS = 3
+
+
+class Died(NamedTuple):
+    """A worker ended in its task."""
+
+    how: str
+    """In words: `was ended by SIGKILL`."""
+    said: str
+    """The last that it wrote."""
+
+
+class Lost(NamedTuple):
+    """A worker is gone, or out of reach, for a reason that is not its task's."""
+
+    why: str
+
+
+#: What comes of a task that was given away.
+News = TaskResult | Died | Lost
+
+
+class Hand(Protocol):
+    """Does one task at a time, wherever it is."""
+
+    def send(self, task: Task, limit: float | None) -> None:
+        """Have it do a task, which may take so many seconds; None for no end."""
+
+
+class Hands(Protocol):
+    """Workers of one kind: how many there are, and what they say."""
+
+    def idle(self, wanted: int) -> Sequence[Hand]:
+        """Those that have nothing to do, of at most so many as there is work for.
+
+        What there could be and is not yet is started, and is among them once it is ready.
+        """
+
+    def news(self) -> list[tuple[Task, News]]:
+        """What came of tasks, each as it was sent; waits about a second for the first."""
+
+    @property
+    def device_name(self) -> str:
+        """Of what they compute on, as people call it; empty where none has begun."""
+
+    def close(self) -> None:
+        """End all at once, whatever they are doing."""
 
 
 class InProcess:
-    """Does tasks here, one after the other: on a GPU, in a notebook, and in tests.
+    """Does tasks here, one after the other: in a notebook, and in tests.
 
     A guest that ends the process, or does not end, cannot be helped here.
 
@@ -58,206 +94,122 @@ class InProcess:
     def learn(self, defense: str, clean: Totals) -> None:
         """Nothing is ended here, however long it takes."""
 
+    @property
+    def device_name(self) -> str:
+        """Of what this process computes on, as people call it."""
+        return device_name(self.bench.device)
+
     def close(self) -> None:
         """Nothing to let go of."""
 
 
-@dataclass
-class _Errand:
-    """A task on its way to a result."""
-
-    task: Task
-    deaths: int = 0
-    """Workers that it was the last thing in."""
-
-
-@dataclass
-class _Worker:
-    """A process and what it is doing."""
-
-    process: GuestProcess
-    errand: _Errand | None = None
-    limit: float | None = None
-    """Seconds that the task may take."""
-    until: float | None = None
-    """When they are over, by the monotonic clock; None until it has begun."""
-
-
-class Workers:
-    """Does tasks in worker processes, each with one thread.
+class Pool:
+    """Has hands do tasks: the driver, which alone keeps what comes of them.
 
     Args:
-        bench: what they need.
-        count: of processes.
+        hands: who does them.
         patience: how long a task may take.
-        start: how processes start, see `bench.matrix.processes`.
     """
 
-    def __init__(
-        self, bench: Bench, count: int, patience: Patience | None = None, start: str = SERVER
-    ) -> None:
-        self.bench = bench
-        self.count = count
+    def __init__(self, hands: Hands, patience: Patience | None = None) -> None:
+        self.hands = hands
         self.patience = patience or Patience(None)
-        self.start = start
-        self._workers: list[_Worker] = []
-        self._started = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="winnow-workers-")
+        self._deaths: Counter[tuple[str, str]] = Counter()
+        self._last: dict[tuple[str, str], Died] = {}
+        """Of those that are not tried any more, the death that decided it."""
 
     def run(
         self, tasks: Sequence[Task], on_busy: Callable[[list[Task]], None]
     ) -> Iterator[TaskResult]:
         """Results as they come.
 
-        A task that killed a worker comes again when all others are done, and by itself: what had
-        not enough memory beside them may have it then. Once a cell has lost a shard for good, its
-        others are not done.
+        A task that was the last thing in its worker comes again when all others are done, and by
+        itself: what had not enough memory beside them may have it then. Once a cell has lost a
+        shard for good, its others are not done.
         """
-        queue = deque(map(_Errand, tasks))
-        suspects: deque[_Errand] = deque()
-        while len(self._workers) < min(self.count, len(queue)):
-            self._workers.append(self._worker())
-        while queue or suspects or self._busy():
-            self._assign(queue, suspects)
-            on_busy([worker.errand.task for worker in self._busy() if worker.errand])
-            for worker in self._ready():
-                result = self._receive(worker, suspects)
-                if result is None:
-                    continue
-                if result.cause in ("died", "timeout"):
-                    _drop(result.task, queue, suspects)
-                yield result
+        queue = deque(tasks)
+        suspects: deque[Task] = deque()
+        busy: list[Task] = []
+        yield from self._give_up(queue)
+        while queue or suspects or busy:
+            self._assign(queue, suspects, busy)
+            on_busy(list(busy))
+            for task, news in self.hands.news():
+                busy[:] = [each for each in busy if each is not task]
+                if isinstance(news, Lost):
+                    queue.appendleft(task)
+                elif isinstance(news, Died):
+                    yield from self._after_death(task, news, queue, suspects)
+                else:
+                    if news.cause == "timeout":
+                        _drop(task, queue, suspects)
+                    yield news
 
     def learn(self, defense: str, clean: Totals) -> None:
         """What the clean predictions of a defense took."""
         self.patience.learn(defense, clean)
 
+    @property
+    def device_name(self) -> str:
+        """Of what its hands compute on, as people call it; empty where none has begun."""
+        return self.hands.device_name
+
     def close(self) -> None:
         """End all workers at once, whatever they are doing."""
-        for worker in self._workers:
-            worker.process.end()
-        self._workers.clear()
-        self._folder.cleanup()
+        self.hands.close()
 
-    def _busy(self) -> list[_Worker]:
-        return [worker for worker in self._workers if worker.errand]
-
-    def _assign(self, queue: deque[_Errand], suspects: deque[_Errand]) -> None:
-        """Give every idle worker something to do."""
-        for worker in self._workers:
-            if worker.errand is None and queue:
-                self._give(worker, queue.popleft())
-        if suspects and not self._busy():
-            self._give(self._workers[0], suspects.popleft())
-
-    def _give(self, worker: _Worker, errand: _Errand) -> None:
-        worker.errand, worker.limit = errand, self.patience.limit(errand.task)
-        with contextlib.suppress(OSError):  # it died unasked: noticed by `_ready`
-            worker.process.connection.send(errand.task)
-
-    def _ready(self) -> list[_Worker]:
-        """Those that have something to say, that died, or whose time is over."""
-        busy = self._busy()
-        ends = [worker.until for worker in busy if worker.until is not None]
-        waiting: list[Any] = [w.process.connection for w in busy]
-        waiting += [w.process.process.sentinel for w in busy]
-        # Not for ever: a Ctrl-C that comes just before it would wait as well.
-        ready = wait(waiting, max(0.0, min([1.0, *(end - time.monotonic() for end in ends)])))
-        now = time.monotonic()
-        return [
-            w
-            for w in busy
-            if w.process.connection in ready
-            or w.process.process.sentinel in ready
-            or (w.until is not None and w.until <= now)
-        ]
-
-    def _receive(self, worker: _Worker, suspects: deque[_Errand]) -> TaskResult | None:
-        """What came of its task; None where that is not known yet."""
-        errand, process = worker.errand, worker.process
-        assert errand is not None
-        overdue = worker.until is not None and worker.until <= time.monotonic()
-        result: TaskResult | None = None
-        try:
-            if process.connection.poll(0.0 if overdue else 1.0):
-                result = process.connection.recv()
-                if result is None:  # it has begun
-                    worker.until = worker.limit and time.monotonic() + worker.limit
-                    return None
-            elif overdue:
-                process.abort()
-                result = _out_of_time(errand.task, worker.limit, process.said())
-        except Exception:  # noqa: BLE001 - an end, or what a guest wrote into the connection
-            result = None
-        worker.errand = worker.until = None
-        if result is None:
-            result = self._after_death(errand, process, suspects)
-        # What made a guest fail in a way that nobody expected may still be in its process.
-        if result is None or result.detail or result.cause in ("died", "timeout", "out-of-memory"):
-            process.end()
-            worker.process = self._worker().process
-        return result
+    def _assign(self, queue: deque[Task], suspects: deque[Task], busy: list[Task]) -> None:
+        """Give every idle hand something to do."""
+        for hand in self.hands.idle(max(1, len(queue) + len(busy))):
+            if queue:
+                task = queue.popleft()
+            elif suspects and not busy:
+                task = suspects.popleft()
+            else:
+                return
+            busy.append(task)
+            hand.send(task, self.patience.limit(task))
 
     def _after_death(
-        self, errand: _Errand, process: GuestProcess, suspects: deque[_Errand]
-    ) -> TaskResult | None:
-        """None where its task is to be tried again."""
-        errand.deaths += 1
-        if errand.deaths == TRIES:
-            return _died(errand.task, process)
-        if errand.deaths == 1:
-            suspects.append(errand)
-        else:
-            suspects.appendleft(errand)
-        return None
+        self, task: Task, death: Died, queue: deque[Task], suspects: deque[Task]
+    ) -> Iterator[TaskResult]:
+        """Have a task done again, or, after one death too many, no task of its pair any more."""
+        pair = _pair(task)
+        self._deaths[pair] += 1
+        if self._deaths[pair] < DEATHS:
+            suspects.append(task)
+            return
+        self._last[pair] = death
+        error = f"it took down {DEATHS} processes, one after the other: the last {death.how}"
+        yield TaskResult(task, error=error, cause="died", detail=death.said)
+        _drop(task, queue, suspects)
+        yield from self._give_up(queue)
+        yield from self._give_up(suspects)
 
-    def _worker(self) -> _Worker:
-        self._started += 1
-        output = Path(self._folder.name) / f"{self._started}.txt"
-        limited = self.bench.device == "cpu"
-        return _Worker(GuestProcess(self.start, _serve, self.bench, output=output, limited=limited))
+    def _give_up(self, queue: deque[Task]) -> Iterator[TaskResult]:
+        """Leave out what nobody tries any more, which fails."""
+        tasks = list(queue)
+        queue.clear()
+        for task in tasks:
+            death = self._last.get(_pair(task))
+            if death is None:
+                queue.append(task)
+                continue
+            error = (
+                f"not tried: with this defense the attack took down {DEATHS} processes before, the "
+                f"last {death.how}"
+            )
+            yield TaskResult(task, error=error, cause="died")
 
 
-def _drop(task: Task, *queues: deque[_Errand]) -> None:
+def _pair(task: Task) -> tuple[str, str]:
+    return task.cell.defense, task.cell.attack
+
+
+def _drop(task: Task, *queues: deque[Task]) -> None:
     """Leave out what fills the same cells."""
     lost = set(task.cells)
     for queue in queues:
-        kept = [errand for errand in queue if lost.isdisjoint(errand.task.cells)]
+        kept = [each for each in queue if lost.isdisjoint(each.cells)]
         queue.clear()
         queue.extend(kept)
-
-
-def _out_of_time(task: Task, seconds: float | None, said: str) -> TaskResult:
-    return TaskResult(
-        task,
-        error=f"it did not end within {seconds or 0:,.4g} s and was ended; if that is what it "
-        "needs, give a longer --timeout, or 0 for none",
-        cause="timeout",
-        detail=said,
-    )
-
-
-def _died(task: Task, process: GuestProcess) -> TaskResult:
-    return TaskResult(
-        task,
-        error=f"it took down {TRIES} processes, one after the other: the last {process.death()}",
-        cause="died",
-        detail=process.said(),
-    )
-
-
-def _serve(connection: Connection, bench: Bench) -> None:
-    """A worker's life: a task in, word that it began, a result out, until the parent is gone."""
-    warnings.simplefilter("ignore", PluginWarning)  # the parent has said it
-    while True:
-        try:
-            task = connection.recv()
-        except EOFError:
-            return
-        with contextlib.suppress(OSError):  # nothing to write to, or nothing there
-            os.ftruncate(2, 0)
-        connection.send(None)
-        try:
-            connection.send(bench.run(task))
-        except BaseException as error:  # noqa: BLE001 - Ctrl-C is the parent's, so that any is a guest's
-            connection.send(TaskResult.raised(task, error))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
-    from bench.matrix.execute import InProcess, Workers
+    from bench.matrix.execute import InProcess, Pool
     from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
@@ -69,7 +69,7 @@ class Filler:
         setting: Setting,
         headline: Epsilon,
         store: RunStore,
-        executor: InProcess | Workers,
+        executor: InProcess | Pool,
         observer: Observer,
         limit: int | None = None,
     ) -> None:

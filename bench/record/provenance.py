@@ -114,15 +114,21 @@ class Surroundings(Record):
         )
 
 
-def provenance(*, device: str, command: str) -> dict[str, Any]:
-    """What `run.json` keeps on the surroundings of a run."""
+def provenance(*, device: str, name: str, command: str) -> dict[str, Any]:
+    """What `run.json` keeps on the surroundings of a run.
+
+    Args:
+        device: `cpu`, `cuda:0`.
+        name: of the processor or GPU, as people call it.
+        command: as it was typed.
+    """
     return {
         "command": command,
         "commit": commit(),
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
-        "device_name": device_name(device),
+        "device_name": name,
         "versions": noted_versions(),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }

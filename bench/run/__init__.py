@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench.errors import StoreError, UsageError
+from bench.errors import HandsError, StoreError, UsageError
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
 from bench.record.results import outcomes_frame, read_cells
@@ -22,7 +22,7 @@ from bench.run.result import Result as Result  # what a run is answered with
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from bench.matrix.execute import InProcess, Workers
+    from bench.matrix.execute import InProcess, Pool
     from bench.matrix.fill import Observer
     from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
@@ -43,13 +43,15 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
         ModelError: the one defense asked for does not answer the clean inputs with finite logits
             (N, classes); of several the cells of one that does not fail.
         StoreError: the folder is in use or cannot be written.
+        HandsError: a cluster has no worker left.
     """
     from bench.models.ambient import plain_torch
 
     executor = prepared.executor()
-    with plain_torch(prepared.device), contextlib.closing(executor):
+    here = "cpu" if prepared.workers else prepared.device
+    with plain_torch(here), contextlib.closing(executor):
         answers = identify(prepared, executor)
-        prepared = settled(prepared, answers)
+        prepared = settled(prepared, answers).done_by(executor)
         with locked(prepared.folder):
             store = RunStore(prepared.folder)
             store.clean_up()
@@ -65,7 +67,7 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
 def _run(
     prepared: Prepared,
     store: RunStore,
-    executor: InProcess | Workers,
+    executor: InProcess | Pool,
     observer: Observer,
     question: str,
 ) -> Result:
@@ -92,8 +94,10 @@ def _run(
         if prepared.examined:
             filled = Inquiry(prepared, filler).conduct(filled)
     except BaseException as error:
-        mistake = isinstance(error, UsageError) and not isinstance(error, StoreError)
-        status: RunStatus = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        kept = isinstance(error, (StoreError, HandsError))
+        mistake = isinstance(error, UsageError) and not kept
+        ended = isinstance(error, (KeyboardInterrupt, HandsError))
+        status: RunStatus = "interrupted" if ended else "failed"
         with contextlib.suppress(StoreError):  # a full disk: the record stays, and the error counts
             if mistake:
                 store.put_back_record(previous)  # a mistake of the user's leaves no trace

@@ -53,9 +53,10 @@ def question(config: RunConfig) -> str:
 
     Returns:
         Empty where it may follow from more than can be looked at: plugins that do not come with
-        Winnow, data and models from elsewhere, an accelerator; and with `--fresh`, which asks anew.
+        Winnow, data and models from elsewhere, an accelerator, a cluster; and with `--fresh`, which
+        asks anew.
     """
-    if config.fresh:
+    if config.fresh or config.executor != "local":
         return ""
     names = [*config.defenses, config.attacks]
     foreign = registry.defenses.foreign() or registry.attacks.foreign()

@@ -46,6 +46,8 @@ class RunConfig:
     """`DEFAULT_N`, or all there are of fewer, where None."""
     seed: int = 0
     device: str = "auto"
+    executor: str = "local"
+    """Where tasks are done: on this machine, or as `ray` or `ray://HOST:PORT` on a cluster."""
     batch_size: int | None = None
     """Of one forward pass; results do not depend on it."""
     shard_size: int | None = None

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.api import Examples
-    from bench.matrix.execute import InProcess, Workers
+    from bench.matrix.execute import InProcess, Pool
     from bench.matrix.plan import Setting
     from bench.models.behaviour import Behaviour
     from bench.models.counted import CountedModel
@@ -35,7 +35,7 @@ def behaviour_path(store: RunStore, key: str) -> Path:
     return store.folder / "behaviour" / f"{key}.safetensors"
 
 
-def identify(prepared: Prepared, executor: InProcess | Workers) -> dict[str, Behaviour]:
+def identify(prepared: Prepared, executor: InProcess | Pool) -> dict[str, Behaviour]:
     """What every defense, control and start of a run answers, by its key.
 
     One that raises has none: its cells will say why.

@@ -13,13 +13,15 @@ from bench import registry
 from bench.data import default_epsilons, headline, open_dataset
 from bench.errors import PluginWarning, UsageError
 from bench.matrix.apart import apart, here
-from bench.matrix.execute import InProcess, Workers
+from bench.matrix.execute import InProcess, Pool
+from bench.matrix.local import LocalHands
 from bench.matrix.patience import Patience
 from bench.matrix.plan import Setting, plan, start_of
 from bench.matrix.processes import COPY, SERVER
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
+from bench.record.provenance import device_name
 from bench.record.schema import DatasetRecord, RunRecord, Sweep
 from bench.run.config import DEFAULT_N, ESCALATION, GPU_SHARD_SIZE, SHARD_SIZE
 from bench.run.menu import menu_of
@@ -55,12 +57,17 @@ class Prepared:
     """What is attacked: the defenses that were asked for, and their controls."""
     attacks: list[Attack]
     device: str
+    """That figures are of; of several devices of one kind the first."""
     starts: Sequence[Contender] = ()
     """What transfer attacks start from besides the contenders; nothing attacks them."""
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     """What files hold, by the attack that stands for the file."""
     variant: int = 0
     """Among runs of models with the same weights that answer differently (`bench.run.identity`)."""
+    device_name: str = ""
+    """Of the processor or GPU, as people call it; empty before any task is done."""
+    further_devices: tuple[str, ...] = ()
+    """On which worker processes compute beside it."""
     own: bool = False
     """Whether its module is a program's own, which only a copy of this process has as well."""
 
@@ -125,27 +132,46 @@ class Prepared:
         return planned_cost(self.cells, self.setting)
 
     @property
+    def devices(self) -> tuple[str, ...]:
+        """All that compute for it."""
+        return (self.device, *self.further_devices)
+
+    @property
     def workers(self) -> int:
         """Processes that do tasks; 0 for this one."""
-        return processes(self.config, self.device)
+        return processes(self.config, self.devices)
 
     @property
     def start(self) -> str:
         """How those start."""
         return COPY if self.own else SERVER
 
-    def executor(self) -> InProcess | Workers:
-        """Does tasks in processes of their own, or in this one."""
-        bench = Bench(
+    @property
+    def bench(self) -> Bench:
+        """What a worker needs."""
+        return Bench(
             examples=self.examples,
             contenders={c.name: c for c in (*self.contenders, *self.starts)},
             device=self.device,
             batch_size=self.config.batch_size,
             candidates=self.candidates,
         )
+
+    def executor(self) -> InProcess | Pool:
+        """Does tasks in processes of their own, or in this one."""
         if not self.workers:
-            return InProcess(bench)
-        return Workers(bench, self.workers, Patience(self.config.timeout), self.start)
+            return InProcess(self.bench)
+        patience = Patience(self.config.timeout)
+        if self.config.executor != "local":
+            from bench.matrix.cluster import RayHands
+
+            return Pool(RayHands(self.bench, self.config.executor, self.workers), patience)
+        places = [self.devices[i % len(self.devices)] for i in range(self.workers)]
+        return Pool(LocalHands(self.bench, places, self.start), patience)
+
+    def done_by(self, executor: InProcess | Pool) -> Prepared:
+        """The same run with the name of the device that its tasks were found to be done on."""
+        return dataclasses.replace(self, device_name=executor.device_name)
 
     def on(self, examples: Examples) -> Prepared:
         """The same run on other examples of the same data set."""
@@ -196,14 +222,58 @@ def resolve_device(text: str) -> str:
     return f"cuda:{index or 0}"
 
 
-def processes(config: RunConfig, device: str) -> int:
-    """The processes that guests are asked in; 0 for this one, the usual thing on a GPU.
+def resolve_devices(text: str) -> tuple[str, ...]:
+    """One device or several GPUs of one kind: `cpu`, `cuda:0,cuda:1`, `cuda:all`.
 
     Raises:
-        UsageError: a timeout where there is nothing that could be ended.
+        UsageError: not a device, not on this machine, one twice, or of several kinds: their last
+            digits differ.
     """
-    usual = min(len(os.sched_getaffinity(0)), MAX_WORKERS) if device == "cpu" else 0
+    import torch
+
+    words = [word.strip().lower() for word in text.split(",")]
+    if words == ["cuda:all"]:
+        resolve_device("cuda")
+        words = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    found = [resolve_device(word) for word in words]
+    if len(found) == 1:
+        return (found[0],)
+    if "cpu" in found or len(set(found)) < len(found):
+        raise UsageError(
+            f"several devices have to be different GPUs, such as cuda:0,cuda:1 (got {text!r}); "
+            "--workers sets how many processes share them"
+        )
+    names = {device: device_name(device) for device in found}
+    if len(set(names.values())) > 1:
+        told = ", ".join(f"{device} is a {name}" for device, name in names.items())
+        raise UsageError(
+            f"GPUs of several kinds round differently, and a run has to be of one: {told}; name "
+            "those of one kind"
+        )
+    return tuple(found)
+
+
+def processes(config: RunConfig, devices: Sequence[str]) -> int:
+    """The processes that guests are asked in, usually one for each core or GPU; 0: this one.
+
+    Raises:
+        UsageError: a timeout where there is nothing that could be ended; no processes where
+            several devices, or a cluster, need some.
+    """
+    if config.executor != "local":
+        from bench.matrix.cluster import places_on
+
+        if config.workers == 0:
+            raise UsageError("--workers 0 is this process, and no cluster: leave it out")
+        return config.workers or places_on(config.executor, devices[0])
+    cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+    usual = cores if devices[0] == "cpu" else len(devices)
     count = usual if config.workers is None else config.workers
+    if not count and len(devices) > 1:
+        raise UsageError(
+            f"--workers 0 is this process, which computes on one device (got {', '.join(devices)}"
+            "): leave it out for one process each"
+        )
     if config.timeout and not count:
         raise UsageError(
             f"--timeout {config.timeout:g} needs worker processes, which can be ended: give "
@@ -235,15 +305,15 @@ def prepare(
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
-    device = resolve_device(config.device)
+    devices = _devices(config)
     examples = dataset.choose(
         "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
     )
     starts = [start_of(attack) for attack in attacks if attack.needs == "source"]
     named = [start for start in starts if start != "twin"]
-    if processes(config, device):
+    if processes(config, devices):
         limit = Patience(config.timeout).first
-        start = COPY if device == "cpu" else SERVER  # a copy has read the data already
+        start = COPY if devices[0] == "cpu" else SERVER  # a copy has read the data already
         together = apart(_contenders, config, examples, named, start=start, timeout=limit)
     else:
         together = here(_contenders, config, examples, named)
@@ -251,13 +321,23 @@ def prepare(
         config=config,
         examples=examples,
         dataset=dataset_record(examples, config.dataset, dataset.family, dataset.notes),
-        setting=setting_of(config, examples, epsilons, device),
+        setting=setting_of(config, examples, epsilons, devices[0]),
         headline=headline(dataset.family, config.norm, epsilons, config.headline),
         contenders=[c for c in together if c.role != "start"],
         attacks=attacks,
-        device=device,
+        device=devices[0],
+        further_devices=devices[1:],
         starts=[c for c in together if c.role == "start"],
     )
+
+
+def _devices(config: RunConfig) -> tuple[str, ...]:
+    """What computes: devices of this machine, or what each worker of a cluster has."""
+    if config.executor == "local":
+        return resolve_devices(config.device)
+    from bench.matrix.cluster import device_on
+
+    return (device_on(config.executor, config.device),)
 
 
 def _contenders(

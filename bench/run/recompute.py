@@ -16,8 +16,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.matrix.execute import InProcess, Workers
+from bench.matrix.execute import InProcess, Pool
 from bench.matrix.fill import Silent
+from bench.matrix.local import LocalHands
 from bench.record.provenance import Surroundings
 from bench.record.statistics import fewest_found
 from bench.record.store import open_run
@@ -211,10 +212,10 @@ class _Recomputation:
                     yield by_place[_place(result.task)], result
                     self.observer.done(result, None)
 
-    def _executor(self, batch_size: int | None) -> InProcess | Workers:
+    def _executor(self, batch_size: int | None) -> InProcess | Pool:
         bench, count = self.rebuilder.bench(batch_size), self.sampling.workers
         alone = count == 1 or not self.rebuilder.record.dataset.written
-        return InProcess(bench) if alone else Workers(bench, count)
+        return InProcess(bench) if alone else Pool(LocalHands(bench, [bench.device] * count))
 
     def _compare(self, each: Rebuilt, result: TaskResult) -> bool:
         """Note what differs; False where nothing came out, for a reason that proves nothing."""

@@ -18,7 +18,7 @@ from bench.matrix.fill import Silent
 from bench.models.checkpoints import USER_FOLDER, checkpoint_name
 from bench.report.tables import render_seeds
 from bench.run import run
-from bench.run.prepare import prepare, resolve_device
+from bench.run.prepare import prepare, resolve_devices
 from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
         if paths[name].exists():
             continue  # whatever its settings: `train --epochs` may have made it
         with watching.training(name, seed) as on_progress:
-            how = TrainConfig(seed, resolve_device(config.device), command=config.command)
+            how = TrainConfig(seed, resolve_devices(config.device)[0], command=config.command)
             train(defense, dataset, how, out=folder, on_progress=on_progress)
     return {name: paths[name] for name in wanted}
 

@@ -41,7 +41,7 @@ def evaluated(attacks: str, model: nn.Module | None = None, **how: Any) -> Any:
     examples = linear_examples()
     return attack_only(
         model or Sum(), examples.inputs, examples.labels,
-        epsilons=[EPSILON], attacks=attacks, shard_size=10, **how,
+        **{"epsilons": [EPSILON], "attacks": attacks, "shard_size": 10, **how},
     )  # fmt: skip
 
 
@@ -111,16 +111,17 @@ def outcomes(result: Any) -> str:
     return str(result.outcomes_full.to_csv())
 
 
-@pytest.mark.parametrize("deaths", [1, 2])
+@pytest.mark.parametrize(("deaths", "shards"), [(1, 2), (2, 1)])
 def test_a_task_whose_worker_was_killed_is_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deaths: int, shards: int
 ) -> None:
-    """Killed once or twice in each shard, the run ends where an undisturbed one does."""
-    undisturbed = evaluated("test-mortal,test-best", workers=0)
+    """Two deaths, in one shard or in two: the run ends where an undisturbed one does."""
+    how: dict[str, Any] = {"shard_size": 20 // shards}
+    undisturbed = evaluated("test-mortal,test-best", workers=0, **how)
     monkeypatch.setattr(Mortal, "deaths", deaths)
     monkeypatch.setattr(Mortal, "folder", tmp_path, raising=False)
-    disturbed = evaluated("test-mortal,test-best", workers=2)
-    assert len(list(tmp_path.iterdir())) == 2 * deaths, "each shard was to be killed"
+    disturbed = evaluated("test-mortal,test-best", workers=2, **how)
+    assert len(list(tmp_path.iterdir())) == shards * deaths, "each shard was to be killed"
     assert not disturbed.failed
     assert outcomes(disturbed) == outcomes(undisturbed)
 
@@ -128,14 +129,17 @@ def test_a_task_whose_worker_was_killed_is_done_again(
 def test_a_task_that_kills_each_worker_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After three; its cell's other shard is not tried any more than is under way."""
+    """After three in both of its shards; at its other epsilon the attack is not tried any more."""
     monkeypatch.setattr(Mortal, "deaths", 9)
     monkeypatch.setattr(Mortal, "folder", tmp_path, raising=False)
-    (cell,) = cells(evaluated("test-mortal", workers=1)).values()
-    assert cell["cause"] == "died"
-    assert "took down 3 processes" in cell["reason"]
-    assert "memory ran out" in cell["reason"]
-    assert len(list(tmp_path.iterdir())) == 1 + 3
+    result = evaluated("test-mortal,test-best", workers=1, epsilons=[EPSILON, "0.03"])
+    attacks = result.summary["defenses"]["model"]["attacks"]
+    for cell in attacks["test-mortal"].values():
+        assert cell["cause"] == "died"
+        assert "took down 3 processes" in cell["reason"]
+        assert "memory ran out" in cell["reason"]
+    assert [cell["status"] for cell in attacks["test-best"].values()] == ["ok", "ok"]
+    assert len(list(tmp_path.iterdir())) == 3
 
 
 def test_the_stack_of_what_hangs_is_kept(tmp_path: Path) -> None:
