@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from bench.api import Attack, Cost, Flag, Proposal
+from bench.attacks.blocks.limits import Limits
 from bench.errors import UsageError
 from bench.registry import register_attack
 
@@ -17,10 +18,11 @@ if TYPE_CHECKING:
     from bench.api import Problem
     from bench.threat import Norm
 
-#: Forwards and backwards of one example, after which nothing new is begun for it.
-PASSES = {"light": 400, "default": 3600, "full": 12000}
-#: Two points of an example agree when their margins differ by less than this share.
-AGREEMENT = {"light": 0.003, "default": 0.003, "full": 0.001}
+LIMITS = {
+    "light": Limits(400, 0.003),
+    "default": Limits(4600, 0.001),
+    "full": Limits(16000, 0.001, lives=2),
+}
 
 
 @register_attack("adaptive")
@@ -29,13 +31,13 @@ class Adaptive(Attack):
 
     Four descents, on the margin, the cross-entropy, and the margins over the second and the third
     class, start from the input and from random points. Their ends become chains, which hop in turn:
-    pixels are moved far, a short descent follows, and candidates near its end are tried. An example
-    is done when two of its points, found apart, are equally low; where gradients mislead they do
-    not agree, and it goes on for as many passes as it has. See `docs/adaptive.md`.
+    pixels are taken from another, a short descent follows, and candidates near its end are tried.
+    An example is done when two of its points are equally low; where gradients mislead they do not
+    agree, and it goes on for as many passes as it has. See `docs/adaptive.md`.
 
     Args:
-        preset: passes of an example that does not break, at most: `light` 400, `default` 3,600,
-            `full` 12,000.
+        preset: passes of an example that does not break, at most: `light` 400, `default` 4,600,
+            `full` 16,000.
         smooth: whether layers through which gradients mislead are looked for; without it the
             model's own gradient is followed throughout.
     """
@@ -50,22 +52,23 @@ class Adaptive(Attack):
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
     each_row = True
-    version = 5
+    version = 6
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True
     ) -> None:
-        if preset not in PASSES:
-            raise UsageError(f"preset has to be one of {', '.join(PASSES)} (got {preset!r})")
-        self.passes = PASSES[preset] if smooth else PASSES[preset] * 6 // 5
-        self.agreement, self.smooth = AGREEMENT[preset], smooth
+        if preset not in LIMITS:
+            raise UsageError(f"preset has to be one of {', '.join(LIMITS)} (got {preset!r})")
+        self.limits = LIMITS[preset] if smooth else LIMITS[preset].unsmoothed()
+        self.smooth = smooth
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """What an example may take, and the last turn that it begins before its end."""
         from bench.attacks.blocks.chains import TURN
 
         # The first descents fit into every preset, and of all passes at most half are backwards.
-        return Cost(self.passes + TURN, (self.passes + TURN) / 2)
+        passes = self.limits.passes + TURN
+        return Cost(passes, passes / 2)
 
     def run(self, problem: Problem) -> Proposal:
         """Search; flags name the layers that were found.
@@ -79,13 +82,7 @@ class Adaptive(Attack):
 
         with SmoothBackward(problem.model) as backward:
             look = Outlook(problem, backward if self.smooth else None)
-            chains = (
-                Chains(problem, look, self.passes, self.agreement)
-                if self.smooth
-                # What misleads a gradient that is not smoothed misleads candidates less, and has
-                # points agree that only end in the same place.
-                else Chains(problem, look, self.passes, self.agreement / 10, patience=2)
-            )
+            chains = Chains(problem, look, self.limits)
             chains.run()
         kinds = (
             ("winner-take-all", "winner-take-all layers were smoothed", backward.layers),

@@ -1,10 +1,10 @@
 """Chains of hops and descents over the lowest points of each example, with local search between.
 
 Restarts alone soon stop paying. Each example keeps some of the points that its descents ended in.
-In turn each of them hops: a share of its pixels is moved far, a short descent follows, and
-candidates near its end are tried. An example is done when two of its points, found apart, are
-equally low: there the search has converged. Where gradients mislead they do not agree, and it goes
-on for as long as it may.
+In turn each of them hops to a point between itself and another, of which it takes a share of the
+pixels; a short descent follows, and candidates near its end are tried. An example is done when two
+of its points are equally low: there the search has converged. Where gradients mislead they do not
+agree, and it goes on for as long as it may.
 
 Everything that is drawn for an example comes from its own stream, and what is spent on it follows
 from its own past: what is found depends neither on its batch nor on its neighbours.
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
+    from bench.attacks.blocks.limits import Limits
     from bench.attacks.blocks.outlook import Loss, Seen, View
 
 #: Points that an example keeps.
@@ -38,6 +39,9 @@ LONG, SHORT = 25, 12
 #: Rounds of local search after a hop, and the candidates of each. As many more follow, up to so
 #: many times, for as long as they lower the point by more than this share.
 ROUNDS, CANDIDATES, TIMES, GAIN = 12, 2, 8, 0.02
+#: The share of its pixels that a chain takes from another in a hop, and that a candidate takes,
+#: the last one of every so many rounds.
+HOPPED, MIXED, MIXES = (0.2, 0.8), (0.1, 0.5), 4
 #: The number of the last of the first descents.
 FIRST = 3
 #: For so many turns an example has one chain hop, as it may settle soon; then every so many turns a
@@ -74,17 +78,12 @@ class Chains:
     Args:
         problem: with an epsilon.
         look: at its model.
-        passes: forwards and backwards of one example, after which nothing new is begun for it.
-        agreement: two points agree when their margins differ by less than this share of the lower.
-        patience: so many times `ROUNDS` of local search follow a hop, whatever they gain.
+        limits: when an example is done.
     """
 
-    def __init__(
-        self, problem: Problem, look: View, passes: int, agreement: float, patience: int = 1
-    ) -> None:
+    def __init__(self, problem: Problem, look: View, limits: Limits) -> None:
         n, self.device = len(problem.labels), problem.inputs.device
-        self.problem, self.look, self.passes = problem, look, passes
-        self.agreement, self.patience = agreement, patience
+        self.problem, self.look, self.limits = problem, look, limits
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
         self.moves = Moves(self.ball, self.streams)
         self.best = problem.inputs.clone()
@@ -98,6 +97,8 @@ class Chains:
         """Forwards and backwards of each example."""
         self.blind = torch.zeros(n, dtype=torch.bool, device=self.device)
         """Whether no gradient shows a way: candidates alone are tried."""
+        self.lives = torch.full((n,), limits.lives, dtype=torch.int64, device=self.device)
+        """That each example has left."""
         self.others = torch.zeros(n, 2, dtype=torch.int64, device=self.device)
         self.number = 0
         """Of the descent or turn, the same for all examples: they begin together."""
@@ -105,8 +106,13 @@ class Chains:
     def run(self) -> None:
         """Everything, until each example is broken, agreed upon, or has spent what it may."""
         self.begin()
-        while len(rows := self.unsettled):
+        while len(rows := self.unsettled()):
             self.number += 1
+            young = self.heights[rows].isinf().any(dim=1)
+            if len(begun := rows[young]):
+                self.anew(begun, self.number % (FIRST + 1))
+            if not len(rows := rows[~young]):
+                continue
             turn = self.number - FIRST
             later = turn - ALONE
             if later < 0:
@@ -136,15 +142,16 @@ class Chains:
     @property
     def alive(self) -> Tensor:
         """The examples that are not broken and may go on, int64."""
-        return torch.where(~self.broken & (self.spent < self.passes))[0]
+        return torch.where(~self.broken & (self.spent < self.limits.passes))[0]
 
-    @property
     def unsettled(self) -> Tensor:
-        """Of those alive, the ones whose two lowest points do not agree."""
+        """Of those alive, the ones that have lives left; where points agree one is taken."""
         first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
-        agree = (second - first < self.agreement * first.abs()) & ~self.blind
+        agree = (second - first < self.limits.agreement * first.abs()) & ~self.blind
+        self.lives -= agree.long()
+        self.heights[agree & (self.lives > 0)] = math.inf
         alive = self.alive
-        return alive[~agree[alive]]
+        return alive[self.lives[alive] > 0]
 
     # --- descents ---------------------------------------------------------------------------------
 
@@ -251,10 +258,16 @@ class Chains:
         self._look_around(rows, place)
 
     def _hop(self, rows: Tensor, place: Tensor) -> None:
-        moved, size = self.moves.far(self.ends[rows, place], rows)
-        points, low, broken = self._descend(moved, rows, Descent(3, SHORT, size))
+        moved = self._between(rows, place, HOPPED)
+        how = Descent(3, SHORT, self.moves.steps(rows))
+        points, low, broken = self._descend(moved, rows, how)
         self._move(rows, place, points, low)
         self._keep(rows, points, low, broken)
+
+    def _between(self, rows: Tensor, place: Tensor, share: tuple[float, float]) -> Tensor:
+        """A point between each of these chains and another of the same example."""
+        other = (place + 1 + self.moves.choice(rows, CHAINS - 1)) % CHAINS
+        return self.moves.between(self.ends[rows, place], self.ends[rows, other], rows, share)
 
     def _move(self, rows: Tensor, place: Tensor, points: Tensor, low: Tensor) -> None:
         """Let chains end in these points where they are lower."""
@@ -269,8 +282,8 @@ class Chains:
             stay = ~self.broken[rows]
             if number and number % ROUNDS == 0:
                 now = self.heights[rows, place]
-                pays = (before - now > GAIN * now.abs()) | (number < self.patience * ROUNDS)
-                stay &= pays & (self.spent[rows] < self.passes)
+                pays = (before - now > GAIN * now.abs()) | (number < self.limits.patience * ROUNDS)
+                stay &= pays & (self.spent[rows] < self.limits.passes)
                 before = now
             rows, place, before = rows[stay], place[stay], before[stay]
             if not len(rows):
@@ -280,7 +293,10 @@ class Chains:
     def _round(self, rows: Tensor, place: Tensor, number: int) -> None:
         """Move the ends of chains to the lowest of their candidates, where it is lower."""
         x = self.ends[rows, place]
-        tried = torch.stack([self.moves.near(x, rows, number + i) for i in range(CANDIDATES)])
+        near = [self.moves.near(x, rows, number + i) for i in range(CANDIDATES)]
+        if number % MIXES == MIXES - 1:
+            near[-1] = self._between(rows, place, MIXED)
+        tried = torch.stack(near)
         seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
         one = torch.arange(len(rows), device=self.device)

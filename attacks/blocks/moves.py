@@ -1,4 +1,4 @@
-"""Moves of a search from point to point in the ball: far ones, and candidates near a point."""
+"""Moves of a search from point to point in the ball: between two points, and near one."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ if TYPE_CHECKING:
 
     from bench.attacks.blocks.ball import Ball, Streams
 
-#: What a hop draws: the share of the pixels that move, how far, and the first step of the descent
-#: that follows, both relative to epsilon.
-SHARE, FAR, STEP = (0.1, 0.4), (1.0, 2.0), (0.25, 0.6)
+#: The first step of the descent that follows a hop, relative to epsilon.
+STEP = (0.25, 0.6)
 
 
 class Moves:
@@ -30,25 +29,26 @@ class Moves:
     def __init__(self, ball: Ball, streams: Streams) -> None:
         self.ball, self.streams = ball, streams
 
-    def far(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Some of the pixels moved far.
+    def between(self, x: Tensor, other: Tensor, rows: Tensor, share: tuple[float, float]) -> Tensor:
+        """Some pixels of one point in the place of another's: uniform crossover (Syswerda, 1989).
 
         Args:
-            x: where to move from, (M, C, H, W).
+            x: points, (M, C, H, W).
+            other: as many points, from which pixels are taken.
             rows: which example each is, int64 (M,).
-
-        Returns:
-            The points, and the size of the first step of a descent from each, relative to epsilon.
+            share: of the pixels taken, at least and at most; each point draws its own.
         """
-        drawn, few = (self.streams.uniform(rows) for _ in "ab")
-        share, far, size = (
-            low + few.flatten(1)[:, i % few[0].numel()] * (high - low)
-            for i, (low, high) in enumerate((SHARE, FAR, STEP))
-        )
-        half = wide_as(share / 2, drawn)
-        signs = (drawn < half).float() - (drawn > 1 - half).float()
-        ball = self.ball.at(rows)
-        return ball.project(x + wide_as(far, drawn) * _step(ball, signs)), size
+        drawn, few = self.streams.uniform(rows), self.streams.uniform(rows, (1,))
+        taken = share[0] + few[:, 0] * (share[1] - share[0])
+        return self.ball.at(rows).project(torch.where(drawn < wide_as(taken, drawn), other, x))
+
+    def steps(self, rows: Tensor) -> Tensor:
+        """The size of the first step of a descent after a hop, relative to epsilon, (M,)."""
+        return STEP[0] + self.streams.uniform(rows, (1,))[:, 0] * (STEP[1] - STEP[0])
+
+    def choice(self, rows: Tensor, count: int) -> Tensor:
+        """One of so many numbers for each of these rows, int64 (M,)."""
+        return (self.streams.uniform(rows, (1,))[:, 0] * count).long()
 
     def near(self, x: Tensor, rows: Tensor, number: int) -> Tensor:
         """Some pixels at an end of their interval, or a rectangle of them; in L2 and L1 a move.

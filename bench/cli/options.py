@@ -40,6 +40,9 @@ Checkpoint = Annotated[
         help="NAME=PATH: weights of a defense; PATH#KEY of several in a file. Repeatable."
     ),
 ]
+Html = Annotated[
+    bool, typer.Option("--html", help="Write a page, too: one file that opens in any browser.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")]
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -10,6 +10,8 @@ from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from bench.cli.progress import RunProgress
     from bench.run import Result
     from bench.run.config import RunConfig
@@ -112,6 +114,7 @@ def run(
         int | None,
         typer.Option(help="Passes of escalation per defense and epsilon (default 15,000 × n)."),
     ] = None,
+    html: options.Html = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print summary.json instead of tables.")
     ] = False,
@@ -162,12 +165,29 @@ def run(
     if dry_run:
         _forecast(config)
         return
-    results = _run_seeds(config, seeds, as_json) if seeds else _run_once(config, as_json)
+    show = _Shown(as_json, html)
+    results = _run_seeds(config, seeds, show) if seeds else _run_once(config, show)
     if any(result.failed for result in results):
         raise typer.Exit(options.FAILED)
 
 
-def _run_once(config: RunConfig, as_json: bool) -> list[Result]:
+class _Shown(NamedTuple):
+    """How an answer is given."""
+
+    as_json: bool
+    html: bool
+    """Whether a page is written as well."""
+
+    def page(self, summaries: dict[Path, dict[str, Any]], path: Path) -> None:
+        """Write the page of some runs, if it was asked for, and say where it is."""
+        if self.html:
+            from bench.run.page import write_page
+
+            written = write_page(summaries, path)
+            options.echo(f"page:        {written}", err=self.as_json)
+
+
+def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
     """Do what is missing of a run, and print its answer; none where nothing is missing."""
     from bench.registry.surroundings import undisturbed
     from bench.report import render_leaderboard, write_leaderboard
@@ -179,19 +199,21 @@ def _run_once(config: RunConfig, as_json: bool) -> list[Result]:
         if found is not None:
             write_leaderboard(config.out)
     if found is None:
-        result = _execute(config, asked, quiet=as_json)
+        result = _execute(config, asked, quiet=show.as_json)
         results, summary, folder = [result], result.summary, result.folder
     else:
         options.notes().print(f"nothing is missing of {found.folder}: read from its files")
         results, summary, folder = [], *found
-    if as_json:
+    if show.as_json:
         options.print_json(summary)
-        return results
-    options.print_markdown(render_leaderboard([summary]))
-    if folder is not None:
+    else:
+        options.print_markdown(render_leaderboard([summary]))
+    if folder is not None and not show.as_json:
         options.echo(f"\nrun folder:  {folder}")
         options.echo(f"leaderboard: {folder.parent / 'leaderboard.md'}")
         options.echo(f"check it:    python -m bench verify {folder}")
+    if folder is not None:
+        show.page({folder: summary}, folder.parent / f"{folder.name}.html")
     return results
 
 
@@ -218,7 +240,7 @@ def _progress(prepared: Prepared) -> RunProgress:
     return RunProgress(options.notes(), prepared.headline.text)
 
 
-def _run_seeds(config: RunConfig, seeds: str, as_json: bool) -> list[Result]:
+def _run_seeds(config: RunConfig, seeds: str, show: _Shown) -> list[Result]:
     """Train and evaluate for each training seed; print what they share."""
     from bench.cli.progress import SeedsProgress
     from bench.registry.surroundings import undisturbed
@@ -226,11 +248,13 @@ def _run_seeds(config: RunConfig, seeds: str, as_json: bool) -> list[Result]:
 
     with options.interruptible(CONTINUED), undisturbed():
         seeded = run_seeds(config, options.parse_seeds(seeds), SeedsProgress(options.notes()))
-    if as_json:
+    if show.as_json:
         options.print_json({str(seed): result.summary for seed, result in seeded.results.items()})
     else:
         options.print_markdown(seeded.to_markdown())
-    return list(seeded.results.values())
+    results = list(seeded.results.values())
+    show.page({r.folder: r.summary for r in results if r.folder}, config.out / "report.html")
+    return results
 
 
 def _forecast(config: RunConfig) -> None:

@@ -119,9 +119,11 @@ def clean(
 
 def report(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Run folders to publish, with --publish.")
+        list[str] | None,
+        typer.Argument(help="Runs to show with --html or to publish with --publish."),
     ] = None,
     out: options.Out = options.RUNS,
+    html: options.Html = False,
     publish: Annotated[
         bool, typer.Option("--publish", help="Copy the runs' summaries to the published ones.")
     ] = False,
@@ -129,25 +131,34 @@ def report(
         "results/published"
     ),
 ) -> None:
-    """Write the leaderboard over all stored runs; with --publish, over the published ones as well.
+    """Write the leaderboard over all stored runs, or a page of some of them.
 
-    Only a run that verifies by its manifest is published.
+    With --publish, write it over the published ones; only a run that verifies by its manifest is
+    published.
 
-    Example: python -m bench report --publish results/runs/0123456789abcdef
+    Example: python -m bench report --html latest
     """
     from bench.errors import UsageError
-    from bench.report import publish_run, write_leaderboard
+    from bench.record.runs import find_run, stored_summary
+    from bench.report import publish_run, summaries_in, write_leaderboard
+    from bench.run.page import write_page
 
-    if runs and not publish:
-        raise UsageError("naming runs goes with --publish; without it all runs are reported")
-    if publish:
-        if not runs:
-            raise UsageError(f"name the runs to publish, such as {out}/0123456789abcdef")
-        for folder in runs:
-            publish_run(folder, published)
-        options.echo(write_leaderboard(published))
-    else:
-        options.echo(write_leaderboard(out))
+    found = [find_run(text, out) for text in runs or []]
+    if publish and not found:
+        raise UsageError(f"name the runs to publish, such as {out}/0123456789abcdef")
+    if found and not (publish or html):
+        raise UsageError("naming runs goes with --publish or --html; without, all are reported")
+    if found and not publish:
+        name = found[0].name if len(found) == 1 else "report"
+        shown = {folder: stored_summary(folder) for folder in found}
+        options.echo(write_page(shown, out / f"{name}.html"))
+        return
+    for folder in found:
+        publish_run(folder, published)
+    place = published if publish else out
+    options.echo(write_leaderboard(place))
+    if html:
+        options.echo(write_page(summaries_in(place), place / "leaderboard.html"))
 
 
 def verify(

@@ -11,17 +11,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
-from bench.data.base import Dataset, Split, default_epsilons, headline, subset
+from bench.data.base import Dataset, Split, chosen, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
 from bench.data.reading import read_options
 from bench.errors import DataError, UnknownNameError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy as np
 
 __all__ = [
     "DATASETS",
@@ -60,16 +66,27 @@ class Digits(Dataset):
         Raises:
             DataError: the file of an installation is missing or damaged.
         """
-        import numpy as np
         import torch
 
-        with np.load(io.BytesIO(_digits_bytes())) as file:
-            counts, targets = file["counts"], file["labels"]
-        tested = np.arange(len(targets)) % 3 == 0
-        chosen = tested if split == "test" else ~tested
-        inputs = torch.from_numpy(counts[chosen] / 16).float()[:, None]
-        labels = torch.from_numpy(targets[chosen]).long()
+        inputs, labels = map(torch.from_numpy, _digits(split))
         return Examples.of(inputs, labels, _DIGITS, self.name)
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
+        """From the embedded file."""
+        inputs, labels = _digits(split)
+        rows = chosen(labels, len(_DIGITS), n, self.name)
+        return inputs[[rows[place] for place in places]]
+
+
+def _digits(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs float32 (N, 1, 8, 8) and labels int64 of a split."""
+    import numpy as np
+
+    with np.load(io.BytesIO(_digits_bytes())) as file:
+        counts, targets = file["counts"], file["labels"]
+    tested = np.arange(len(targets)) % 3 == 0
+    rows = tested if split == "test" else ~tested
+    return (counts[rows] / 16).astype(np.float32)[:, None], targets[rows].astype(np.int64)
 
 
 def _digits_bytes() -> bytes:
@@ -111,6 +128,12 @@ class TorchvisionDataset(Dataset):
         labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
         names = _DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
+        """Only where torch is loaded already."""
+        if "torch" not in sys.modules:
+            return None
+        return self.choose(split, n).inputs.numpy()[[*places]]
 
     def _open(self, split: Split) -> Any:
         """The data set as torchvision reads it.

@@ -79,6 +79,23 @@ class Dataset(ABC):
         every = self.load(split)
         return subset(every, min(n, len(every)) if fewer else n)
 
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
+        """Some of the `n` examples that `choose` takes, read without torch.
+
+        Args:
+            split: as of `choose`.
+            n: as of `choose`.
+            places: which of them, from 0.
+
+        Returns:
+            Inputs float32 (len(places), C, H, W), bit for bit those of `choose`; None where torch
+            alone reads this data set.
+
+        Raises:
+            DataError: as `choose`.
+        """
+        return None
+
     def digest(self, split: Split) -> str:
         """SHA-256 that identifies the source of a split, as cheaply as the source allows.
 

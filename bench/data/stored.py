@@ -118,19 +118,31 @@ class StoredDataset(Dataset):
             return self._read(split, rows, shape)
         return self._mapped(split, rows, shape, on_progress)
 
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
+        """Those alone are decoded."""
+        every = chosen(self._checked_labels(split), len(self.class_names), n, self.name)
+        rows = [every[place] for place in places]
+        return self._inputs(split, rows, self._shape(split, min(every)))[0]
+
     def _read(self, split: Split, rows: Sequence[int], shape: Shape) -> Examples:
         """Some examples of a split, in this order, in memory."""
-        import numpy as np
         import torch
+
+        inputs, gray = self._inputs(split, rows, shape)
+        self._say(split, gray, len(rows))
+        labels = torch.from_numpy(self._checked_labels(split)[[*rows]])
+        return Examples.of(torch.from_numpy(inputs), labels, self.class_names, self.name)
+
+    def _inputs(self, split: Split, rows: Sequence[int], shape: Shape) -> tuple[np.ndarray, int]:
+        """The inputs at some rows, in this order, and how many of them are gray among colour."""
+        import numpy as np
 
         inputs, gray = np.empty((len(rows), *shape), dtype=np.float32), 0
         decoded = self._decoded(split, sorted(rows), shape)
         for place, pixels in zip(np.argsort(rows), decoded, strict=True):
             as_inputs(pixels, inputs[place])
             gray += len(pixels) < shape[0]
-        self._say(split, gray, len(rows))
-        labels = torch.from_numpy(self._checked_labels(split)[[*rows]])
-        return Examples.of(torch.from_numpy(inputs), labels, self.class_names, self.name)
+        return inputs, gray
 
     def _mapped(
         self, split: Split, rows: Sequence[int], shape: Shape, on_progress: OnProgress

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
     from pathlib import Path
 
+    import numpy as np
+
     from bench.record.schema import DatasetRecord
 
 MANIFEST = "manifest.json"
@@ -146,6 +148,23 @@ class RunStore:
         except (*DAMAGE, safetensors.SafetensorError) as error:
             raise StoreError(f"cannot read {path}: {first_line(error)}") from error
         return Examples.of(inputs, labels, dataset.class_names, dataset.name)
+
+    def read_inputs(self) -> np.ndarray:
+        """The inputs alone, without torch: float32, (N, C, H, W).
+
+        Raises:
+            StoreError: they are missing or damaged.
+        """
+        import safetensors.numpy
+
+        path = self.folder / EXAMPLES
+        try:
+            inputs: np.ndarray = safetensors.numpy.load(read_bytes(path))["inputs"]
+        except StoreError:
+            raise
+        except (*DAMAGE, safetensors.SafetensorError) as error:
+            raise StoreError(f"cannot read {path}: {first_line(error)}") from error
+        return inputs
 
     # --- the record -----------------------------------------------------------------------------
 

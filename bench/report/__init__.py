@@ -2,24 +2,19 @@
 
 Leaderboards: ranked tables of what may be compared, and nothing else side by side.
 
-Results share a table when data, norm, epsilon, judging and attack set agree. Runs of the same
-weights are one row, whose worst case is the per-example AND over them.
-
 Publishing: a finished run's summary, copied to where it is committed.
 """
 
 from __future__ import annotations
 
-import json
 import warnings
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 from bench.errors import StoreError, StoreWarning
-from bench.record.files import digest_of, locked, read_json, write_bytes
+from bench.record.files import locked, read_json, write_bytes
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
-from bench.record.summary import NOT_EXAMINED, proportion, upgraded
+from bench.record.summary import upgraded
 from bench.report.markdown import (
     Summary,
     caveats,
@@ -27,15 +22,16 @@ from bench.report.markdown import (
     interval,
     percent,
     render_defense,
-    strongest,
     table,
 )
-from bench.threat import TOLERANCE, Epsilon
+from bench.report.ranking import ranked_tables
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["read_summaries", "render_leaderboard", "write_leaderboard"]
+    from bench.report.ranking import Ranked, RankedTable
+
+__all__ = ["read_summaries", "render_leaderboard", "summaries_in", "write_leaderboard"]
 
 
 HEADER = [
@@ -56,169 +52,69 @@ HEADER = [
 TEXT = frozenset({"verdict", "defense", "architecture", "lowest row", "checkpoint", "run"})
 
 
-class Entry(NamedTuple):
-    """One defense in one run."""
-
-    summary: Summary
-    name: str
-
-    @property
-    def defense(self) -> dict[str, Any]:
-        """Its part of the summary."""
-        found: dict[str, Any] = self.summary["defenses"][self.name]
-        return found
-
-    @property
-    def attack_set(self) -> list[str]:
-        """The attacks that were asked for at the headline epsilon and could run.
-
-        One that needs what a defense has not, such as surrogates, leaves it comparable.
-        """
-        headline = self.summary["headline"]
-        return sorted(
-            attack
-            for attack, cells in self.defense["attacks"].items()
-            if headline in cells
-            and not cells[headline]["escalated"]
-            and (
-                cells[headline]["status"] != "skipped" or cells[headline]["cause"] == "inapplicable"
-            )
-        )
-
-
 def render_leaderboard(summaries: list[Summary]) -> str:
     """The ranked tables of some runs, each with the matrices of its defenses.
 
     The same runs give the same bytes, in whatever order they come.
     """
-    tables: dict[str, list[Entry]] = defaultdict(list)
-    for summary in summaries:
-        for name in summary["defenses"]:
-            entry = Entry(summary, name)
-            tables[_comparable(entry)].append(entry)
     parts = ["# Leaderboard"]
-    for key in sorted(tables):
-        parts += ["", *_table(tables[key])]
+    for found in ranked_tables(summaries):
+        parts += ["", *_table(found)]
     return "\n".join(parts) + "\n"
 
 
-def _comparable(entry: Entry) -> str:
-    """What has to agree for two figures to stand in one table; sorts by what is shown."""
-    summary = entry.summary
-    headline = Epsilon.parse(summary["headline"])
-    rest = [summary["data_digest"], summary["judging"], entry.attack_set, summary.get("budget")]
-    return json.dumps(
-        [summary["dataset"], summary["norm"], f"{float(headline):.9f}", digest_of(rest)]
-    )
-
-
-def _table(entries: list[Entry]) -> list[str]:
-    first = min(entries, key=lambda entry: (entry.summary["run"], entry.name))
-    summary = first.summary
-    merged: dict[tuple[str, str, int], list[Entry]] = defaultdict(list)
-    for entry in entries:
-        merged[entry.name, entry.defense["weights_digest"], entry.summary["n"]].append(entry)
-    rows = sorted(
-        (_row(group) for group in merged.values()),
-        key=lambda row: (-(row[0] if row[0] is not None else -1.0), -(row[1] or 0.0), row[2]),
-    )
-    attacks = ", ".join(escape(attack) for attack in first.attack_set) or "none"
+def _table(found: RankedTable) -> list[str]:
+    summary, attack_set = found.first.summary, found.first.attack_set
+    rows = [[str(rank), *_row(row)] for rank, row in enumerate(found.rows, start=1)]
+    attacks = ", ".join(escape(attack) for attack in attack_set) or "none"
     judging = summary["judging"]
     return [
         f"## {escape(summary['dataset'])}, {escape(summary['norm'])} "
         f"ε = {escape(summary['headline'])}",
         "",
-        table(HEADER, [[str(rank), *row[2]] for rank, row in enumerate(rows, start=1)], text=TEXT),
+        table(HEADER, rows, text=TEXT),
         "",
-        f"Worst case over {len(first.attack_set)} attacks: {attacks}. "
+        f"Worst case over {len(attack_set)} attacks: {attacks}. "
         f"Data {summary['data_digest'][:12]}, judged in {escape(judging['precision'])} "
         f"on {escape(judging['device'])}.",
-        *(line for note in _data_notes(entries) for line in ("", f"Data: {escape(note)}.")),
+        *(line for note in found.data_notes for line in ("", f"Data: {escape(note)}.")),
         *(
             line
-            for entry in sorted(entries, key=lambda entry: (entry.name, entry.summary["run"]))
+            for entry in found.entries
             for line in ("", render_defense(entry.summary, entry.name))
         ),
     ]
 
 
-def _data_notes(entries: list[Entry]) -> list[str]:
-    """What was passed over or chosen when the data were read, each once."""
-    notes = (note for entry in entries for note in entry.summary.get("data_notes", ()))
-    return list(dict.fromkeys(notes))
-
-
-def _row(group: list[Entry]) -> tuple[float | None, float | None, list[str]]:
-    """Robust and clean accuracy to rank by, and the cells of the row."""
-    group = sorted(group, key=lambda entry: entry.summary["run"])
-    entry = group[0]
-    defense, summary = entry.defense, entry.summary
-    headline = summary["headline"]
-    worst = defense["worst_case"][headline]
-    if "majority_accuracy" not in worst:  # of a randomised defense every run stands for itself
-        worst = _combined([item.defense["critical"] for item in group], Epsilon.parse(headline))
-    lowest = min(
-        (
-            (item.defense["attacks"][attack][headline]["robust_accuracy"], attack)
-            for item in group
-            if (attack := strongest(item.defense, headline)) != "–"
-        ),
-        default=(None, "–"),
-    )[1]
-    cells = [
+def _row(row: Ranked) -> list[str]:
+    """The cells of a row, but for its rank."""
+    entry = row.first
+    return [
         escape(entry.name),
-        escape(defense["network"]),
-        percent(defense["clean_accuracy"]),
-        f"**{interval(worst)}**" + caveats([e.defense["worst_case"][headline] for e in group]),
-        escape(_level([item.defense["worst_case"][headline] for item in group])),
-        escape(lowest),
-        str(summary["n"]),
-        f"{sum(_passes(item) for item in group) / summary['n']:,.0f}",
-        defense["weights_digest"][:8],
-        ", ".join(item.summary["run"][:8] for item in group),
+        escape(entry.defense["network"]),
+        percent(entry.defense["clean_accuracy"]),
+        f"**{interval(row.worst)}**" + caveats(row.worst_cases),
+        escape(row.verdict),
+        escape(row.lowest),
+        str(entry.summary["n"]),
+        f"{row.passes:,.0f}",
+        entry.defense["weights_digest"][:8],
+        ", ".join(each.summary["run"][:8] for each in row.entries),
     ]
-    return worst["robust_accuracy"], defense["clean_accuracy"], cells
-
-
-#: What a verdict says of a figure that several runs made together, the first that any of them has.
-GRAVEST = ("broken", "unreliable", "suspect", NOT_EXAMINED, "credible")
-
-
-def _level(worst: list[dict[str, Any]]) -> str:
-    """The verdict on a figure that these runs made together: none is better than its worst part.
-
-    Only what every one of them calls credible is; a dash where none says anything.
-    """
-    levels = {entry.get("verdict") or ("" if len(worst) == 1 else NOT_EXAMINED) for entry in worst}
-    return next((level for level in GRAVEST if level in levels), "–")
-
-
-def _passes(entry: Entry) -> int:
-    """Forwards and backwards that a defense cost in a run, the judge's included."""
-    cost = entry.defense["cost"]
-    return int(cost["forwards"] + cost["backwards"])
-
-
-def _combined(criticals: list[list[float | None] | None], epsilon: Epsilon) -> dict[str, Any]:
-    """The worst case over several runs of the same weights on the same examples."""
-    known = [critical for critical in criticals if critical is not None]
-    if not known:
-        return {"robust_accuracy": None, "low": None, "high": None}
-    limit = float(epsilon) + TOLERANCE
-    robust = sum(
-        all(distance is None or distance > limit for distance in example)
-        for example in zip(*known, strict=True)
-    )
-    return proportion(robust, len(known[0]))
 
 
 def read_summaries(folder: Path) -> list[Summary]:
-    """The summaries of all finished runs below a folder.
+    """The summaries of all finished runs below a folder: see `summaries_in`."""
+    return [*summaries_in(folder).values()]
+
+
+def summaries_in(folder: Path) -> dict[Path, Summary]:
+    """The summaries of all finished runs below a folder, by the folder of each.
 
     One that cannot be read or shown is left out, and named by a `StoreWarning`: it must not spoil
     the tables of the others.
     """
-    summaries = []
+    summaries = {}
     for path in sorted(folder.glob("*/summary.json")):
         try:
             summary = _summary(path)
@@ -226,7 +122,7 @@ def read_summaries(folder: Path) -> list[Summary]:
             warnings.warn(f"left out of the leaderboard: {error}", StoreWarning, stacklevel=2)
             continue
         if summary is not None:
-            summaries.append(summary)
+            summaries[path.parent] = summary
     return summaries
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bench import registry
-from bench.attacks.adaptive import PASSES
+from bench.attacks.adaptive import LIMITS
 from bench.attacks.blocks import chains, smoothing
 from bench.attacks.blocks.chains import Chains
 from bench.attacks.blocks.smoothing import SmoothBackward
@@ -195,7 +195,7 @@ def test_its_cost_is_an_upper_bound_that_is_reached(
     assert isinstance(counted, CountedModel)
     assert counted.forwards / 4 <= cost.forwards
     assert counted.backwards / 4 <= cost.backwards
-    assert counted.passes.total / 4 >= PASSES[preset] / 2
+    assert counted.passes.total / 4 >= LIMITS[preset].passes / 2
     assert blind == (counted.backwards / 4 < 10)
 
 

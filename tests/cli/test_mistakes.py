@@ -91,6 +91,7 @@ COMMANDS: list[list[str]] = [
     ["report", "--publish", FILE], ["report", "--publish", "a\0b"], ["report", "--publish", LONG],
     ["report", "--publish", STORE], ["report", "--publish", RUN, "--published", FILE],
     ["report", "--publish", RUN, "--published", ""], ["report", "--out", FILE],
+    ["report", "--html", "/nowhere"], ["report", "--html", LONG], ["report", "--html", "a\0b"],
     ["report", "--out", ""], ["report", "--out", "a\0b"],
     *(["verify", *rest] for rest in (
         [], ["nowhere"], [""], ["\0"], [LONG], [FILE], [RUN, RUN], [RUN, "--device", "x"],

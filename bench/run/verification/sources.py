@@ -46,7 +46,7 @@ class Sources:
         if self.from_folder(record):
             return store.read_examples(record.dataset)
         try:
-            data = open_dataset(self.dataset or _plain(record.dataset.written))
+            data = open_dataset(self.dataset or plain_source(record.dataset.written))
             return data.choose("test", record.dataset.n)
         except UsageError as error:
             raise UsageError(f"{error}; say where the data are with --dataset") from error
@@ -86,7 +86,7 @@ class Sources:
         return {name: found[name] for name in record.defenses}
 
 
-def _plain(written: str) -> str:
+def plain_source(written: str) -> str:
     """A data set that a record names, which may be any path.
 
     Raises:
