@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LIMITS = {
     "light": Limits(400, 0.003),
     "default": Limits(4600, 0.001),
-    "full": Limits(16000, 0.001, lives=2),
+    "full": Limits(16000, 0.001),
 }
 
 

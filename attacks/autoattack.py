@@ -60,6 +60,7 @@ class APGDCE(AutoPGDRow):
     """Auto-PGD on the cross-entropy: 100 steps; in L1 five restarts, as standard has it."""
 
     summary = "Auto-PGD on the cross-entropy (AutoAttack)"
+    aliases = ("apgd", "auto-pgd")
     lowers: ClassVar[Loss] = "cross-entropy"
     spoken = "APGD-CE"
     examination: ClassVar[tuple[str, ...]] = ("",)
@@ -95,6 +96,7 @@ class APGDT(AutoPGDRow):
     """Auto-PGD on the targeted difference of logits ratio: nine targets (L1: five)."""
 
     summary = "Auto-PGD towards each of the most likely classes (AutoAttack)"
+    aliases = ("apgd-targeted",)
     spoken = "APGD-T"
     examination = ("",)
     version = 3
@@ -121,6 +123,7 @@ class FABT(AutoAttackRow):
     """
 
     summary = "Smallest perturbation towards each of the most likely classes (AutoAttack)"
+    aliases = ("fab",)
     strength = "strong"
     kind = "minimum"
     deterministic = True
@@ -160,6 +163,7 @@ class Square(AutoAttackRow):
     """
 
     summary = "Random search over square patches by scores (AutoAttack)"
+    aliases = ("square-attack",)
     challenge = "square"
     spoken = "Square"
     stand_in = "queries=1000"
@@ -206,6 +210,7 @@ class AutoAttack(Attack):
     """
 
     summary = "AutoAttack's standard cascade on what no other attack broke"
+    aliases = ("aa",)
     approach = "mixed"
     figure = "autoattack"
     version = 3

@@ -170,6 +170,7 @@ class EOTPGD(Attack):
     """
 
     summary = "Gradient descent on the mean margin over fixed draws, for randomised defenses"
+    aliases = ("eot",)
     version = 3
     approach = "smoothed"
     lowers = "margin"

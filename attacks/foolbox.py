@@ -25,6 +25,7 @@ class FGSM(FoolboxAttack):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of size epsilon."""
 
     summary = "One gradient step of size epsilon"
+    aliases = ("fgm", "fast-gradient-sign-method")
     deterministic = True
     lowers = "cross-entropy"
     strength = "single-step"
@@ -50,6 +51,7 @@ class PGD(FoolboxAttack):
     """
 
     summary = "Projected gradient descent from a random start"
+    aliases = ("projected-gradient-descent",)
     lowers = "cross-entropy"
     spoken = "PGD"
     examination: ClassVar[tuple[str, ...]] = ("", "steps=80")
@@ -129,6 +131,7 @@ class MIFGSM(SteppedAttack):
     """
 
     summary = "Gradient descent with momentum, from the input"
+    aliases = ("mim", "momentum-fgsm")
     lowers = "cross-entropy"
     implementations = each_norm("{}MomentumIterativeFastGradientMethod", LINF, L2, L1)
 
@@ -161,6 +164,7 @@ class SparseL1Descent(SteppedAttack):
     """
 
     summary = "L1 descent along the pixels of the largest gradient (SLIDE)"
+    aliases = ("slide",)
     lowers = "cross-entropy"
     implementations: ClassVar[Mapping[Norm, str]] = {L1: "SparseL1DescentAttack"}
 

@@ -70,6 +70,7 @@ class FMN(MinimumAttack):
     """
 
     summary = "Smallest perturbation by gradient steps in a ball that shrinks and grows"
+    aliases = ("fast-minimum-norm",)
     starts = "failed"
     implementations: ClassVar[Mapping[Norm, str]] = {
         L2: "L2FMNAttack",
@@ -164,6 +165,7 @@ class CarliniWagner(PenaltyAttack):
     """
 
     summary = "Smallest L2 perturbation by Adam on a penalty (Carlini and Wagner)"
+    aliases = ("carlini-wagner", "carlini")
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "L2CarliniWagnerAttack"}
 
     def __init__(
@@ -186,6 +188,7 @@ class EAD(PenaltyAttack):
     """
 
     summary = "Smallest elastic-net perturbation (L1 and L2) by shrinkage"
+    aliases = ("elastic-net",)
     implementations: ClassVar[Mapping[Norm, str]] = {L1: "EADAttack"}
     forwards_per_step = 2
 
@@ -199,6 +202,7 @@ class BrendelBethge(MinimumAttack):
     """
 
     summary = "Smallest perturbation by following the decision boundary with gradients"
+    aliases = ("bb",)
     starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {
         L2: "L2BrendelBethgeAttack",
@@ -229,6 +233,7 @@ class Boundary(FoolboxAttack):
     """
 
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
+    aliases = ("boundary-attack",)
     spoken = "Boundary"
     kind = "minimum"
     access = "black-box"
@@ -256,6 +261,7 @@ class HopSkipJump(FoolboxAttack):
     """
 
     summary = "Smallest perturbation by estimating the boundary's normal from decisions"
+    aliases = ("hsja",)
     version = 2
     spoken = "HopSkipJump"
     kind = "minimum"
@@ -293,6 +299,7 @@ class SaltAndPepper(FoolboxAttack):
     """
 
     summary = "Smallest L2 perturbation by setting random pixels to black or white"
+    aliases = ("salt-pepper",)
     kind = "minimum"
     access = "black-box"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "SaltAndPepperNoiseAttack"}

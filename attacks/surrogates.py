@@ -42,6 +42,7 @@ class Surrogate(Attack):
     """
 
     summary = "APGD and margin PGD by the gradients that the defense declares (BPDA)"
+    aliases = ("bpda",)
     spoken = "The defense's own surrogates"
     version = 5
     norms = frozenset({Norm.LINF, Norm.L2})

@@ -34,7 +34,9 @@ class UnknownNameError(UsageError):
     def __init__(self, noun: str, name: str, known: Iterable[str]) -> None:
         self.name = name
         names = sorted(known)
-        self.suggestions = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+        lower = {each.lower(): each for each in reversed(names)}
+        close = difflib.get_close_matches(name.lower(), sorted(lower), n=3, cutoff=0.6)
+        self.suggestions = [lower[each] for each in close]
         if self.suggestions:
             hint = f"did you mean {' or '.join(map(repr, self.suggestions))}?"
         else:

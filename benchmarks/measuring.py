@@ -102,7 +102,7 @@ def compared(what: str, ways: Mapping[str, Curve], peer: str) -> list[list[str]]
 
 def together(result: Result, defense: str, attacks: Sequence[str], epsilon: str) -> float:
     """Robust accuracy by the per-example AND over some rows of a run, a fraction."""
-    frame = result.outcomes
+    frame = result.outcomes_full
     asked = (frame["defense"] == defense) & (frame["epsilon"] == epsilon) & (frame["repeat"] == 0)
     broken = frame[asked & frame["attack"].isin(attacks)].groupby("index")["broken"].any()
     return float(1 - broken.mean())

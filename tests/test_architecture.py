@@ -30,7 +30,7 @@ ROOMS = {
     "matrix": "errors threat api registry record data models",
     "train": "errors threat api registry record data models",
     "figures": "errors threat api registry record data models report",
-    "run": "errors threat api registry record data models matrix trust train report",
+    "run": "errors threat api registry record data models matrix trust train report figures",
     "testing": "errors threat api registry record data models matrix trust train report run",
     "scaffold": "errors registry record",
     "": "errors registry run",  # `bench` itself, the public API

@@ -62,7 +62,11 @@ def test_every_requirement_is_pinned(pyproject: dict[str, Any]) -> None:
     groups = pyproject["dependency-groups"].values()
     wanted = [
         *pyproject["project"]["dependencies"],
-        *pyproject["project"]["optional-dependencies"]["zoo"],
+        *(
+            item
+            for extra in pyproject["project"]["optional-dependencies"].values()
+            for item in extra
+        ),
         *(item for group in groups for item in group),
     ]
     names = {re.split("[<>=]", item)[0] for item in wanted if isinstance(item, str)}

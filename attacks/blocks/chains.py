@@ -3,8 +3,8 @@
 Restarts alone soon stop paying. Each example keeps some of the points that its descents ended in.
 In turn each of them hops to a point between itself and another, of which it takes a share of the
 pixels; a short descent follows, and candidates near its end are tried. An example is done when two
-of its points are equally low: there the search has converged. Where gradients mislead they do not
-agree, and it goes on for as long as it may.
+of its points are equally low: there the search has converged. Where gradients mislead it begins
+once more, as points agree late and for want of a way as well.
 
 Everything that is drawn for an example comes from its own stream, and what is spent on it follows
 from its own past: what is found depends neither on its batch nor on its neighbours.
@@ -97,8 +97,8 @@ class Chains:
         """Forwards and backwards of each example."""
         self.blind = torch.zeros(n, dtype=torch.bool, device=self.device)
         """Whether no gradient shows a way: candidates alone are tried."""
-        self.lives = torch.full((n,), limits.lives, dtype=torch.int64, device=self.device)
-        """That each example has left."""
+        self.agreed = torch.zeros(n, dtype=torch.int64, device=self.device)
+        """How often points of each example have agreed, each time those of other chains."""
         self.others = torch.zeros(n, 2, dtype=torch.int64, device=self.device)
         self.number = 0
         """Of the descent or turn, the same for all examples: they begin together."""
@@ -145,13 +145,17 @@ class Chains:
         return torch.where(~self.broken & (self.spent < self.limits.passes))[0]
 
     def unsettled(self) -> Tensor:
-        """Of those alive, the ones that have lives left; where points agree one is taken."""
+        """Of those alive, the ones whose two lowest points do not agree.
+
+        Where gradients may mislead that has to happen twice: other chains begin in between.
+        """
         first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
         agree = (second - first < self.limits.agreement * first.abs()) & ~self.blind
-        self.lives -= agree.long()
-        self.heights[agree & (self.lives > 0)] = math.inf
+        self.agreed += agree.long()
+        going = self.agreed < 1 + self.look.misled
+        self.heights[agree & going] = math.inf
         alive = self.alive
-        return alive[self.lives[alive] > 0]
+        return alive[going[alive]]
 
     # --- descents ---------------------------------------------------------------------------------
 

@@ -12,9 +12,6 @@ class Limits(NamedTuple):
     """Forwards and backwards of it, after which nothing new is begun."""
     agreement: float
     """Two of its points agree when their margins differ by less than this share of the lower."""
-    lives: int = 1
-    """Times that its points have to agree; each time but the last its chains end and others begin,
-    from random points."""
     patience: int = 1
     """So many times `ROUNDS` of local search follow a hop, whatever they gain."""
 
@@ -23,6 +20,4 @@ class Limits(NamedTuple):
 
         It misleads candidates less, and points that it led agree that only end in the same place.
         """
-        return self._replace(
-            agreement=self.agreement / 10, lives=2 * self.lives, patience=2 * self.patience
-        )
+        return self._replace(agreement=self.agreement / 10, patience=2 * self.patience)

@@ -58,6 +58,10 @@ class View(Protocol):
     draws: int
     """Answers that each look is the mean of."""
 
+    @property
+    def misled(self) -> bool:
+        """Whether gradients may mislead: points that agree may have been led to the same place."""
+
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
         """Look at points.
 
@@ -82,6 +86,11 @@ class Outlook:
         self.draws = DRAWS if problem.randomised else 1
         self.ways: list[nn.Module] = [problem.model, *problem.surrogates.values()]
         self._told: dict[nn.Module, Smoothness] = {}
+
+    @property
+    def misled(self) -> bool:
+        """Where a layer was found to mislead, and where none was looked for."""
+        return self.backward is None or bool(self.backward.layers or self.backward.jumps)
 
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
         """See `View`."""

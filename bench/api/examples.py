@@ -48,7 +48,7 @@ class Examples:
             )
         if len(inputs) == 0:
             raise DataError("no examples: there is nothing to evaluate")
-        last = _channels_last(inputs)
+        last = channels_last(inputs)
         if not inputs.is_floating_point():
             raise DataError(
                 f"inputs have to be floating point in [0, 1]; got {inputs.dtype} "
@@ -129,7 +129,7 @@ class Examples:
         )
 
 
-def _channels_last(inputs: Tensor) -> str:
+def channels_last(inputs: Tensor) -> str:
     """What puts the channels first, where they can only be last; empty elsewhere.
 
     Only what no image could be otherwise: a net on (N, 40, 7, 1) or (N, 64, 1, 1) is not hindered.

@@ -17,6 +17,9 @@ class Plugin(ABC):
     Such a plugin is a scheme: `robustbench:NAME` is one defense for each NAME. Its `__init__` takes
     the text behind the colon first, by position, and its options after it by keyword.
     """
+    aliases: ClassVar[tuple[str, ...]] = ()
+    """Other names that the field has for it, `hsja`; a class derived from it does not have them.
+    Of names and aliases alike, case and hyphens make no difference."""
     version: int = 1
     """Raise it when results change: stored outcomes of another version are not reused. 0 marks a
     draft: every change of its file makes it another version. A file in the working directory's

@@ -6,18 +6,22 @@ import contextlib
 import faulthandler
 import logging
 import os
+import platform
 import sys
 import traceback
 import warnings
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from bench.cli import options
+from bench.cli.corruptions import corruptions
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
+from bench.cli.listing import list_plugins
 from bench.cli.options import FAILED, MISTAKE, Verb, notes
-from bench.cli.plugins import check, list_plugins, new_attack, new_defense
+from bench.cli.plugins import check, new_attack, new_defense
 from bench.cli.prepare_data import prepare_data
 from bench.cli.run import run
 from bench.cli.runs import app as runs
@@ -67,9 +71,35 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(wanted: bool) -> None:
+    """Print what a report of a fault has to name, and end."""
+    if wanted:
+        from bench.record.provenance import NOTED, version_of
+
+        first, *others = NOTED
+        beside = ", ".join(f"{name} {version_of(name)}" for name in others)
+        options.echo(f"{first} {version_of(first)} (Python {platform.python_version()}, {beside})")
+        raise typer.Exit
+
+
+@app.callback()
+def _begin(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Print versions and end.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    """What every command has before its verb."""
+
+
 app.command("run", cls=Verb)(run)
 app.command("train", cls=Verb)(train)
 app.command("prepare-data", cls=Verb)(prepare_data)
+app.command("corruptions", cls=Verb)(corruptions)
 app.command("list", cls=Verb)(list_plugins)
 app.command("report", cls=Verb)(report)
 app.command("verify", cls=Verb)(verify)

@@ -117,7 +117,7 @@ def compare(
     if as_json:
         options.print_json(comparison)
     else:
-        options.echo(render_comparison(comparison), nl=False)
+        options.print_markdown(render_comparison(comparison))
 
 
 def import_adversarial(

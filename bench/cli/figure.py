@@ -119,10 +119,10 @@ def landscape(
 def units(
     defense: options.Defense = "relu,kwta,relu-at,kwta-at",
     dataset: options.Dataset = "digits",
-    n: Annotated[int, typer.Option(help="Examples, the first that run takes.", min=1)] = 20,
     eps: Annotated[
         str, typer.Option(help="Linf length of the way; the data set's headline where not given.")
     ] = "",
+    n: Annotated[int, typer.Option(help="Examples, the first that run takes.", min=1)] = 20,
     steps: Annotated[int, typer.Option(help="Equal parts of the way.", min=1)] = 100,
     seed: Annotated[int, typer.Option(help="Of the random directions.", min=0)] = 0,
     device: options.Device = "auto",

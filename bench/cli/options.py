@@ -29,7 +29,17 @@ Defense = Annotated[
     str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
 ]
 Dataset = Annotated[
-    str, typer.Option(help="digits, mnist, cifar10, …, parquet:PATH or folder:PATH.")
+    str,
+    typer.Option(
+        help="digits, mnist, cifar10, …, parquet:PATH, folder:PATH, npz:PATH, webdataset:PATH."
+    ),
+]
+Classes = Annotated[
+    str,
+    typer.Option(
+        help="FILE: the model's classes in the order of its logits, where the data have some of "
+        "them; or imagenet. The same as --dataset 'folder:PATH[classes=FILE]'."
+    ),
 ]
 Norm = Annotated[str, typer.Option(help="Linf, L2 or L1.")]
 Seed = Annotated[int, typer.Option(help="Of all attacks.")]
@@ -136,9 +146,9 @@ def notes() -> Console:
     return _Notes(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
 
 
-def echo(text: object = "", *, nl: bool = True, err: bool = False) -> None:
+def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line of an answer, without what would steer the terminal."""
-    typer.echo(printable(str(text)), nl=nl, err=err)
+    typer.echo(printable(str(text)), err=err)
 
 
 def print_json(value: Any) -> None:
@@ -149,11 +159,11 @@ def print_json(value: Any) -> None:
 
 def print_markdown(text: str) -> None:
     """Print it laid out on a terminal, and as it is elsewhere."""
-    from rich.markdown import Markdown
+    from bench.cli.screen import show_markdown
 
     console = Console(highlight=False)
     if console.is_terminal:
-        console.print(Markdown(text))
+        show_markdown(text, console)
     else:
         echo(text.removesuffix("\n"))
 

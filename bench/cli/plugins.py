@@ -1,6 +1,4 @@
-"""`list`: what is registered.
-
-`check`: does a plugin keep to the rules?
+"""`check`: does a plugin keep to the rules?
 
 `new-defense` and `new-attack`: a plugin to begin with.
 """
@@ -18,105 +16,6 @@ from bench.errors import UnknownNameError, UsageError
 if TYPE_CHECKING:
     from bench.scaffold import Noun
     from bench.testing.conformance import RuleResult
-
-
-def list_plugins(
-    models: Annotated[
-        str, typer.Option(help="List the models of a scheme, such as robustbench, instead.")
-    ] = "",
-    build: Annotated[
-        bool,
-        typer.Option("--build", help="With --models: build each without its weights, and say why."),
-    ] = False,
-) -> None:
-    """List defenses, attacks, suites and data sets, with their options and defaults.
-
-    Example: python -m bench list
-
-    `--models robustbench` lists what robustbench:NAME may be; with `--build`, what can be built on
-    this machine, and why not where it cannot. Exit code 1 if some model cannot.
-    """
-    if models:
-        _list_models(models, build=build)
-        return
-    if build:
-        raise UsageError("--build goes with --models SCHEME; without it nothing is built")
-    from bench import registry
-    from bench.data import DATASETS
-
-    _section(
-        "Defenses",
-        {
-            f"{name}{_options(cls)}": cls.summary
-            for name in registry.defenses.names()
-            for cls in [registry.defenses.get(name)]
-        },
-    )
-    _section(
-        "Defenses by others, by scheme (--models SCHEME lists a scheme's)",
-        {
-            f"{name}:{cls.argument}{_options(cls)}": cls.summary
-            for name in registry.defenses.schemes()
-            for cls in [registry.defenses.get(name)]
-        },
-    )
-    _section(
-        "Attacks",
-        {
-            f"{name}{_options(cls)}": f"{cls.summary}  ({cls.access}, "
-            f"{'minimum norm' if cls.kind == 'minimum' else 'fixed epsilon'}, "
-            f"{' '.join(sorted(cls.norms))})"
-            for name in registry.attacks.names()
-            for cls in [registry.attacks.get(name)]
-        },
-    )
-    _section("Suites", {suite.name: suite.summary for suite in registry.suites.values()})
-    _section("Data sets", DATASETS)
-
-
-def _list_models(scheme: str, *, build: bool) -> None:
-    """One line a model, and with `build` what comes of building it.
-
-    Raises:
-        UnknownNameError: there is no such scheme.
-    """
-    from bench import registry
-
-    if scheme not in registry.defenses.schemes():
-        raise UnknownNameError("scheme", scheme, registry.defenses.schemes())
-    cls = registry.defenses.get(scheme)
-    offers = list(cls.models())
-    failed = 0
-    for offer in offers:
-        said = f"{'x'.join(map(str, offer.shape))}, {offer.classes} classes"
-        if build:
-            from bench.testing.conformance import build_fault
-
-            fault = build_fault(offer)
-            failed += fault is not None
-            said = "builds" if fault is None else f"does not build: {fault}"
-        options.echo(f"{offer.name}  {said}")
-    if build:
-        options.echo(f"{len(offers) - failed} of {len(offers)} build without weights")
-        if failed:
-            raise typer.Exit(options.FAILED)
-    elif not offers:
-        options.echo(f"{scheme}:{cls.argument} has no list of models here")
-
-
-def _section(title: str, entries: dict[str, str]) -> None:
-    options.echo(f"{title}:")
-    for name, summary in entries.items():
-        options.echo(f"  {name}\n      {summary}")
-    options.echo()
-
-
-def _options(plugin: type) -> str:
-    from bench.registry.grammar import parameters_of
-
-    known = parameters_of(plugin)
-    written = ",".join(f"{key}={p.write(p.default)}" for key, p in sorted(known.items()))
-    return f"[{written}]" if written else ""
 
 
 def check(

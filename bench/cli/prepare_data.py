@@ -11,6 +11,7 @@ from bench.cli import options
 
 def prepare_data(
     dataset: options.Dataset,
+    classes: options.Classes = "",
     n: Annotated[
         int | None, typer.Option(help="Examples, those that run takes (default 100).", min=1)
     ] = None,
@@ -26,11 +27,12 @@ def prepare_data(
     from bench.cli.progress import DataProgress
     from bench.data import open_dataset
     from bench.data.mapped import MappedExamples
+    from bench.data.reading import with_classes
     from bench.run.config import DEFAULT_N
 
     said = "what was decoded is kept; the same command goes on"
     with options.interruptible(said), DataProgress(options.notes()) as progress:
-        examples = open_dataset(dataset).choose(
+        examples = open_dataset(with_classes(dataset, classes)).choose(
             "test", n or DEFAULT_N, fewer=n is None, on_progress=progress.update
         )
     shape = "x".join(map(str, examples.shape))

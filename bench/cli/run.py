@@ -10,12 +10,14 @@ from bench.cli import options
 from bench.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-    from bench.cli.progress import RunProgress
+    from bench.record.schema import Cell
     from bench.run import Result
     from bench.run.config import RunConfig
     from bench.run.prepare import Prepared
+    from bench.run.progress import RunProgress
 
 #: What Ctrl-C says.
 CONTINUED = "what was finished is stored; the same command continues"
@@ -34,6 +36,7 @@ def run(
         str, typer.Option(help="Attacks and suites (quick, standard, paper, all), comma-separated.")
     ] = "standard",
     dataset: options.Dataset = "digits",
+    classes: options.Classes = "",
     norm: options.Norm = "Linf",
     eps: Annotated[
         str, typer.Option(help="Epsilons, such as 0.05,8/255; the data set's where not given.")
@@ -127,6 +130,7 @@ def run(
     cells done; 1: some cell failed, or did not fit in --budget; 2: a mistake in the command.
     """
     from bench import registry
+    from bench.data.reading import with_classes
     from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
     from bench.run.config import RunConfig
@@ -138,7 +142,7 @@ def run(
     config = RunConfig(
         defenses=tuple(names),
         attacks=attacks,
-        dataset=dataset,
+        dataset=with_classes(dataset, classes),
         norm=Norm.parse(norm),
         epsilons=options.parse_epsilons(eps),
         n=n,
@@ -191,6 +195,7 @@ def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
     """Do what is missing of a run, and print its answer; none where nothing is missing."""
     from bench.registry.surroundings import undisturbed
     from bench.report import render_leaderboard, write_leaderboard
+    from bench.report.glance import closing
     from bench.run.again import answered, question
 
     with options.interruptible(), undisturbed():
@@ -214,6 +219,10 @@ def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
         options.echo(f"check it:    python -m bench verify {folder}")
     if folder is not None:
         show.page({folder: summary}, folder.parent / f"{folder.name}.html")
+    if not show.as_json:
+        options.echo()
+        for name in summary["defenses"]:  # last, where the eye is
+            options.echo(closing(summary, name))
     return results
 
 
@@ -235,7 +244,7 @@ def _execute(config: RunConfig, asked: str, *, quiet: bool) -> Result:
 
 
 def _progress(prepared: Prepared) -> RunProgress:
-    from bench.cli.progress import RunProgress
+    from bench.run.progress import RunProgress
 
     return RunProgress(options.notes(), prepared.headline.text)
 
@@ -277,20 +286,26 @@ def _forecast(config: RunConfig) -> None:
 
 
 def _print_plan(prepared: Prepared) -> None:
+    """The plan on a screen: a line or two for each defense, and one for each reason."""
     setting = prepared.setting
     options.echo(
         f"run {prepared.id}: {prepared.dataset.name}, {setting.norm}, n = {setting.n}, "
         f"{len(setting.shards())} shard(s) of {setting.shard_size}, on {prepared.device}"
     )
+    runnable = [planned.cell for planned in prepared.cells if planned.why_not is None]
+    for same in _alike(runnable):
+        options.echo(same)
+    left_out: dict[str, list[str]] = {}
     for planned in prepared.cells:
-        cell, why = planned.cell, planned.why_not
-        skipped = f"  skipped: {why.reason}" if why else ""
-        options.echo(f"  {cell.defense} × {cell.label} @ {cell.epsilon}{skipped}")
-    runnable = sum(planned.why_not is None for planned in prepared.cells)
+        if planned.why_not:
+            what = f"{planned.cell.defense} × {planned.cell.label}"
+            left_out.setdefault(planned.why_not.reason, []).append(what)
+    for reason, names in left_out.items():
+        options.echo(f"  skipped: {reason} ({_few(names)})")
     cost = prepared.cost
     options.echo(
-        f"{runnable} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} forward "
-        f"and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
+        f"{len(runnable)} of {len(prepared.cells)} cells can run; at most {cost.forwards:,.0f} "
+        f"forward and {cost.backwards:,.0f} backward passes; stored shards are not computed again"
     )
     if prepared.examined:
         more = (
@@ -300,3 +315,33 @@ def _print_plan(prepared: Prepared) -> None:
             f"the examination adds measurements at ε = {', '.join(map(str, prepared.examined))}"
             + (more if prepared.config.escalate else "")
         )
+
+
+def _alike(cells: Sequence[Cell]) -> list[str]:
+    """The attacks, and the defenses that as many of them attack at the same epsilons."""
+    from bench.record.schema import CLEAN
+
+    attacking = [cell for cell in cells if cell.attack != CLEAN]  # asked first of every one
+    names = list(dict.fromkeys(cell.label for cell in attacking))
+    found: dict[str, tuple[set[str], dict[str, None]]] = {}
+    for cell in attacking:
+        attacks, epsilons = found.setdefault(cell.defense, (set(), {}))
+        attacks.add(cell.label)
+        epsilons[str(cell.epsilon)] = None
+    alike: dict[tuple[int, tuple[str, ...]], list[str]] = {}
+    for defense, (attacks, epsilons) in found.items():
+        alike.setdefault((len(attacks), tuple(epsilons)), []).append(defense)
+    return [
+        f"  {len(names)} attack(s): {', '.join(names)}",
+        *(
+            f"  {_few(defenses)} × {count} of them @ {_few(epsilons)}"
+            for (count, epsilons), defenses in alike.items()
+        ),
+    ]
+
+
+def _few(names: Iterable[str], most: int = 6) -> str:
+    """Names, each once; of many the first, and how many more."""
+    once = list(dict.fromkeys(names))
+    more = len(once) - most
+    return ", ".join(once[:most]) + (f" and {more} more" if more > 0 else "")

@@ -42,7 +42,7 @@ def list_runs(out: options.Out = options.RUNS, as_json: options.AsJson = False) 
     elif not runs:
         options.echo(f"no runs in {out}")
     else:
-        options.echo(render_runs(runs))
+        options.print_markdown(render_runs(runs))
 
 
 @app.command("show", cls=options.Verb)
@@ -70,7 +70,7 @@ def show(
         summary = stored_summary(folder)
     except StoreError:  # unfinished, or changed since: its figures are not shown
         summary = None
-    options.echo(render_run(found, summary), nl=False)
+    options.print_markdown(render_run(found, summary))
 
 
 @app.command("clean", cls=options.Verb)
@@ -163,14 +163,12 @@ def report(
 
 def verify(
     run: options.Run,
-    checkpoint: options.Checkpoint = None,
     dataset: Annotated[
         str, typer.Option(help="Where the data are now, when not where the run found them.")
     ] = "",
     model: Annotated[
         str, typer.Option(help="FILE:FACTORY that makes the model of a run of evaluate().")
     ] = "",
-    device: options.Device = "auto",
     recompute: Annotated[
         str,
         typer.Option(
@@ -182,9 +180,11 @@ def verify(
         int | None,
         typer.Option(help="Which shards are drawn (default: a fresh one, which is printed)."),
     ] = None,
+    device: options.Device = "auto",
     workers: Annotated[
         int, typer.Option(help="Worker processes of --recompute, as of run.", min=1)
     ] = 1,
+    checkpoint: options.Checkpoint = None,
     out: options.Out = options.RUNS,
     as_json: options.AsJson = False,
 ) -> None:
@@ -251,7 +251,7 @@ def _say(findings: Findings, again: Recomputed | None) -> None:
 
 def _recompute(folder: Path, sampling: Sampling, source: Source) -> Recomputed:
     """Compute a share of a run again, showing how it goes."""
-    from bench.cli.progress import RunProgress
+    from bench.run.progress import RunProgress
     from bench.run.recompute import recompute
 
     said = "the files hold; what they alone do not prove was not computed again"

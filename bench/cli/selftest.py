@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 
 def selftest(
-    seeds: Annotated[str, typer.Option(help="Of training and attacks, comma-separated.")] = "0",
-    n: Annotated[int, typer.Option(help="Test examples per model.", min=1)] = 50,
     eps: Annotated[str, typer.Option(help="Linf epsilons, comma-separated.")] = "0.1",
+    n: Annotated[int, typer.Option(help="Test examples per model.", min=1)] = 50,
+    seeds: Annotated[str, typer.Option(help="Of training and attacks, comma-separated.")] = "0",
     only: Annotated[
         str, typer.Option(help="Canaries and honest models, comma-separated; all by default.")
     ] = "",

@@ -3,25 +3,28 @@
 `open_dataset` turns a name as written into a `Dataset`; nothing is read until it is asked for, and
 torch, torchvision and pyarrow are imported only then.
 
-Here are the digits, 1,797 of 8×8 pixels, which come with Winnow, and the data sets that torchvision
-downloads, kept in a cache folder.
+Here are the digits, 1,797 of 8×8 pixels, which come with Winnow.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import sys
+import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.api import Examples
+from bench.data.arrays import ArraysDataset
 from bench.data.base import Dataset, Split, chosen, default_epsilons, headline, subset
 from bench.data.cache import cache_folder
+from bench.data.corrupted import CorruptedCifar10, CorruptedCifar100
+from bench.data.downloads import DIGITS, TorchvisionDataset
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
 from bench.data.reading import read_options
+from bench.data.tars import WebDataset
 from bench.errors import DataError, UnknownNameError
 
 if TYPE_CHECKING:
@@ -39,9 +42,6 @@ __all__ = [
     "open_dataset",
     "subset",
 ]
-
-
-_DIGITS = tuple(str(digit) for digit in range(10))
 
 
 #: The digits and SHA-256 of their file; README.md beside it says where they come from.
@@ -69,12 +69,12 @@ class Digits(Dataset):
         import torch
 
         inputs, labels = map(torch.from_numpy, _digits(split))
-        return Examples.of(inputs, labels, _DIGITS, self.name)
+        return Examples.of(inputs, labels, DIGITS, self.name)
 
     def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray:
         """From the embedded file."""
         inputs, labels = _digits(split)
-        rows = chosen(labels, len(_DIGITS), n, self.name)
+        rows = chosen(labels, len(DIGITS), n, self.name)
         return inputs[[rows[place] for place in places]]
 
 
@@ -99,72 +99,6 @@ def _digits_bytes() -> bytes:
     return data
 
 
-class TorchvisionDataset(Dataset):
-    """A data set that torchvision knows, read from the cache folder or downloaded into it.
-
-    The cache folder is a `root` of torchvision's: one that is filled already can be used.
-    """
-
-    def __init__(self, name: str, kind: str) -> None:
-        self.name = name
-        self.kind = kind
-        """The name of the class in `torchvision.datasets`."""
-
-    @property
-    def family(self) -> str:
-        """Its own name."""
-        return self.name
-
-    def load(self, split: Split) -> Examples:
-        """All examples of a split, in torchvision's order."""
-        import torch
-
-        opened = self._open(split)
-        inputs = torch.as_tensor(opened.data)
-        if inputs.ndim == 3:  # (N, H, W)
-            inputs = inputs[:, None]
-        elif inputs.shape[-1] == 3:  # (N, H, W, C)
-            inputs = inputs.permute(0, 3, 1, 2)
-        labels = torch.as_tensor(opened.labels if self.kind == "SVHN" else opened.targets)
-        names = _DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
-        return Examples.of(inputs.float().div_(255), labels, names, self.name)
-
-    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
-        """Only where torch is loaded already."""
-        if "torch" not in sys.modules:
-            return None
-        return self.choose(split, n).inputs.numpy()[[*places]]
-
-    def _open(self, split: Split) -> Any:
-        """The data set as torchvision reads it.
-
-        Raises:
-            DataError: it is neither in the cache folder nor can be downloaded into it.
-        """
-        import torchvision
-
-        kind = getattr(torchvision.datasets, self.kind)
-        part: dict[str, Any] = (
-            {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
-        )
-        root = cache_folder()
-        try:
-            return kind(root, download=False, **part)
-        except Exception:  # noqa: BLE001 - missing or damaged: torchvision raises all sorts
-            pass
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            return kind(root, download=True, **part)
-        except Exception as error:
-            reason = (str(error).splitlines() or [""])[0].rstrip(":") or type(error).__name__
-            raise DataError(
-                f"{self.name} is not in {str(root)!r} (or is damaged there) and cannot be "
-                f"downloaded ({reason}); connect to the network once, put the files that "
-                f"torchvision.datasets.{self.kind} reads there, set WINNOW_CACHE to a folder that "
-                "has them, or use parquet:PATH"
-            ) from error
-
-
 #: What `open_dataset` understands, and one line on each.
 DATASETS: dict[str, str] = {
     "digits": "handwritten digits, 8x8 grayscale; embedded, needs no network",
@@ -177,6 +111,13 @@ DATASETS: dict[str, str] = {
     "[image=COLUMN,label=COLUMN,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
     "folder:PATH": "one folder of images per class, in PATH/train and PATH/test or in PATH; "
     "[classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet,only=FILE]",
+    "webdataset:PATH": "tar archives of images and labels (.cls): one, or a folder of them; "
+    "[image=ENDING,label=ENDING,classes=FILE,split=NAME,resize=SIDE,crop=SIDE,preset=imagenet]",
+    "npz:PATH": "NumPy arrays: a .npz file, or a folder of .npy files; "
+    "[image=ARRAY,label=ARRAY,classes=FILE,split=NAME]",
+    "cifar10-c:PATH": "CIFAR-10-C's folder of .npy files: `corruptions` reads all of it, `run` one "
+    "part; [kind=fog,severity=3]",
+    "cifar100-c:PATH": "CIFAR-100-C's, in the same way",
 }
 
 _TORCHVISION = {
@@ -187,14 +128,22 @@ _TORCHVISION = {
     "svhn": "SVHN",
 }
 
-_FROM_FILES: dict[str, type[ParquetDataset] | type[FolderDataset]] = {
+_FROM_FILES: dict[
+    str, type[ParquetDataset] | type[FolderDataset] | type[WebDataset] | type[ArraysDataset]
+] = {
     "parquet": ParquetDataset,
     "folder": FolderDataset,
+    "webdataset": WebDataset,
+    "npz": ArraysDataset,
+    "cifar10-c": CorruptedCifar10,
+    "cifar100-c": CorruptedCifar100,
 }
 
 
 def open_dataset(text: str) -> Dataset:
-    """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH` or `folder:PATH`.
+    """The data set that a text names: `digits`, `mnist`, …, `parquet:PATH`, `folder:PATH`, ….
+
+    Of names without a path, case and hyphens make no difference.
 
     Nothing is read yet, but a path is looked for.
 
@@ -202,9 +151,16 @@ def open_dataset(text: str) -> Dataset:
         UnknownNameError: no such data set.
         DataError: there is nothing at PATH.
     """
-    dataset = _open(text.strip())
-    dataset.written = text.strip()
+    plain = {_letters(name): name for name in ("digits", *_TORCHVISION)}
+    text = plain.get(_letters(text), text.strip())
+    dataset = _open(text)
+    dataset.written = text
     return dataset
+
+
+def _letters(name: str) -> str:
+    """A name without case, hyphens and blanks."""
+    return re.sub(r"[-_\s]", "", name.lower())
 
 
 def _open(text: str) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
 #: A synset of WordNet, with which a line may begin whose rest describes it.
 _SYNSET = re.compile(r"n\d{8}(?=\s)")
+#: What stands for the 1,000 classes of ImageNet in place of a file.
+IMAGENET = "imagenet"
 #: More classes than anybody tells apart are a label that is none.
 MOST_CLASSES = 100_000
 
@@ -58,6 +61,27 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
     return tuple(found), "; ".join(notes) + advice
 
 
+def numbered(labels: Collection[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Classes called by their numbers, up to the largest label, and sentences on them.
+
+    Raises:
+        DataError: a label that cannot be one.
+    """
+    largest = max(labels, default=-1)
+    if largest >= MOST_CLASSES:
+        raise DataError(
+            f"a label is {largest}: labels count classes from 0, and cannot be that many"
+        )
+    names = tuple(map(str, range(largest + 1)))
+    absent = sorted({*range(largest + 1)} - {*labels})
+    if not absent:
+        return names, ()
+    return names, (
+        f"no image has the label {shown([*map(str, absent)])}; classes are 0 … {largest}, as "
+        "nothing else names them",
+    )
+
+
 def folded(name: str) -> str:
     """A name without what people do not tell names apart by: case, and spaces around it."""
     return name.casefold().strip()
@@ -75,10 +99,13 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
 
     A text has a class a line: a name, names with commas between them, or a synset of ImageNet and
     such names. JSON is a list of names, names by index (each perhaps a list), or indices by name.
+    `imagenet`, where it is no file, is ImageNet-1k as timm knows it: WordNet's ids, and names.
 
     Raises:
-        DataError: no such file, or it is not of that form.
+        DataError: no such file, it is not of that form, or timm is not installed.
     """
+    if str(path) == IMAGENET and not path.exists():
+        return _imagenet()
     try:
         text = path.expanduser().read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -91,6 +118,20 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
     if not found:
         raise DataError(f"classes={path} is empty; write a class a line, in the logits' order")
     return found
+
+
+def _imagenet() -> list[tuple[str, ...]]:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of what it imports
+            from timm.data import ImageNetInfo
+    except ImportError as error:
+        raise DataError(
+            f"classes={IMAGENET} needs timm, which knows WordNet's ids: pip install "
+            "'winnow-bench[zoo]'; or name a file, a class a line"
+        ) from error
+    known = ImageNetInfo("imagenet-1k")
+    pairs = zip(known.label_names(), known.label_descriptions(detailed=False), strict=True)
+    return [_called(f"{synset} {names}") for synset, names in pairs]
 
 
 def _called(line: str) -> tuple[str, ...]:

@@ -117,7 +117,8 @@ def _check_images(file: Path, column: str, kind: Any) -> None:
     bytes_ = kind.field("bytes").type if _has_bytes(kind) else kind
     if types.is_binary(bytes_) or types.is_large_binary(bytes_):
         return
-    if types.is_string(kind) or types.is_large_string(kind):
+    paths = types.is_null(bytes_) and kind.get_field_index("path") >= 0
+    if paths or types.is_string(kind) or types.is_large_string(kind):
         advice = (
             "paths are not followed: write the images' bytes into the file (in `datasets` by "
             "embed_table_storage), or into one folder per class (folder:PATH)"

@@ -19,6 +19,8 @@ from bench.data.trees import (
     has_images,
     holds_classes,
     is_image,
+    tables,
+    without_wrapper,
 )
 from bench.errors import DataError
 
@@ -168,7 +170,8 @@ class FolderDataset(StoredDataset):
     @functools.cached_property
     def _layout(self) -> tuple[dict[Split, Path], list[str]]:
         """Each split that there is, the test split first, and the folder of its classes."""
-        folders, files = entries_of(self.path)
+        root, notes = without_wrapper(self.path)
+        folders, files = entries_of(root)
         wanted = self.reading.split
         parts = {
             name: (role_of(name), folder)
@@ -179,7 +182,7 @@ class FolderDataset(StoredDataset):
         others = [n for n in folders if n not in parts and parts and has_images(folders[n])]
         if not whole and wanted:
             raise DataError(
-                f"{str(self.path / wanted)!r} holds no class folders; it cannot be the split"
+                f"{str(root / wanted)!r} holds no class folders; it cannot be the split"
             )
         if not whole:
             return {"test": self.path}, self._unsplit([*parts], others)
@@ -189,7 +192,8 @@ class FolderDataset(StoredDataset):
                 f"images ({shown(others)}): say which it is by [split={next(iter(whole))}], or "
                 "rename it if all are classes"
             )
-        chosen, notes = choose(whole, wanted, str(self.path))
+        chosen, more = choose(whole, wanted, str(root))
+        notes += more
         flat = [name for name in parts if name not in whole and has_images(parts[name][1])]
         if flat:
             notes.append(f"{shown(flat)} without class folders, so without labels: not read")
@@ -204,9 +208,11 @@ class FolderDataset(StoredDataset):
             DataError: it holds nothing but splits, whose images are in no class folders.
         """
         if parts and not others and any(has_images(self.path / name) for name in parts):
+            table = next((t for name in parts for t in tables(self.path / name)), None)
+            why = f"{table} is not read" if table else "nothing says what they show"
             raise DataError(
-                f"the images in {shown(parts)} of {str(self.path)!r} are in no class folders, so "
-                "nothing says what they show; put those of each class into a folder of its own"
+                f"the images in {shown(parts)} of {str(self.path)!r} are in no class folders, and "
+                f"{why}; put those of each class into a folder of its own"
             )
         if called_train(self.path.resolve().name):
             return [f"the folder is called {self.path.resolve().name}, and all of it is evaluated"]

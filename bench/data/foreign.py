@@ -18,7 +18,7 @@ _DATASETS = "write it as Parquet with the library `datasets`"
 #: Where a file begins with these bytes: what it is, and what to do.
 _BEGINNINGS = (
     (b"PAR1", "a Parquet file", "give it as parquet:PATH"),
-    (b"\x93NUMPY", "a NumPy array", _ARRAYS),
+    (b"\x93NUMPY", "a NumPy array", f"give its folder as npz:PATH, or {_ARRAYS}"),
     (b"\x89HDF\r\n", "an HDF5 file", _ARRAYS),
     (b"MATLAB 5.0", "a MATLAB file", f"{_ARRAYS}, or name the set: svhn"),
     (
@@ -104,8 +104,8 @@ def _archive(path: Path, head: bytes) -> str:
     """Of archives, by what lies in them."""
     if head[257:262] == b"ustar":
         return (
-            f"it is a tar archive: unpack it and give the folder; of WebDataset, {_DATASETS}: "
-            "load_dataset('webdataset', data_files=FILE, split='train').to_parquet('test.parquet')"
+            "it is a tar archive: where it holds images and labels side by side (.jpg and .cls), "
+            "give it as webdataset:PATH, else unpack it and give the folder"
         )
     if head[:4] != b"PK\x03\x04":
         return ""
@@ -114,7 +114,7 @@ def _archive(path: Path, head: bytes) -> str:
     except Exception:  # noqa: BLE001 - damaged archives make zipfile raise all sorts
         return "it is a zip archive that is damaged or cut off: fetch it again"
     if any(name.endswith(".npy") for name in names):
-        return f"it is a NumPy archive (npz): {_ARRAYS}"
+        return f"it is a NumPy archive (npz): give it as npz:PATH, or {_ARRAYS}"
     if any(name.endswith("data.pkl") for name in names):
         return f"it is a file of torch.save: load it and {_ARRAYS}"
     return "it is a zip archive: unpack it and give the folder"
@@ -128,9 +128,9 @@ def _folder(path: Path) -> str:
     for ending, what, do in (
         (".parquet", "Parquet files", "give it as parquet:PATH"),
         (".arrow", "Arrow files", _DISK),
-        (".tar", "tar archives", "unpack them, or write WebDataset as Parquet with `datasets`"),
-        (".npy", "NumPy arrays", _ARRAYS),
-        (".npz", "NumPy archives", _ARRAYS),
+        (".tar", "tar archives", "give it as webdataset:PATH, or unpack them"),
+        (".npy", "NumPy arrays", f"give it as npz:PATH, or {_ARRAYS}"),
+        (".npz", "NumPy archives", f"give one of them as npz:PATH, or {_ARRAYS}"),
         (".mdb", "LMDB", _FOLDERS),
         (".zip", "zip archives", "unpack them"),
     ):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bench.data.classes import MOST_CLASSES, indices_of, ordered, read_classes, shown
+from bench.data.classes import indices_of, numbered, ordered, read_classes, shown
 from bench.data.columns import Columns, columns_of, reading
 from bench.data.images import EncodedImage
 from bench.data.shards import NoSuchSplitError, check_complete, files_of
@@ -156,21 +156,23 @@ class ParquetDataset(StoredDataset):
             return _mapped(known, given, Path(self.reading.classes).name)
         named = next(((f, c.class_names) for f, c in known.items() if c.class_names), None)
         if named is not None:
-            file, names = named
-            return _mapped(known, [(name,) for name in names or ()], file.name)
+            file, given_names = named
+            return _mapped(known, [(name,) for name in given_names or ()], file.name)
         text = [column.text for column in known.values()]
         if any(text) and not all(text):
             raise DataError(
                 f"{self.name} has labels that are numbers in some files, text in others"
             )
         if any(text):
-            names, sentence = ordered(
+            called, sentence = ordered(
                 label for file, column in known.items() for label in _stored(file, column.label)
             )
-            places = {name: place for place, name in enumerate(names)}
-            notes = sentence or f"text labels are classes in the alphabet's order ({shown(names)})"
-            return ParquetClasses(names, dict.fromkeys(files, places), (notes,))
-        return _numbered({n for file, column in known.items() for n in _stored(file, column.label)})
+            places = {name: place for place, name in enumerate(called)}
+            said = sentence or f"text labels are classes in the alphabet's order ({shown(called)})"
+            return ParquetClasses(called, dict.fromkeys(files, places), (said,))
+        numbers = {n for file, column in known.items() for n in _stored(file, column.label)}
+        names, notes = numbered(numbers)
+        return ParquetClasses(names, {}, notes)
 
 
 def _mapped(
@@ -202,27 +204,6 @@ def _mapped(
                 f"{source} ({shown(names)}), whose order is taken; labels follow the names"
             )
     return ParquetClasses(names, labels, tuple(notes))
-
-
-def _numbered(found: set[int]) -> ParquetClasses:
-    """Classes called by their numbers, up to the largest label.
-
-    Raises:
-        DataError: a label that cannot be one.
-    """
-    largest = max(found, default=-1)
-    if largest >= MOST_CLASSES:
-        raise DataError(
-            f"a label is {largest}: labels count classes from 0, and cannot be that many"
-        )
-    absent = sorted({*range(largest + 1)} - found)
-    notes = []
-    if absent:
-        notes.append(
-            f"no image has the label {shown([*map(str, absent)])}; classes are 0 … {largest}, as "
-            "nothing else names them"
-        )
-    return ParquetClasses(tuple(map(str, range(largest + 1))), {}, tuple(notes))
 
 
 def _stored(file: Path, column: str) -> set[Any]:

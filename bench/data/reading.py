@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _WITH_OPTIONS = re.compile(r"(?P<path>.+)\[(?P<options>[^\[\]]*)\]")
 #: A comma ends a value only where another key follows, so that a path may hold one.
 _BETWEEN = re.compile(r",(?=\s*\w+\s*=)")
+#: The options that are whole numbers from 1, and the largest that each may be.
+_LIMITS = {"resize": 4096, "crop": 4096, "severity": 5}
 #: What `preset=NAME` stands for; a key that is given beside it counts.
 PRESETS: dict[str, dict[str, int]] = {"imagenet": {"resize": 256, "crop": 224}}
 
@@ -28,13 +30,17 @@ class Reading:
     label: str = ""
     """The Parquet column that holds labels."""
     classes: str = ""
-    """A file with the model's class names in the order of its logits."""
+    """A file with the model's class names in the order of its logits, or `imagenet`."""
     split: str = ""
     """What is evaluated in place of the test split, such as `validation`."""
     resize: int = 0
     """The shorter side after resizing, in pixels (bilinear, as torchvision's `Resize`)."""
     crop: int = 0
     """Side of the square cut from the middle, in pixels (as torchvision's `CenterCrop`)."""
+    kind: str = ""
+    """Of a corruption."""
+    severity: int = 0
+    """Of a corruption, 1 to 5."""
     only: str = ""
     """A file with the images that are evaluated, a path within the test split a line."""
 
@@ -75,7 +81,8 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
             raise UnknownNameError(f"option of {scheme}:PATH[…]", key, allowed)
         if key in given:
             raise UsageError(f"{key!r} is given twice in {argument!r}")
-        given[key] = _size(key, value) if key in ("resize", "crop") else value
+        limit = _LIMITS.get(key)
+        given[key] = _number(key, value, limit) if limit else value
     if preset := str(given.pop("preset", "")):
         if preset not in PRESETS:
             raise UnknownNameError("preset of images", preset, PRESETS)
@@ -83,7 +90,31 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
     return Path(match["path"]).expanduser(), Reading(**given)  # type: ignore[arg-type]
 
 
-def _size(key: str, value: str) -> int:
-    if not (value.isdecimal() and 0 < int(value) <= 4096):
-        raise UsageError(f"{key} has to be a number of pixels from 1 to 4096 (got {value!r})")
+def with_classes(text: str, classes: str) -> str:
+    """A data set as written, read with these classes: `[classes=…]` added to its options.
+
+    Args:
+        text: such as `folder:PATH[split=val]`.
+        classes: a file; nothing is added where empty.
+
+    Raises:
+        UsageError: the data set has classes already, or is not read from files.
+    """
+    if not classes:
+        return text
+    scheme, colon, argument = text.partition(":")
+    if not colon:
+        raise UsageError(f"--classes is for data from files, such as folder:PATH; {text} has names")
+    match = _WITH_OPTIONS.fullmatch(argument)
+    if match is None or Path(argument).expanduser().exists():
+        return f"{text}[classes={classes}]"
+    if re.search(r"(^|,)\s*classes\s*=", match["options"]):
+        raise UsageError(f"--classes and [classes=…] of {text} are given: leave one out")
+    return f"{scheme}:{match['path']}[{match['options']},classes={classes}]"
+
+
+def _number(key: str, value: str, limit: int) -> int:
+    if not (value.isdecimal() and 0 < int(value) <= limit):
+        what = "whole number" if key == "severity" else "number of pixels"
+        raise UsageError(f"{key} has to be a {what} from 1 to {limit} (got {value!r})")
     return int(value)

@@ -1,4 +1,4 @@
-"""The Parquet files of each split, by their names, and whether all of them are there."""
+"""The files of each split, by their names, and whether all of them are there."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ if TYPE_CHECKING:
 
 #: `…-00000-of-00004.parquet`, perhaps with a digest behind.
 _SHARD = re.compile(
-    r"(?P<stem>.*?)[-_. ](?P<index>\d+)[-_. ]?of[-_. ]?(?P<total>\d+)([-_.][0-9a-z]+)?\.parquet",
+    r"(?P<stem>.*?)[-_. ](?P<index>\d+)[-_. ]?of[-_. ]?(?P<total>\d+)"
+    r"([-_.][0-9a-z]+)?\.(parquet|tar)",
     re.IGNORECASE,
 )
 #: Files that have nothing but a number of their own.
-_PART = re.compile(r"(?P<stem>.*?)(?P<index>\d+)\.parquet", re.IGNORECASE)
+_PART = re.compile(r"(?P<stem>.*?)(?P<index>\d+)\.(parquet|tar)", re.IGNORECASE)
 
 
 class NoSuchSplitError(DataError):
@@ -72,10 +73,11 @@ def _single(path: Path, wanted: str) -> tuple[Mapping[Split, Sequence[Path]], li
 def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
     """Where the files lie, and which of them go together, by the name of the part.
 
-    They lie in the folder, or in its `data`; or each part lies in a folder called after it.
+    They lie in the folder, or in its `data`, or in the one folder of a configuration, as the Hub
+    writes what it converts; or each part lies in a folder called after it.
 
     Raises:
-        DataError: they lie in both, or in other folders.
+        DataError: they lie in both, or in several other folders.
     """
     place, notes = path, []
     own, data = _in(path), _in(path / "data")
@@ -104,6 +106,9 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
     deeper = (file.parent for file in path.glob("*/*/*.parquet"))
     deeper = (place.parent if role_of(place.name) else place for place in deeper)
     places = [*(path / name for name in below), *sorted({*deeper})]
+    if len(places) == 1:
+        place, parts, notes = _parts(places[0])
+        return place, parts, [f"its files lie in {places[0].relative_to(path).as_posix()}/", *notes]
     hint = f": they lie in {shown([str(p.relative_to(path)) for p in places])}" if places else ""
     found = "" if places else what_is(path)
     if not (places or found) and holds_classes(path):

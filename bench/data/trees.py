@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from bench.data.classes import folded
-from bench.data.splits import is_leftover
+from bench.data.splits import is_leftover, role_of
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -103,3 +103,21 @@ def has_images(folder: Path) -> bool:
 def holds_classes(folder: Path) -> bool:
     """Whether some folder in a folder has images."""
     return any(map(has_images, entries_of(folder)[0].values()))
+
+
+def without_wrapper(path: Path) -> tuple[Path, list[str]]:
+    """The one folder in a folder, where the splits lie in that, as archives and clones have it."""
+    folders = entries_of(path)[0]
+    if len(folders) != 1:
+        return path, []
+    ((name, below),) = folders.items()
+    splits = (folder for part, folder in entries_of(below)[0].items() if role_of(part))
+    if role_of(name) or not any(map(holds_classes, splits)):
+        return path, []
+    return below, [f"its splits lie in {name}/"]
+
+
+def tables(folder: Path) -> list[str]:
+    """The names of files in a folder that may say what its images show."""
+    endings = (".csv", ".tsv", ".jsonl", ".txt")
+    return [name for name in entries_of(folder)[1] if name.lower().endswith(endings)]

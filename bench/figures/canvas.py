@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from matplotlib.figure import Figure
 from torch.nn.functional import cross_entropy
 
 from bench import registry
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from matplotlib.figure import Figure
     from torch import Tensor, nn
 
     from bench.api import Examples
@@ -129,11 +129,18 @@ def to_csv(columns: Mapping[str, Sequence[Any]]) -> str:
     return text.getvalue()
 
 
+class Sheet(Figure):
+    """A figure that a notebook shows by itself, whether or not it uses pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png")
+        return picture.getvalue()
+
+
 def canvas(width: float, height: float, caption: str) -> Figure:
     """An empty figure, its size in inches, with the caption below."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Sheet(figsize=(width, height), layout="constrained")
     figure.supxlabel(
         textwrap.fill(caption, int(width * _CHARACTERS)),
         x=0.01, ha="left", fontsize=_CAPTION_SIZE, color="0.3", parse_math=False,

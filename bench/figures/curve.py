@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UnknownNameError, UsageError
 from bench.figures.canvas import canvas, colour
 from bench.record.statistics import wilson
-from bench.report.markdown import interval
+from bench.report.markdown import interval, ran
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from bench.report.markdown import Summary
@@ -154,8 +155,9 @@ def _value(epsilon: str) -> float:
 
 def _caption(summaries: Sequence[Summary], entries: Sequence[tuple[Summary, str]]) -> str:
     models = ", ".join(
-        f"{name} ({s['defenses'][name]['weights_digest'][:8]}, {_ran(s, name)} attacks)"
+        f"{name} ({part['weights_digest'][:8]}, {ran(part, s['headline'])} attacks)"
         for s, name in entries
+        for part in [s["defenses"][name]]
     )
     runs = ", ".join(
         f"{s['run'][:8]} (seed {s['seed']}, torch "
@@ -170,18 +172,19 @@ def _caption(summaries: Sequence[Summary], entries: Sequence[tuple[Summary, str]
     )
 
 
-def _ran(summary: Summary, name: str) -> int:
-    """How many attacks added to the worst case at the headline epsilon."""
-    attacks = summary["defenses"][name]["attacks"].values()
-    return sum(cells.get(summary["headline"], {}).get("status") == "ok" for cells in attacks)
-
-
 def draw(data: Curves) -> Figure:
-    """One pair of axes; a defense of one run keeps its colour in all its lines."""
-    from matplotlib.ticker import PercentFormatter
-
+    """One pair of axes, with the caption below."""
     figure = canvas(8.5, 6.0, data.caption)
     panel = figure.subplots()
+    draw_lines(panel, data)
+    figure.legend(fontsize=7, loc="outside upper left", ncols=2, frameon=False)
+    return figure
+
+
+def draw_lines(panel: Axes, data: Curves) -> None:
+    """All lines on a pair of axes, each labelled; a defense of one run keeps its colour."""
+    from matplotlib.ticker import PercentFormatter
+
     owners = list(dict.fromkeys((line.run, line.defense) for line in data.lines))
     names = [defense for _, defense in owners]
     dashes = ["--", ":", "-."]
@@ -205,5 +208,3 @@ def draw(data: Curves) -> Figure:
     panel.set_xticks(sorted(ticks), [ticks[value] for value in sorted(ticks)])
     panel.set(xlabel=f"{data.norm} epsilon", ylabel="accuracy", ylim=(0, 1), xlim=(0, max(ticks)))
     panel.yaxis.set_major_formatter(PercentFormatter(1.0))
-    figure.legend(fontsize=7, loc="outside upper left", ncols=2, frameon=False)
-    return figure

@@ -91,9 +91,7 @@ def check_normalisation(path: Path, content: Any, module: nn.Module) -> None:
         mean, std = (_numbers(place.get(key)) for key in ("mean", "std"))
         if mean is None or std is None:
             continue
-        if not all(
-            any(_close(wanted, has) for has in _constants(module)) for wanted in (mean, std)
-        ):
+        if lacks(module, mean) or lacks(module, std):
             warnings.warn(
                 f"{path.name} says that its inputs were standardised with mean {mean} and std "
                 f"{std}, and no such numbers are in the module: it has to do this itself, for the "
@@ -102,6 +100,12 @@ def check_normalisation(path: Path, content: Any, module: nn.Module) -> None:
                 stacklevel=2,
             )
         return
+
+
+def lacks(module: nn.Module, value: Any) -> bool:
+    """Whether a value is one number or three, and no such are in a module."""
+    numbers = _numbers(value)
+    return numbers is not None and not any(_close(numbers, has) for has in _constants(module))
 
 
 def _numbers(value: Any) -> list[float] | None:

@@ -136,7 +136,7 @@ def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
     if classes is not None and logits.ndim == 2 and logits.shape[1] > classes:
         return (
             "; where the data have some of its classes alone, name all of them in its order: "
-            "folder:PATH[classes=FILE]"
+            "folder:PATH[classes=FILE], for ImageNet [classes=imagenet]"
         )
     if logits.ndim > 2 and logits.numel() == len(logits) * logits.shape[1]:
         return " (flatten(1) makes it that)"

@@ -1,34 +1,45 @@
 """From what a file of weights holds to the `state_dict` of a module.
 
-Published files wrap it under a key, hold several, put a prefix before every name, or lack counters
-that torch itself does without. What fits a module in one way alone is taken; the rest is refused.
+Published files wrap it under a key, hold several, put prefixes before names, keep other things
+beside it, or lack counters that torch itself does without. What fits a module in one way alone is
+taken; of several, the one that is usually meant, and it is said; the rest is refused.
 """
 
 from __future__ import annotations
 
-import itertools
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import CheckpointError, InputNotice
+from bench.models.alignment import (
+    COUNTERS,
+    WRAPPERS,
+    aligned,
+    is_standardising,
+    misshapen,
+    parts_that_fit,
+    same,
+    under,
+)
+from bench.models.claims import lacks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import Tensor, nn
 
-    Names = Mapping[str, Tensor]
+    from bench.models.alignment import Names
 
 #: Where there are several that fit, the first of these keys is taken, and it is said.
-_USUAL = ("state_dict", "model_state_dict", "model", "net", "network", "weights", "params")
+_USUAL = (
+    *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params"),
+    "checkpoint",
+)
 
-#: What tools leave among weights: thop's counters, and that of an average of models.
-_COUNTERS = {"total_ops", "total_params", "n_averaged"}
-
-#: How deep in a file a `state_dict` may lie, and how many prefixes may stand before its names.
-_DEPTH, _PREFIXES = 3, 6
+#: How deep in a file a `state_dict` may lie.
+_DEPTH = 3
 
 #: How many names of one fault an error shows.
 _SHOWN = 3
@@ -45,15 +56,15 @@ def part_of(path: Path, content: Any, part: str) -> Any:
     found = state_dicts(content)
     if part in found:
         return found[part]
-    named = [each for each in (_under(f"{part}.", whole) for whole in found.values()) if each]
+    named = [
+        some
+        for key, whole in found.items()
+        for prefix in {part, part.removeprefix(f"{key}.")}
+        if (some := under(f"{prefix}.", whole))
+    ]
     if len(named) != 1:
         raise CheckpointError(f"{path} has no weights under {part!r}; {_holds(content, found)}")
     return named[0]
-
-
-def _under(prefix: str, weights: Names) -> dict[str, Tensor]:
-    """Those whose names have a prefix, without it."""
-    return {n.removeprefix(prefix): t for n, t in weights.items() if n.startswith(prefix)}
 
 
 def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Tensor]:
@@ -74,18 +85,59 @@ def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Ten
             f"{path} is not a checkpoint: it has to hold a state_dict, names to tensors; "
             f"{_holds(content, found)}"
         )
-    fitting = {key: fit for key, each in found.items() if (fit := _aligned(each, module))}
+    fitting = {key: fit for key, each in found.items() if (fit := aligned(each, module))}
+    parts: dict[str, tuple[str, str]] = {}
     if not fitting:
-        usual = next((key for key in _USUAL if key in found), next(iter(found)))
-        raise CheckpointError(
-            f"{path} is of another architecture ({_faults(found[usual], module)})"
-        )
+        for key, whole in found.items():
+            for part, fit in parts_that_fit(whole, module).items():
+                fitting[_joined(key, part)] = fit
+                parts[_joined(key, part)] = key, part
+    if not fitting:
+        raise CheckpointError(f"{path} is of another architecture ({_faults(found, module)})")
     chosen = _chosen(path, [*fitting])
+    if chosen in parts:
+        key, part = parts[chosen]
+        beside = {n: t for n, t in found[key].items() if not n.startswith(f"{part}.")}
+        _check_beside(path, chosen, beside, module, _faults(found, module))
     weights = fitting[chosen]
+    others = [key for key in fitting if key != chosen and not same(fitting[key], weights)]
+    if others:
+        _say(
+            f"{path.name} holds several sets of weights ({', '.join(fitting)}): {chosen} is taken; "
+            f"another one by --checkpoint 'NAME={path.name}#{others[0]}'"
+        )
     _check_finite(path, weights)
-    if left := sorted(key for key in found[chosen] if key.rpartition(".")[2] in _COUNTERS):
-        _say(f"{path.name}: {len(left)} counters among its weights are not read: {_some(left)}")
+    counters = sorted(n for n in found.get(chosen, ()) if n.rpartition(".")[2] in COUNTERS)
+    if counters:
+        _say(
+            f"{path.name}: {len(counters)} counters among its weights are not read: "
+            f"{_some(counters)}"
+        )
     return weights
+
+
+def _check_beside(path: Path, chosen: str, beside: Names, module: nn.Module, faults: str) -> None:
+    """Say what lies beside the weights that are taken.
+
+    Raises:
+        CheckpointError: numbers that standardise their inputs, which the module lacks.
+    """
+    numbers = [n for n, tensor in beside.items() if is_standardising(n) and lacks(module, tensor)]
+    if numbers:
+        raise CheckpointError(
+            f"{path} is of another architecture ({faults}); those under {chosen} would fit: write "
+            f"PATH#{chosen}; but beside them are numbers that standardise their inputs, "
+            f"{_some(numbers)} (as in an AttackerModel of MadryLab's robustness), and not in your "
+            "module, which has to standardise its inputs itself"
+        )
+    _say(
+        f"{path.name}: the weights under {chosen} are taken, the other {len(beside)} are not "
+        f"read: {_some(sorted(beside))}"
+    )
+
+
+def _joined(key: str, part: str) -> str:
+    return f"{key}.{part}" if key else part
 
 
 def state_dicts(content: Any) -> dict[str, Names]:
@@ -106,6 +158,8 @@ def state_dicts(content: Any) -> dict[str, Names]:
 def _within(content: Any, key: str, depth: int) -> Iterator[tuple[str, Names]]:
     import torch
 
+    if isinstance(content, (list, tuple)):
+        content = {str(place): each for place, each in enumerate(content)}
     if not isinstance(content, Mapping) or not content or depth > _DEPTH:
         return
     if not all(isinstance(name, str) for name in content):
@@ -118,85 +172,39 @@ def _within(content: Any, key: str, depth: int) -> Iterator[tuple[str, Names]]:
 
 
 def _chosen(path: Path, keys: list[str]) -> str:
-    """The one that is taken of several that fit.
+    """The one that is taken of several that fit: what is usually meant, no average beside it.
 
     Raises:
         CheckpointError: nothing says which is meant.
     """
     if len(keys) == 1:
         return keys[0]
-    usual = next((key for key in _USUAL if key in keys), None)
-    other = next(key for key in keys if key != usual)
+    ranks = {key: rank for key in keys if (rank := _rank(key)) is not None}
+    usual = min(ranks, key=lambda key: ranks[key], default=None)
     if usual is None:
         raise CheckpointError(
             f"{path} holds several sets of weights that fit ({', '.join(keys)}); say which is "
-            f"meant: --checkpoint 'NAME={path}#{other}'"
+            f"meant: --checkpoint 'NAME={path}#{keys[0]}'"
         )
-    _say(
-        f"{path.name} holds several sets of weights ({', '.join(keys)}): {usual} is taken; another "
-        f"one by --checkpoint 'NAME={path.name}#{other}'"
-    )
     return usual
 
 
-def _aligned(weights: Names, module: nn.Module) -> dict[str, Tensor] | None:
-    """Weights under the names of a module, if they are all of its weights.
-
-    A prefix that all names of the file have goes, and one that all names of the module have is put
-    before them, where that makes them fit.
-    """
-    expected = module.state_dict()
-    names = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in expected or name.rpartition(".")[2] not in _COUNTERS
-    }
-    for theirs, ours in itertools.product(_prefixes(names), _prefixes(expected)):
-        renamed = {ours + name.removeprefix(theirs): tensor for name, tensor in names.items()}
-        if together := _completed(renamed, expected):
-            return together
-    return None
+def _rank(key: str) -> list[int] | None:
+    """The place of a key among the usual ones; None where it is none of them."""
+    parts = [part for part in key.split(".") if part and part not in WRAPPERS]
+    return [_USUAL.index(part) for part in parts] if {*parts} <= {*_USUAL} else None
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
-    """What stands before all names, from nothing to all that they have in common."""
-    parts = [name.split(".")[:-1] for name in names]
-    found = [""]
-    for level in zip(*parts, strict=False):
-        if len(set(level)) > 1:
-            break
-        found.append(f"{found[-1]}{level[0]}.")
-    return found
-
-
-def _completed(names: Names, expected: Names) -> dict[str, Tensor] | None:
-    """All weights of a module under its own names, if these are they.
-
-    A counter that only training reads may be missing, as for torch itself.
-    """
-    spare = {n: t for n, t in expected.items() if n.rpartition(".")[2] == "num_batches_tracked"}
-    together = {**spare, **names}
-    fits = together.keys() == expected.keys() and not _misshapen(together, expected)
-    return together if names and fits else None
-
-
-def _misshapen(weights: Names, expected: Names) -> list[str]:
-    return [
-        f"{name} {tuple(weights[name].shape)} instead of {tuple(tensor.shape)}"
-        for name, tensor in expected.items()
-        if name in weights and weights[name].shape != tensor.shape
-    ]
-
-
-def _faults(weights: Names, module: nn.Module) -> str:
-    """What keeps weights from a module, and which part of them would fit."""
+def _faults(found: Mapping[str, Names], module: nn.Module) -> str:
+    """What keeps the usual ones of some weights from a module."""
+    weights = found[next((key for key in _USUAL if key in found), next(iter(found)))]
     expected = module.state_dict()
     faults = [
         f"{fault}: {_some(names)}"
         for fault, names in (
             ("missing", [name for name in expected if name not in weights]),
             ("unexpected", [name for name in weights if name not in expected]),
-            ("of another shape", _misshapen(weights, expected)),
+            ("of another shape", misshapen(weights, expected)),
         )
         if names
     ]
@@ -210,27 +218,9 @@ def _faults(weights: Names, module: nn.Module) -> str:
         ((theirs, ours),) = pairs
         faults.append(
             f"where it tells {theirs} classes apart and the data have {ours} of them, name all in "
-            "its order: folder:PATH[classes=FILE]"
+            "its order: folder:PATH[classes=FILE], for ImageNet [classes=imagenet]"
         )
-    return "; ".join([*faults, *_parts(weights, expected)])
-
-
-def _parts(weights: Names, expected: Names) -> Iterator[str]:
-    """Which part of the weights would fit, by the beginning of their names."""
-    prefixes = {
-        ".".join(parts[:count]) + "."
-        for parts in (name.split(".") for name in weights)
-        for count in range(1, min(len(parts), _PREFIXES))
-    }
-    fitting = [p for p in sorted(prefixes) if _completed(_under(p, weights), expected)]
-    if fitting:
-        usual = min(fitting, key=lambda prefix: (prefix.count("."), len(prefix)))
-        yield (f"but those under {_some(fitting)} would fit: write PATH#{usual.removesuffix('.')}")
-    if fitting and any("normalizer." in name for name in weights):
-        yield (
-            "as MadryLab's robustness saves an AttackerModel, whose normalizer is before them: "
-            "your module has to standardise its inputs itself"
-        )
+    return "; ".join(faults)
 
 
 def _holds(content: Any, found: Mapping[str, Names]) -> str:

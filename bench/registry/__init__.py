@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from bench.api import Attack, Defense
 from bench.errors import PluginError, UnknownNameError, UsageError
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
-from bench.registry.grammar import Written, split_names
+from bench.registry.grammar import Written, split_names, squeezed
 from bench.registry.plugins import Registry
 from bench.threat import Norm
 
@@ -88,8 +88,9 @@ def create_attacks(text: str, norm: Norm) -> list[Attack]:
     chosen: dict[str, Attack] = {}
     for written in split_names(text):
         bare = Written.parse(written)
-        if bare.name in suites and not bare.options:
-            members = suites[bare.name].members(norm)
+        suite = None if bare.options else _suite(bare.name)
+        if suite is not None:
+            members = suite.members(norm)
         elif attacks.knows(bare.scheme):
             members = [written]
         else:
@@ -108,5 +109,11 @@ def suite_epsilons(text: str, family: str | None, norm: Norm) -> tuple[str, ...]
     Beside other attacks a suite sets no epsilons, because those may have been meant for others.
     """
     attacks.names()  # suites are found with the attacks
-    suite = suites.get(text.strip())
+    suite = _suite(text.strip())
     return tuple(suite.epsilons.get((family or "", norm), "").split()) if suite else ()
+
+
+def _suite(name: str) -> Suite | None:
+    """The suite of a name, written in any case; None where an attack is called exactly so."""
+    found = {squeezed(known): suite for known, suite in suites.items()}.get(squeezed(name))
+    return suites.get(name, None if name in attacks.names() else found)

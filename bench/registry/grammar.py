@@ -60,6 +60,11 @@ class Written:
         return self.name.partition(":")[2].strip()
 
 
+def squeezed(name: str) -> str:
+    """A name without case, hyphens and spaces: `HopSkipJump` and `hop-skip-jump` are one."""
+    return "".join(character for character in name.lower() if character.isalnum())
+
+
 def split_names(text: str) -> list[str]:
     """Split a list at the commas outside brackets: `a,b[x=1,y=2]` is two names.
 

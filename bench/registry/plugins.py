@@ -30,7 +30,7 @@ from bench.errors import (
 )
 from bench.registry.discovery import edition, plugin_modules, shown, told
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
-from bench.registry.grammar import Value, Written, parameters_of
+from bench.registry.grammar import Value, Written, parameters_of, squeezed
 from bench.registry.surroundings import undisturbed
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class Registry(Generic[P]):
             refuse(f"the name is taken by {self._origins[name]}")
         if fault := fault_of(cls, self.base):
             refuse(fault)
+        for alias in own_aliases(cls):
+            other = self._meant(alias)
+            if other and self._origins.get(other) != origin:
+                refuse(f"its alias {alias!r} means {other!r} already")
         parameters_of(cls)
 
     def names(self) -> list[str]:
@@ -102,25 +106,44 @@ class Registry(Generic[P]):
         self._discover()
         return sorted(name for name, cls in self._classes.items() if cls.argument)
 
+    def _meant(self, name: str) -> str:
+        """The registered name that is meant, in any case or by an alias; empty where there is none.
+
+        A name in full goes before one that only looks like it.
+        """
+        if name in self._classes or name in self._left_out:
+            return name
+        wanted = squeezed(name)
+        own = {squeezed(known): known for known in sorted(self._classes, reverse=True)}
+        others = {squeezed(a): known for known, c in self._classes.items() for a in own_aliases(c)}
+        return own.get(wanted) or others.get(wanted) or ""
+
     def get(self, name: str) -> type[P]:
         """The class registered under a bare name; of `scheme:argument` it is the scheme's.
+
+        Case and hyphens make no difference, and aliases are names as well.
 
         Raises:
             PluginError: its module was left out; the error says why.
             UnknownNameError: with the closest names.
         """
+        return self._classes[self._found(name)]
+
+    def _found(self, written: str) -> str:
+        """The registered name that `get` takes a name for; it raises as that does."""
         self._discover()
-        name = name.partition(":")[0].strip()
-        if name in self._classes:
-            return self._classes[name]
-        if name in self._left_out:
-            raise PluginError(f"{self.noun} {name!r} is not there: {self._left_out[name]}")
-        raise UnknownNameError(self.noun, name, self._classes)
+        name = written.partition(":")[0].strip()
+        meant = self._meant(name)
+        if meant in self._left_out and meant not in self._classes:
+            raise PluginError(f"{self.noun} {meant!r} is not there: {self._left_out[meant]}")
+        if not meant:
+            raise UnknownNameError(self.noun, name, self._classes)
+        return meant
 
     def knows(self, name: str) -> bool:
-        """Whether a bare name is registered, or is that of a plugin that was left out."""
+        """Whether a bare name means a plugin, or one that was left out."""
         self._discover()
-        return name in self._classes or name in self._left_out
+        return bool(self._meant(name))
 
     def foreign(self) -> bool:
         """Whether code was executed for its plugins that does not come with Winnow."""
@@ -137,17 +160,18 @@ class Registry(Generic[P]):
                 the colon of a scheme, or something where there is no scheme.
         """
         written = Written.parse(text)
-        cls = self.get(written.name)
+        name = self._found(written.name)
+        cls = self._classes[name]
         if cls.argument and not written.argument:
             raise UsageError(
-                f"{text!r} does not say which one; write {written.scheme}:{cls.argument} "
+                f"{text!r} does not say which one; write {name}:{cls.argument} "
                 "(see python -m bench list)"
             )
         if ":" in written.name and not cls.argument:
             raise UsageError(
                 f"{self.noun} {written.scheme!r} takes nothing behind a colon ({text})"
             )
-        bare = f"{written.scheme}:{written.argument}" if cls.argument else written.name
+        bare = f"{name}:{written.argument}" if cls.argument else name
         known = parameters_of(cls)
         values: dict[str, Value] = {}
         for key, value in written.options.items():
@@ -212,6 +236,12 @@ class Registry(Generic[P]):
         """Remember why these names are not there, and say it."""
         self._left_out |= dict.fromkeys(names, reason)
         warnings.warn(reason, PluginWarning, stacklevel=2)
+
+
+def own_aliases(cls: type) -> tuple[str, ...]:
+    """The aliases that a class declares itself: those of its base mean its base."""
+    found: tuple[str, ...] = vars(cls).get("aliases", ())
+    return found
 
 
 def fault_of(cls: type[Plugin], base: type[Plugin]) -> str | None:

@@ -143,21 +143,21 @@ def _asked(cells: dict[str, Any]) -> str:
     return " (escalation)" if all(cell["escalated"] for cell in cells.values()) else ""
 
 
-def _beyond_rows(defense: dict[str, Any], epsilon: str) -> str:
-    """What attacks on the examples that were left broke, for the sentence about the worst case.
+def beyond_rows(defense: dict[str, Any], epsilon: str) -> str:
+    """What attacks on the examples that were left broke at an epsilon; empty where nothing.
 
     They have no figure over all examples, so that without them a worst case can lie below every
     row with nothing to say why.
     """
     broke = [
-        f"{escape(attack)} {cells[epsilon]['broken']} of {cells[epsilon]['attacked']}"
+        f"{attack} {cells[epsilon]['broken']} of {cells[epsilon]['attacked']}"
         for attack, cells in sorted(defense["attacks"].items())
         if epsilon in cells
         and cells[epsilon]["status"] == "ok"
         and cells[epsilon]["scope"] == "remaining"
         and cells[epsilon]["broken"]
     ]
-    return f"; of what was left, broken by {', '.join(broke)}" if broke else ""
+    return ", ".join(broke)
 
 
 def _strength(cells: dict[str, Any], summary: Summary) -> float:
@@ -183,14 +183,23 @@ def _passes(cells: Any) -> str:
     return f"{sum(cell['forwards'] + cell['backwards'] for cell in cells):,}"
 
 
+def ran(defense: dict[str, Any], epsilon: str) -> int:
+    """How many attacks added to the worst case at an epsilon, those of escalation included."""
+    return sum(
+        cells.get(epsilon, {}).get("status") == "ok" for cells in defense["attacks"].values()
+    )
+
+
 def strongest(defense: dict[str, Any], epsilon: str) -> str:
-    """The attack whose own row is lowest at an epsilon; a dash where there is none."""
+    """The attack whose own row is lowest at an epsilon; a dash where none broke anything."""
     rows = [
         (cells[epsilon]["robust_accuracy"], attack)
         for attack, cells in defense["attacks"].items()
         if epsilon in cells and cells[epsilon]["robust_accuracy"] is not None
     ]
-    return min(rows)[1] if rows else "–"
+    accuracy, attack = min(rows, default=(1.0, ""))
+    clean = defense.get("clean_accuracy")
+    return attack if attack and (clean is None or accuracy < clean) else "–"
 
 
 def render_defense(summary: Summary, name: str) -> str:
@@ -198,13 +207,15 @@ def render_defense(summary: Summary, name: str) -> str:
     defense = summary["defenses"][name]
     headline = summary["headline"]
     worst = defense["worst_case"][headline]
+    beyond = beyond_rows(defense, headline)
     lines = [
         f"### {escape(name)} (run {summary['run'][:8]}, seed {summary['seed']})",
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
         f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}"
-        f"{_beyond_rows(defense, headline)}).",
+        + (f"; of what was left, broken by {escape(beyond)}" if beyond else "")
+        + ").",
         "",
         *_rulings(summary, defense),
         render_matrix(summary, name),

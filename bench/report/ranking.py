@@ -148,15 +148,22 @@ def _ranked(group: list[Entry]) -> Ranked:
         ),
         default=(None, "–"),
     )[1]
-    level = _level([item.defense["worst_case"][headline] for item in group])
+    level = _level([item.defense["worst_case"][headline] for item in group], worst)
     return Ranked(tuple(group), worst, level, lowest)
 
 
-def _level(worst: list[dict[str, Any]]) -> str:
+def _level(worst: list[dict[str, Any]], together: dict[str, Any]) -> str:
     """The verdict on a figure that these runs made together: none is better than its worst part.
 
-    Only what every one of them calls credible is; a dash where none says anything.
+    Only what every one of them calls credible is, and nothing is where no example is left; a dash
+    where none says anything.
+
+    Args:
+        worst: of each run.
+        together: of all of them.
     """
+    if together["robust_accuracy"] == 0 and all(entry.get("verdict") for entry in worst):
+        return GRAVEST[0]
     levels = {entry.get("verdict") or ("" if len(worst) == 1 else NOT_EXAMINED) for entry in worst}
     return next((level for level in GRAVEST if level in levels), "–")
 

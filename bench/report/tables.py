@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from bench.record.statistics import t_interval
-from bench.report.markdown import escape, interval, percent, points, table
+from bench.report.markdown import escape, interval, percent, points, ran, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from bench.report.markdown import Summary
 
 
+#: Attacks that are named where many are unfinished for one reason.
+NAMED = 5
 HEADER = ["run", "date", "data", "norm", "n", "defenses", "status", "size"]
 
 
@@ -108,15 +110,38 @@ def render_run(run: StoredRun, summary: Summary | None) -> str:
     if summary is not None:
         lines += ["", _figures(summary)]
     if found["unfinished"]:
-        rows = [
-            [escape(cell[key]) for key in ("defense", "attack", "epsilon", "status", "reason")]
-            for cell in found["unfinished"]
-        ]
-        header = ["defense", "attack", "ε", "status", "reason"]
+        header = ["defense", "attacks", "ε", "status", "reason"]
+        rows = _gathered(found["unfinished"])
         lines += ["", "Unfinished:", "", table(header, rows, text=frozenset(header))]
     if found["continue"]:
         lines += ["", f"Continue it: `{_code(found['continue'])}`"]
     return "\n".join(lines) + "\n"
+
+
+def _gathered(cells: list[dict[str, Any]]) -> list[list[str]]:
+    """Unfinished cells, a row for each reason that a defense's have: attacks and epsilons by name.
+
+    Of many attacks the first are named, and how many there are.
+    """
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for cell in cells:
+        key = cell["defense"], cell["status"], cell["reason"]
+        groups.setdefault(key, []).append(cell)
+    rows = []
+    for (defense, status, reason), group in groups.items():
+        attacks = list(dict.fromkeys(cell["attack"] for cell in group))
+        more = f" … ({len(attacks)} attacks)" if len(attacks) > NAMED else ""
+        epsilons = dict.fromkeys(cell["epsilon"] for cell in group)
+        rows.append(
+            [
+                escape(defense),
+                escape(", ".join(attacks[:NAMED])) + more,
+                escape(", ".join(epsilons)),
+                escape(status),
+                escape(reason),
+            ]
+        )
+    return rows
 
 
 def _code(text: object) -> str:
@@ -133,7 +158,7 @@ def _figures(summary: Summary) -> str:
             percent(part["clean_accuracy"]),
             interval(part["worst_case"][headline]),
             escape(_level(part, headline)),
-            str(len(part["attacks"])),
+            str(ran(part, headline)),
         ]
         for name, part in summary["defenses"].items()
     ]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bench.errors import StoreError, UsageError
 from bench.matrix.fill import Filler, Silent
@@ -18,38 +17,16 @@ from bench.run.again import finished
 from bench.run.identity import identify, keep, settled
 from bench.run.inquiry import Inquiry
 from bench.run.recording import evidence_file, examined, latest, record_of, with_strays
+from bench.run.result import Result as Result  # what a run is answered with
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    import pandas as pd
 
     from bench.matrix.execute import InProcess, Workers
     from bench.matrix.fill import Observer
     from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
     from bench.run.recording import RunStatus
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run found."""
-
-    summary: dict[str, Any]
-    """The dictionary of `summary.json`."""
-    outcomes: pd.DataFrame
-    """One row per defense, attack, epsilon and example."""
-    folder: Path | None = None
-    """Where it is stored."""
-
-    def to_markdown(self) -> str:
-        """The leaderboard and the matrix of every defense."""
-        return render_leaderboard([self.summary])
-
-    @property
-    def failed(self) -> bool:
-        """Whether some cell failed."""
-        return any(entry["failed"] for entry in self.summary["defenses"].values())
 
 
 def run(prepared: Prepared, observer: Observer | None = None, question: str = "") -> Result:

@@ -1,16 +1,18 @@
 """Examples as other tools hold them, made into the tensors that `Examples` checks.
 
 Tensors, arrays, frames, images of PIL, lists of those, a `DataLoader`, a `Dataset`, a pair. Nothing
-is guessed about their values: what is in other units or in another order of axes is refused by
-`Examples.of`, which says how to convert it.
+is guessed about their values: what is in other units is refused by `Examples.of`, which says how to
+convert it. Channels that can only be last are put first, and a notice says so.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from bench.errors import DataError, WinnowError
+from bench.api.examples import channels_last
+from bench.errors import DataError, InputNotice, WinnowError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,12 +29,15 @@ _FORMS = (
 )
 
 
-def labelled(inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
+def labelled(
+    inputs: Any, labels: Any, class_names: Sequence[str] | None = None
+) -> tuple[Tensor, Tensor]:
     """Inputs and labels as tensors, still unchecked.
 
     Args:
         inputs: images, or what holds the labels as well.
         labels: None where `inputs` holds them.
+        class_names: in order, by which labels may be called; None where there are no names.
 
     Returns:
         Inputs of any shape and dtype, and labels, int64 where they are whole numbers.
@@ -45,7 +50,10 @@ def labelled(inputs: Any, labels: Any) -> tuple[Tensor, Tensor]:
             inputs, labels = _pair(inputs)
         elif _is_loader(inputs):
             raise DataError("a DataLoader gives the labels as well: leave labels out")
-        return _images(inputs), _classes(labels)
+        images = _images(inputs)
+        if isinstance(labels, (list, tuple)) and len(labels) == len(images):
+            labels = _each(labels)
+        return images, _classes(labels, class_names)
     except WinnowError:
         raise
     except Exception as error:  # whatever somebody else's data set or array raises
@@ -73,8 +81,13 @@ def _pair(given: Any) -> tuple[Any, Any]:
     if _is_array(given) or not hasattr(given, "__getitem__"):
         raise DataError(f"labels are missing: {_FORMS} (got {type(given).__name__} alone)")
     samples = [_of_one(given[i]) for i in range(_length(given))]
-    # Each label as a batch of one: a list of one-hot vectors is then told as what it is.
-    return [sample[0] for sample in samples], [_tensor(s[1], "labels")[None] for s in samples]
+    return [sample[0] for sample in samples], [sample[1] for sample in samples]
+
+
+def _each(labels: Sequence[Any]) -> Sequence[Any]:
+    """One label an image, each as a batch of one, so that one-hot vectors are seen as such."""
+    arrays = any(_is_array(label) for label in labels)
+    return [_tensor(label, "labels")[None] for label in labels] if arrays else labels
 
 
 def _is_sample(given: Any) -> bool:
@@ -136,22 +149,38 @@ def _images(given: Any) -> Tensor:
     found = _tensor(given, "inputs")
     if found.is_complex():
         raise DataError(f"inputs have to be floating point in [0, 1]; got {found.dtype}")
+    if found.ndim == 4 and found.is_floating_point() and channels_last(found):
+        first = found.permute(0, 3, 1, 2)
+        notice = (
+            f"inputs of shape {tuple(found.shape)} have their channels last: taken as "
+            f"(N, C, H, W), {tuple(first.shape)}"
+        )
+        warnings.warn(notice, InputNotice, stacklevel=2)
+        return first
     return found
 
 
-def _classes(given: Any) -> Tensor:
-    """Labels as they are meant: a column is a row of them, and whole floats are whole numbers."""
+def _classes(given: Any, names: Sequence[str] | None) -> Tensor:
+    """Labels as they are meant: a column is a row of them, and whole floats are whole numbers.
+
+    One-hot rows stand for the class of their one, and names for the class that is called so.
+    """
     import torch
 
     if isinstance(given, Iterable) and not (_is_array(given) or hasattr(given, "__len__")):
         raise DataError(f"labels are a {type(given).__name__}: give list(…) of it")
+    texts = _texts(given)
+    if texts is not None:
+        return _numbered(texts, names)
     found = _tensor(given, "labels")
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
+    if found.ndim == 2 and _is_one_hot(found):
+        return found.long().argmax(dim=1)
     if found.ndim == 2:
         raise DataError(
             f"labels have to be one whole number per input; got shape {tuple(found.shape)}: where "
-            "they are one-hot or probabilities, give labels.argmax(1)"
+            "they are probabilities, give labels.argmax(1)"
         )
     if found.dtype is torch.bool or found.is_complex():
         raise DataError(
@@ -163,6 +192,50 @@ def _classes(given: Any) -> Tensor:
             raise DataError(f"labels have to be whole numbers, the classes; got {odd:.4g}")
         return found.long() if found.numel() else found
     return found.long()
+
+
+def _is_one_hot(labels: Tensor) -> bool:
+    """Whether each of some rows, (N, classes), is a single one among zeros."""
+    if labels.is_complex() or not len(labels):
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(dim=1) == 1).all())
+
+
+def _texts(given: Any) -> list[str] | None:
+    """The names that labels are, of lists and arrays of them and of batches; None of others."""
+    if hasattr(given, "to_numpy"):
+        given = given.to_numpy()
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    items = given.tolist() if kind in ("O", "U", "T") else given
+    if not isinstance(items, (list, tuple)) or not items:
+        return None
+    if all(isinstance(item, str) for item in items):
+        return list(items)
+    parts = [_texts(item) if isinstance(item, (list, tuple)) else None for item in items]
+    return None if None in parts else [text for part in parts for text in part or ()]
+
+
+def _numbered(texts: Sequence[str], names: Sequence[str] | None) -> Tensor:
+    """The classes that names stand for.
+
+    Raises:
+        DataError: nothing says which number a name has.
+    """
+    import torch
+
+    if names is None:
+        raise DataError(
+            f"labels have to be numbers; got text ({texts[0]!r}, …): give the number of each "
+            "class, or class_names=[…] in the order of the model's outputs"
+        )
+    numbers = {name: number for number, name in enumerate(names)}
+    for text in texts:
+        if text not in numbers:
+            raise DataError(
+                f"labels have to be among class_names; got {text!r}, and not {', '.join(names[:5])}"
+                f"{', …' if len(names) > 5 else ''}"
+            )
+    return torch.tensor([numbers[text] for text in texts])
 
 
 def _tensor(given: Any, what: str) -> Tensor:

@@ -23,19 +23,24 @@ from bench.models.outputs import count_classes
 from bench.models.weights import plain_repr, weights_digest
 from bench.record.files import digest_of
 from bench.record.schema import DefenseRecord
+from bench.record.store import open_run
 from bench.run import Result, arguments, run
 from bench.run.brought import labelled
 from bench.run.config import RunConfig
 from bench.run.prepare import Prepared, dataset_record, resolve_device, setting_of
+from bench.run.progress import RunProgress
+from bench.run.result import Held
 from bench.threat import Norm, ThreatModel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
+    from contextlib import AbstractContextManager
     from fractions import Fraction
 
     import torch
     from torch import Tensor, nn
 
+    from bench.matrix.fill import Observer
     from bench.record.schema import Sweep
 
 #: Of the first batch that a model is asked about, and the most classes it may have.
@@ -66,6 +71,7 @@ def evaluate(
     sweep: Sweep = "bracket",
     workers: int = 0,
     timeout: float | None = None,
+    progress: bool = True,
 ) -> Result:
     """Evaluate a model as `python -m bench run` would.
 
@@ -81,9 +87,10 @@ def evaluate(
         model: float32 (N, C, H, W) in [0, 1] to logits (N, classes). One in half or double
             precision gets its own dtype, one of a fixed batch size batches of that size.
         inputs: floating point in [0, 1], (N, C, H, W): a tensor, an array, a frame, or a list of
-            images; or what holds the labels too: a DataLoader, a Dataset, a pair.
-        labels: whole numbers in [0, classes), (N,), of whatever type; None where `inputs` holds
-            them.
+            images; or what holds the labels too: a DataLoader, a Dataset, a pair. Channels that
+            can only be last are put first, which a notice says.
+        labels: whole numbers in [0, classes), (N,), of whatever type, one-hot rows, or names out of
+            `class_names`; None where `inputs` holds them.
         norm: `Linf`, `L2` or `L1`, in any case; `inf`, 2 and 1 as well.
         epsilons: as written (`"8/255"`) or a number, each greater than 0; one or several.
         attacks: attack and suite names, separated by commas or in a list.
@@ -111,10 +118,14 @@ def evaluate(
             where no GPU was used before; 0 for this process.
         timeout: seconds that a worker may take for a task; 0 for no end, and where None 20 times
             what its passes should, at least 600.
+        progress: whether to show how it goes, live in a terminal or in a notebook's cell; nothing
+            is shown elsewhere.
 
     Returns:
-        `.summary` (the dictionary of `summary.json`), `.outcomes` (a pandas frame, one row per
-        example, attack and epsilon) and `.to_markdown()`.
+        A notebook shows it as a card. `.worst_case` and `.verdict` are of the headline epsilon,
+        `.outcomes` is a pandas frame (one row per example, attack and epsilon), `.curve()` and
+        `.gallery()` draw, `.adversarial(epsilon)` gives inputs, labels and attacks, `.summary` is
+        the dictionary of `summary.json`; `.to_markdown()` gives the tables.
 
     Raises:
         DataError: inputs or labels are not what they have to be.
@@ -146,6 +157,7 @@ def evaluate(
         sweep=sweep,
         command="bench.evaluate()",
     )
+    shown = arguments.flag("progress", progress)
     folder = None if out is None else arguments.folder("out", out)
     count = arguments.optional("n", n, least=1)
     names = arguments.class_names(class_names)
@@ -161,7 +173,7 @@ def evaluate(
             config = replace(config, out=Path(until.enter_context(tempfile.TemporaryDirectory())))
         else:
             config = replace(config, out=folder)
-        given, numbers = labelled(inputs, labels)
+        given, numbers = labelled(inputs, labels, names)
         examples = Examples.of(given, numbers, names or _as_many_as(numbers), "inputs")
         contender = contender_of(name, module)
         if names is None:
@@ -186,8 +198,25 @@ def evaluate(
             device=place,
             own=True,
         )
-        result = run(prepared)
-    return result if folder is not None else replace(result, folder=None)
+        with _watched(prepared) if shown else contextlib.nullcontext() as observer:
+            result = run(prepared, observer)
+        if folder is None:  # what is on the disk goes with this block
+            store, record = open_run(result.folder or prepared.folder)
+            result = replace(result, folder=None, held=Held.of(store, record, examples))
+    return result
+
+
+def _watched(prepared: Prepared) -> AbstractContextManager[Observer | None]:
+    """A live bar in a terminal or a notebook's cell; nothing elsewhere.
+
+    Nothing of it ticks by itself while processes are forked.
+    """
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if not (console.is_terminal or console.is_jupyter):
+        return contextlib.nullcontext()
+    return RunProgress(console, prepared.headline.text, ticking=not prepared.workers)
 
 
 def _as_many_as(labels: Tensor) -> Sequence[Any]:

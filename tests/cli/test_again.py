@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -108,3 +109,14 @@ def test_reading_an_answer_imports_neither_torch_nor_scikit_learn(tmp_path: Path
     assert second.stdout == first.stdout
     assert first.stderr.strip().endswith("{'torch'}")
     assert second.stderr.strip().endswith("set()")
+
+
+def test_worst_case_and_verdict_are_the_last_lines(first: tuple[Path, str]) -> None:
+    """After the tables and where they lie: the figure, what it is worth, and what led to it."""
+    worst, lowest = first[1].splitlines()[-2:]
+
+    assert re.fullmatch(
+        r"relu: worst case \d+\.\d \(.+\) % at ε = 0\.1, not examined, n = 6", worst
+    )
+    assert re.fullmatch(r"  lowest row: (fgsm, \d+\.\d %)?.*", lowest)
+    assert "check it:" in first[1].splitlines()[-4]

@@ -219,15 +219,18 @@ def test_the_console_script_is_not_shadowed_by_a_user_s_own_folders(tmp_path: Pa
 
 
 def test_a_dry_run_prints_the_plan_and_its_cost_and_writes_nothing(tmp_path: Path) -> None:
-    """Every cell, the passes, and no folder."""
+    """What is attacked alike in a line, the passes, and no folder."""
     out = tmp_path / "runs"
     done = call(
         "run", "--defense", "relu,kwta", "--attacks", "pgd,gaussian-noise", "--dry-run",
         "--no-examine", "--n", "20", "--workers", "0", "--out", out,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count(" × pgd @ ") == 2 * 4
-    assert "skipped: searches in L2 only" in done.stdout
+    assert "  1 attack(s): pgd\n" in done.stdout
+    assert "  relu, kwta × 1 of them @ 0.05, 0.1, 0.15, 0.2\n" in done.stdout
+    skipped = "searches in L2 only (relu × gaussian-noise, kwta × gaussian-noise)"
+    assert f"  skipped: {skipped}\n" in done.stdout
+    assert "10 of 18 cells can run" in done.stdout  # with the clean predictions of both
     assert "backward passes" in done.stdout
     assert "expected by a pilot on 10 examples" in done.stdout
     assert not out.exists()

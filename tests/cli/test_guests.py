@@ -138,7 +138,7 @@ torch.manual_seed(0)
 model, x = Own(16, 2), torch.rand(8, 1, 4, 4)
 here, there = (
     bench.evaluate(model, x, model(x).argmax(1), epsilons=["0.5"], attacks="fgsm", examine=False,
-                   shard_size=4, workers=workers).outcomes
+                   shard_size=4, workers=workers).outcomes_full
     for workers in (0, 2)
 )
 print(len(here), here.equals(there))

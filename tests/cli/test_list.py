@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+import re
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
 
 from bench.api import Defense, Offer
-from bench.cli.plugins import list_plugins
-from bench.errors import ModelError, UnknownNameError
-from bench.registry import defenses
+from bench.cli.listing import list_plugins
+from bench.errors import ModelError, UnknownNameError, UsageError
+from bench.registry import attacks, defenses
+from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -100,3 +103,59 @@ def test_a_scheme_without_a_list_says_so(capsys: pytest.CaptureFixture[str]) -> 
     list_plugins(models="file")
 
     assert "file:PATH.py:FUNCTION has no list of models" in capsys.readouterr().out
+
+
+def names(text: str) -> set[str]:
+    """What is listed, without options."""
+    lines = [line for line in text.splitlines() if line.startswith("  ") and line[2] != " "]
+    return {line.strip().partition("[")[0] for line in lines}
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_attacks_are_listed_by_norm(norm: Norm, capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that search in it, by its name in any case, and nothing else."""
+    list_plugins("attacks", norm=norm.value.lower())
+
+    searching = {
+        name if not attacks.get(name).argument else f"{name}:{attacks.get(name).argument}"
+        for name in [*attacks.names(), *attacks.schemes()]
+        if norm in attacks.get(name).norms
+    }
+    assert names(capsys.readouterr().out) == searching
+
+
+def test_attacks_are_grouped_by_what_they_go_by(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each once, with its aliases, and no line is wider than a terminal but for options."""
+    list_plugins("attacks")
+
+    text = capsys.readouterr().out
+    groups = dict(re.findall(r"^Attacks that ([^:]+):\n((?:  .+\n)+)", text, re.MULTILINE))
+    assert "  fgsm\n" in groups["follow the model's own gradient"]
+    assert "  square[" in groups["go by outputs or decisions alone"]
+    assert re.search(r"hop-skip-jump[^\n]*\n(?:      .*\n)*?.*also: hsja", text)
+    assert all(len(line) <= 80 for line in text.splitlines() if line.startswith("      "))
+
+
+def test_each_kind_is_listed_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """A suite with its members where the norm is known; JSON has the same."""
+    list_plugins("suites", norm="L2")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "apgd-ce, apgd-t, fab-t, square" in text
+    assert "Defenses" not in text
+    list_plugins("data", as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert [item["name"] for item in found["Data sets"]][:2] == ["digits", "mnist"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"kind": "data", "norm": "L2"}, "--norm is about attacks and suites; data have none"),
+        ({"norm": "L3"}, "unknown norm 'L3'"),
+        ({"models": "shelf", "norm": "L2"}, "--models lists a scheme by itself"),
+    ],
+)
+def test_filters_that_filter_nothing_are_refused(words: dict[str, Any], message: str) -> None:
+    """With what would be done."""
+    with pytest.raises(UsageError, match=message):
+        list_plugins(**words)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from bench.data import open_dataset
-from bench.errors import DataError, InputNotice, ModelError
+from bench.data.classes import read_classes
+from bench.data.reading import with_classes
+from bench.errors import DataError, InputNotice, ModelError, UsageError
 from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.prepare import prepare
+from tests.commands import call
 from tests.data.conftest import Pixels, WriteParquet, fill, png
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bench.api import Examples
 
 SYNSETS = (
@@ -130,6 +132,54 @@ def test_parquet_files_get_the_models_labels(
 
     assert examples.labels.tolist() == ([0, 1] if kind == "bare" else [2, 1])
     assert examples.classes == 4
+
+
+@pytest.mark.whole
+def test_classes_can_be_an_option_of_the_command(tmp_path: Path, pixels: Pixels) -> None:
+    """The same examples as with the file in brackets."""
+    root = subset(tmp_path, pixels, "n02102040", "n01440764")
+    (tmp_path / "all.txt").write_text(SYNSETS)
+    named = load(f"folder:{root}[classes={tmp_path / 'all.txt'}]")
+
+    done = call("prepare-data", "--dataset", f"folder:{root}", "--classes", tmp_path / "all.txt")
+    assert (done.returncode, named.digest in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("folder:val", "folder:val[classes=all.txt]"),
+        ("folder:val[split=dev]", "folder:val[split=dev,classes=all.txt]"),
+        ("folder:val[classes=x]", None),
+        ("cifar10", None),
+    ],
+)
+def test_the_option_is_added_to_what_is_written(text: str, expected: str | None) -> None:
+    """Refused where there are classes already, or nothing to read them for."""
+    assert with_classes(text, "") == text
+    if expected is None:
+        with pytest.raises(UsageError, match="--classes"):
+            with_classes(text, "all.txt")
+    else:
+        assert with_classes(text, "all.txt") == expected
+
+
+@pytest.mark.whole
+def test_imagenet_is_known_by_its_ids(tmp_path: Path, pixels: Pixels) -> None:
+    """By WordNet's ids or names, in the order in which torchvision's weights have them."""
+    pytest.importorskip("timm")
+    from torchvision.models import ResNet18_Weights
+
+    categories = ResNet18_Weights.DEFAULT.meta["categories"]
+    root = subset(tmp_path, pixels, "n02102040", "n01440764", "n03445777")
+    examples = load(f"folder:{root}[classes=imagenet]")
+
+    assert examples.classes == len(categories) == 1000
+    assert [categories[label] for label in examples.labels] == [
+        *("tench", "English springer", "golf ball")
+    ]
+    called = read_classes(Path("imagenet"))
+    assert sum(name in names for name, names in zip(categories, called, strict=True)) > 950
 
 
 MODEL = """

@@ -207,17 +207,22 @@ def test_columns_can_be_named(tmp_path: Path, pixels: Pixels) -> None:
     [
         (["a.png", "b.png"], "got string .*paths are not followed: .*embed_table_storage"),
         ([{"bytes": None, "path": "a.png"}] * 2, "row 0 .* no image bytes but the path 'a.png'"),
+        (pa.array([{"bytes": None, "path": "a.png"}] * 2), "paths are not followed: .*embed_table"),
         ([[[[1, 2]]]] * 2, "got list<.*encode each array as a PNG"),
         ([[b"a"], [b"b"]], "got list<"),
         ([1, 2], r"got int64 .*image=NAME"),
     ],
 )
 def test_images_that_are_not_in_the_file_are_refused(
-    tmp_path: Path, images: list[Any], message: str
+    tmp_path: Path, images: Any, message: str
 ) -> None:
     """Paths, arrays and lists, each with what to do."""
     kind = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    column = pa.array(images, kind if isinstance(images[0], dict) else None)
+    column = (
+        images
+        if isinstance(images, pa.Array)
+        else pa.array(images, kind if isinstance(images[0], dict) else None)
+    )
     pq.write_table(pa.table({"image": column, "label": [0, 1]}), tmp_path / "odd.parquet")
 
     refused(tmp_path / "odd.parquet", message)

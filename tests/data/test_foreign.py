@@ -51,7 +51,7 @@ def stream(buffer: io.BytesIO) -> None:
 KINDS = [
     ("x.npz", written(lambda b: np.savez(b, x=np.zeros(3))), "a NumPy archive .*bench.evaluate"),
     ("x.npy", written(lambda b: np.save(b, np.zeros(3))), "a NumPy array: .*bench.evaluate"),
-    ("x.tar", written(archive), "a tar archive: unpack it .*load_dataset.'webdataset'"),
+    ("x.tar", written(archive), "a tar archive: .*webdataset:PATH, else unpack it"),
     ("x.zip", written(zipped), "a zip archive: unpack it and give the folder"),
     ("x.pt", written(lambda b: torch.save({}, b)), "a file of torch.save: load it"),
     ("x.arrow", written(stream), "an Arrow stream, as datasets' save_to_disk .*to_parquet"),
@@ -66,8 +66,15 @@ KINDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "data", "message"), KINDS)
-@pytest.mark.parametrize("written_as", ["parquet:", "folder:", "", "npz:"])
+@pytest.mark.parametrize(
+    ("written_as", "name", "data", "message"),
+    [
+        (written_as, *kind)
+        for written_as in ("parquet:", "folder:", "", "hdf5:", "npz:")
+        for kind in KINDS
+        if (written_as, kind[0]) != ("npz:", "x.npz")
+    ],
+)
 def test_files_of_other_kinds_are_called_what_they_are(
     tmp_path: Path, name: str, data: bytes, message: str, written_as: str
 ) -> None:
@@ -98,8 +105,8 @@ def test_damaged_archives_are_one_line(tmp_path: Path, seed: int) -> None:
     ("files", "message"),
     [
         (["dataset_dict.json", "test/state.json"], "what datasets' save_to_disk writes"),
-        (["gaussian_noise.npy", "labels.npy"], "NumPy arrays: pass its arrays"),
-        (["train-000.tar"], "tar archives: unpack them"),
+        (["gaussian_noise.npy", "labels.npy"], "NumPy arrays: give it as npz:PATH, or pass its"),
+        (["train-000.tar"], "tar archives: give it as webdataset:PATH, or unpack them"),
         (["a.tfrecord"], "TFRecords"),
         (["data_batch_1", "test_batch"], "CIFAR-10's own files: set WINNOW_CACHE"),
         (["data.mdb", "lock.mdb"], "LMDB"),

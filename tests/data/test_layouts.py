@@ -134,6 +134,25 @@ def test_validation_folders_stand_in_for_test(tmp_path: Path, called: str) -> No
     assert len(read(root, "no test split", split="train")) == 2
 
 
+@pytest.mark.parametrize("wrapper", ["data", "imagenette2-160"])
+def test_the_one_folder_around_the_splits_is_gone_into(tmp_path: Path, wrapper: str) -> None:
+    """As archives and clones have it; a folder around classes alone may be a class itself."""
+    names = [f"{wrapper}/{part}/{name}/1.png" for part in ("train", "val") for name in "ab"]
+    root = tree(tmp_path, *names, "README.md")
+
+    examples = read(root, rf"its splits lie in {wrapper}/")
+    inner = read(root / wrapper, "no test split; val is taken for it")
+    assert examples.digest == inner.digest
+    with pytest.raises(DataError, match="one class cannot be told apart: its folders are a, b"):
+        open_dataset(f"folder:{tree(tmp_path / 'x', 'data/a/1.png', 'data/b/1.png')}").load("test")
+
+
+def test_a_table_of_labels_is_said_not_to_be_read(tmp_path: Path) -> None:
+    """As Hugging Face's image folders have one; without it nothing says what images show."""
+    with pytest.raises(DataError, match=r"in no class folders, and metadata\.csv is not read"):
+        open_dataset(f"folder:{tree(tmp_path, 'test/1.png', 'test/metadata.csv')}").load("test")
+
+
 def test_a_split_can_be_named(tmp_path: Path) -> None:
     """Then it is evaluated, and what is not read is said."""
     splits = ("train", "val", "test")
@@ -166,7 +185,7 @@ def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
         (("train/1.png", "test/1.png"), "images in test, train .* are in no class folders"),
         (("bus/1.png", "train/x/1.png", "train/y/1.png"), r"a split \(train\) and other folders"),
         (
-            ("zip/train/a/1.png", "zip/test/a/1.png"),
+            ("zip/a/1.png", "zip/b/1.png"),
             "one class folder, 'zip'.*did you mean folder:",
         ),
         (("train/a/1.png", "train/b/1.png", "test/1.png"), "no test split.*test without class fol"),

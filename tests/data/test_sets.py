@@ -20,11 +20,22 @@ def test_every_listed_name_opens(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("written", "name"),
+    [("CIFAR-10", "cifar10"), ("Fashion_MNIST", "fashion-mnist"), (" Digits ", "digits")],
+)
+def test_names_are_taken_in_any_case(written: str, name: str) -> None:
+    """And kept as they are listed, so that a run has one name for its data."""
+    dataset = open_dataset(written)
+
+    assert (name, name) == (dataset.name, dataset.written)
+
+
+@pytest.mark.parametrize(
     ("written", "hint"),
     [
         ("digit", "did you mean 'digits'"),
-        ("cifar-10", "did you mean 'cifar10'"),
-        ("fashion_mnist", "did you mean 'fashion-mnist'"),
+        ("cifar-11", "did you mean 'cifar10'"),
+        ("fashion_mnits", "did you mean 'fashion-mnist'"),
         ("imagenet", "known: .*folder:PATH.*parquet:PATH"),
         ("parket:images", "unknown data set 'parket:images'"),
         ("digits:0", "did you mean 'digits'"),

@@ -32,8 +32,8 @@ ONE, TWO = "0123456789abcdef", "fedcba9876543210"
         (["test_0_of_2"], r"holds 1 of the 2 files .*\(number 1\)"),
         (["TEST-00000-OF-00002"], r"holds 1 of the 2 files"),
         (["partial-test/0000"], r"holds a part of its data \(partial-test\)"),
-        (["plain_text/test-00000-of-00001"], "they lie in plain_text; give parquet:.*plain_text"),
-        (["default/test/0000"], "they lie in default; give parquet:.*default"),
+        (["a/test-00000-of-00001", "b/test-00000-of-00001"], "they lie in a, b; give parquet:.*a"),
+        (["small/test/0000", "large/test/0000"], "they lie in large, small; give parquet:.*large"),
         (["test", "data/test"], "holds Parquet files, and its folder data as well"),
         (["validation", "val"], "each could be the validation split"),
         (["0000"], r"no test-\*.parquet in .*: it holds 0000.parquet"),
@@ -87,6 +87,9 @@ def test_one_file_of_several_is_not_a_split(
         ("train/0000", "validation/0000", "no test split; validation is taken for it"),
         ("train", "val", "no test split; val is taken for it"),
         ("train_set", "dev-a", "no test split; dev is taken for it"),
+        ("default/train/0000", "default/test/0000", "its files lie in default/"),
+        ("plain_text/train-00000-of-00001", "plain_text/test", "its files lie in plain_text/"),
+        ("a/b/train", "a/b/validation", "its files lie in a/b/"),
     ],
 )
 def test_places_of_clones_are_read(

@@ -52,7 +52,7 @@ def test_accuracies_are_the_mean_fraction_of_right_draws() -> None:
     # Examples that are wrong in most draws unperturbed are not attacked.
     expected = [a if c > 0.5 else c for a, c in zip(attacked, clean, strict=True)]
     assert row == pytest.approx(sum(expected) / 20, abs=error(expected))
-    assert (result.outcomes["draws"] == DRAWS).all()
+    assert (result.outcomes_full["draws"] == DRAWS).all()
     assert defense["worst_case"][str(EPSILON)]["majority_accuracy"] != row
 
 
@@ -90,7 +90,7 @@ def test_the_same_seed_draws_the_same() -> None:
         )
         for _ in range(2)
     )
-    assert first.outcomes.equals(second.outcomes)
+    assert first.outcomes_full.equals(second.outcomes_full)
 
 
 def test_one_number_is_shown_ruled_and_said() -> None:

@@ -108,7 +108,7 @@ def running(command: tuple[str, ...]) -> Iterator[int]:
 
 def outcomes(result: Any) -> str:
     """All of the outcomes of a run."""
-    return str(result.outcomes.to_csv())
+    return str(result.outcomes_full.to_csv())
 
 
 @pytest.mark.parametrize("deaths", [1, 2])

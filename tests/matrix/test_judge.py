@@ -55,7 +55,7 @@ def test_a_candidate_outside_is_projected_and_judged_again(attack: str) -> None:
     result = evaluate_with(attack)
     entry = result.summary["defenses"]["model"]["attacks"][attack][EPSILON]
     assert entry["robust_accuracy"] == exact_robust_accuracy()
-    broken = result.outcomes[result.outcomes["broken"]]
+    broken = result.outcomes_full[result.outcomes_full["broken"]]
     assert broken["projected"].all()
     assert (broken["distance_linf"] <= float(EPSILON) + 1e-6).all()
 

@@ -89,7 +89,7 @@ def test_what_is_left_is_attacked_in_full_batches(
     for epsilon in EPSILONS:
         expected = float((float(epsilon) < THRESHOLDS).double().mean())
         assert worst[epsilon]["robust_accuracy"] == expected
-        frame = result.outcomes[result.outcomes["repeat"] == 0]
+        frame = result.outcomes_full[result.outcomes_full["repeat"] == 0]
         cell = frame[(frame["attack"] == "test-remaining") & (frame["epsilon"] == epsilon)]
         full, rest = divmod(int(cell["attacked"].sum()), 6)
         # The check of the sweep's sample asks for single examples besides.
@@ -105,8 +105,8 @@ def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.Monke
     filled = sweep("fgsm")
 
     columns = ["epsilon", "index", "attacked", "broken", "prediction"]
-    assert filled.outcomes[columns].equals(fixed.outcomes[columns])
-    assert filled.outcomes["broken"].any()
+    assert filled.outcomes_full[columns].equals(fixed.outcomes_full[columns])
+    assert filled.outcomes_full["broken"].any()
 
 
 @pytest.mark.usefixtures("gradients_alone")

@@ -86,7 +86,7 @@ def test_the_curve_is_the_closed_form_and_each_example_survives_once(rows: str) 
     """
     result = sweep(f"test-remaining{rows}")
     assert curve(result) == [float((float(e) < THRESHOLDS).double().mean()) for e in EPSILONS]
-    frame = result.outcomes[result.outcomes["repeat"] == 0]
+    frame = result.outcomes_full[result.outcomes_full["repeat"] == 0]
     for here, above in zip(EPSILONS, [*EPSILONS[1:], ""], strict=True):
         cell = frame[(frame["attack"] == f"test-remaining{rows}") & (frame["epsilon"] == here)]
         expected = float(above) >= THRESHOLDS if above else torch.ones(20, dtype=torch.bool)

@@ -202,7 +202,7 @@ def evaluated() -> Any:
     """The outcomes of a linear model under a gradient attack of each source."""
     return attack_only(
         MODEL, EXAMPLES.inputs, EXAMPLES.labels, epsilons=["0.02"], attacks="pgd[steps=5],apgd-ce"
-    ).outcomes
+    ).outcomes_full
 
 
 MODEL, EXAMPLES = Sum(), linear_examples()
@@ -237,5 +237,5 @@ def test_tensors_of_inference_mode_are_taken(plainly: Any) -> None:
         model, inputs, labels = Sum(), EXAMPLES.inputs.clone(), EXAMPLES.labels.clone()
     found = attack_only(
         model, inputs, labels, epsilons=["0.02"], attacks="pgd[steps=5],apgd-ce"
-    ).outcomes
+    ).outcomes_full
     assert found.equals(plainly)

@@ -71,13 +71,68 @@ def test_one_set_of_weights_is_found(tmp_path: Path, content: Content) -> None:
     assert loaded(tmp_path / "theirs.pt", content) == 0
 
 
-def test_prefixes_go_only_where_all_names_have_them(tmp_path: Path) -> None:
-    """One name without it, and the error says which part would fit."""
+def test_a_part_that_fits_alone_is_taken_and_said(tmp_path: Path) -> None:
+    """As Lightning keeps a loss beside the model; nothing is cut from a name without its prefix."""
     mixed = {**weights(prefix="model."), "criterion.weight": torch.ones(2)}
 
-    refused(tmp_path / "a.pt", mixed, r"another architecture .*under model\. would .*PATH#model\)")
+    with pytest.warns(InputNotice, match=r"under state_dict\.model are taken, .*criterion\.weight"):
+        assert loaded(tmp_path / "a.pt", {"state_dict": mixed}) == 0
     refused(tmp_path / "b.pt", {**weights(), "extra": torch.ones(1)}, "unexpected: extra")
-    assert loaded(tmp_path / "c.pt", {"state_dict": mixed}, "model") == 0
+    for part in ("model", "state_dict.model"):
+        assert loaded(tmp_path / "c.pt", {"state_dict": mixed}, part) == 0
+
+
+def test_an_average_beside_the_model_is_asked_for(tmp_path: Path) -> None:
+    """In one `state_dict` with it; the raw model is taken and it is said, students are not."""
+    averaged = {**weights(prefix="model."), **weights(1, prefix="ema_model.module.")}
+    pair = {**weights(prefix="student."), **weights(1, prefix="teacher.")}
+
+    with pytest.warns(InputNotice, match=r"model is taken; another one by .*ema_model'") as said:
+        assert loaded(tmp_path / "a.pt", {"state_dict": averaged}) == 0
+    assert all("\n" not in str(warning.message) for warning in said)
+    assert loaded(tmp_path / "a.pt", {"state_dict": averaged}, "state_dict.ema_model.module") == 1
+    assert loaded(tmp_path / "a.pt", {"state_dict": averaged}, "ema_model") == 1
+    fresh = {**weights(prefix="ema."), **weights(prefix="model.")}
+    with pytest.warns(InputNotice, match="the weights under model are taken"):
+        assert loaded(tmp_path / "a.pt", fresh) == 0
+    refused(tmp_path / "b.pt", pair, r"several .*\(student, teacher\); say which is meant")
+    assert loaded(tmp_path / "b.pt", pair, "teacher") == 1
+
+
+@pytest.mark.parametrize("wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module"])
+def test_parts_of_wrappers_go_wherever_they_stand(tmp_path: Path, wrapper: str) -> None:
+    """Of a part of the model that was compiled or made parallel, and before some names alone."""
+    first = next(iter(weights()))
+    head, _, tail = first.rpartition(".")
+
+    renamed = {f"{head}.{wrapper}.{tail}" if n == first else n: t for n, t in weights().items()}
+    assert loaded(tmp_path / "a.pt", renamed) == 0
+    renamed = {f"{wrapper}.{n}" if n == first else n: t for n, t in weights().items()}
+    assert loaded(tmp_path / "b.pt", renamed) == 0
+
+
+class Standardised(nn.Module):
+    """The small network behind a mean and a standard deviation, kept in its `state_dict`."""
+
+    def __init__(self, mean: float, seed: int) -> None:
+        super().__init__()
+        self.mean: torch.Tensor
+        self.register_buffer("mean", torch.full((1,), mean))
+        self.register_buffer("std", torch.full((1,), 0.25))
+        self.net = network(seed=seed)
+
+
+def test_numbers_that_standardise_inputs_may_be_the_modules_own(tmp_path: Path) -> None:
+    """Weights of the network alone keep them; a file that has others replaces them."""
+    torch.save(weights(), tmp_path / "bare.pt")
+    torch.save(Standardised(0.1, 1).state_dict(), tmp_path / "whole.pt")
+    module = Standardised(0.5, 9)
+
+    load_weights(tmp_path / "bare.pt", module)
+    assert (module.mean.item(), weights_digest(module.net)) == (0.5, weights_digest(network()))
+    load_weights(tmp_path / "whole.pt", module)
+    assert module.mean.item() == pytest.approx(0.1)
+    assert weights_digest(module.net) == weights_digest(network(seed=1))
 
 
 def test_a_module_may_have_the_prefix(tmp_path: Path) -> None:
@@ -90,21 +145,33 @@ def test_a_module_may_have_the_prefix(tmp_path: Path) -> None:
         module = nn.Sequential(nn.Identity(), network(seed=9))
 
 
-def test_names_of_attacker_models_get_the_advice(tmp_path: Path) -> None:
+def test_an_attacker_model_is_taken_by_what_standardises_as_it_does(tmp_path: Path) -> None:
     """MadryLab's robustness keeps the network twice, and a normaliser outside it."""
     content = {
         "model": {
             **weights(prefix="module.model."),
-            **weights(1, prefix="module.attacker.model."),
-            "module.normalizer.new_mean": torch.ones(3),
+            **weights(prefix="module.attacker.model."),
+            "module.normalizer.new_mean": torch.full((1, 1, 1), 0.5),
+            "module.normalizer.new_std": torch.full((1, 1, 1), 0.25),
         }
     }
 
     refused(
         tmp_path / "madry.pt", content,
-        r"would fit: write PATH#module\.model; as MadryLab's .* standardise its inputs itself",
+        r"would fit: write PATH#model\.module\.model; .*new_mean.* standardise its inputs itself",
     )  # fmt: skip
     assert loaded(tmp_path / "madry.pt", content, "module.model") == 0
+    module = Standardised(0.5, 9)
+    with pytest.warns(InputNotice, match=r"under model\.module\.model are taken"):
+        load_weights(tmp_path / "madry.pt", module)
+    assert weights_digest(module.net) == weights_digest(network())
+    with pytest.raises(CheckpointError, match=r"new_mean .as in an AttackerModel"):
+        load_weights(tmp_path / "madry.pt", Standardised(0.4, 9))
+
+
+def test_weights_in_a_list_are_found(tmp_path: Path) -> None:
+    """As some save a `state_dict` with the number of the epoch."""
+    assert loaded(tmp_path / "pair.pt", (weights(), 3)) == 0
 
 
 def test_another_number_of_classes_gets_the_advice(tmp_path: Path) -> None:

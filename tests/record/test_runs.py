@@ -101,6 +101,26 @@ def test_show_names_what_is_unfinished_and_what_continues_it(out: Path, finished
     assert "| model | 100.0 |" in render_run(whole, stored_summary(whole.folder))
 
 
+def test_many_unfinished_cells_of_one_reason_are_one_row(out: Path) -> None:
+    """Nobody reads 147 of them; JSON has them all."""
+    folder = out / "ffff000000000000"
+    record = read_json(folder / "run.json")
+    *others, last = record["cells"]
+    record["epsilons"] = ["0.02", "0.03"]
+    record["cells"] = others + [
+        {**last, "attack": f"attack-{i}", "epsilon": epsilon, "key": f"{i}{epsilon[-1]}"}
+        for i in range(70)
+        for epsilon in ("0.02", "0.03")
+    ]
+    write_json(folder / "run.json", record)
+    found = look_at(folder)
+
+    assert len(status_of(found)["unfinished"]) == 140
+    named = ", ".join(f"attack-{i}" for i in range(5))
+    (row,) = [line for line in render_run(found, None).splitlines() if "incomplete |" in line]
+    assert row.startswith(f"| model | {named} … (70 attacks) | 0.02, 0.03 | incomplete |")
+
+
 def test_a_run_is_found_by_path_id_and_beginning(out: Path, finished: Path) -> None:
     """What is unclear or unknown is refused with the names."""
     assert find_run(str(out / finished.name), Path("nowhere")) == out / finished.name

@@ -56,3 +56,13 @@ def test_suite_names_are_guarded() -> None:
         create_attacks(" , ", Norm.LINF)
     with pytest.raises(UnknownNameError, match="attack or suite 'quik'; did you mean 'quick'"):
         create_attacks("quik", Norm.LINF)
+
+
+@pytest.mark.parametrize("written", ["Standard", "STANDARD", "standard"])
+def test_suites_are_meant_in_any_case(written: str) -> None:
+    """The same attacks, and the same epsilons where it stands alone."""
+    plain = [attack.name for attack in create_attacks("standard", Norm.LINF)]
+    assert [attack.name for attack in create_attacks(written, Norm.LINF)] == plain
+    assert suite_epsilons(written, "mnist", Norm.LINF) == suite_epsilons(
+        "standard", "mnist", Norm.LINF
+    )

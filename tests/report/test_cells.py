@@ -11,12 +11,13 @@ import pytest
 from rich.console import Console
 
 from bench.cli import options
-from bench.cli.progress import RunProgress, TrainingProgress
+from bench.cli.progress import TrainingProgress
 from bench.errors import UsageError, printable
 from bench.figures.canvas import to_csv
 from bench.registry.grammar import Written
 from bench.report.cells import cell
 from bench.report.markdown import escape, table
+from bench.run.progress import RunProgress
 from bench.train import Progress
 
 #: Names that are formulas, markup, table, HTML, or orders to a terminal.

@@ -242,3 +242,27 @@ def test_what_took_the_worst_case_below_every_row_is_named(
     beyond = f"lowest row: test-best; of what was left, broken by last {broken} of 7)"
     assert (beyond in text) == bool(broken)
     assert ("lowest row: test-best)" in text) != bool(broken)
+
+
+def test_a_figure_of_zero_is_never_called_credible(summary: dict[str, Any]) -> None:
+    """Not even where two runs, each credible of what it left, break everything together."""
+    runs = [variant(summary, run=name) for name in "ab"]
+    n = summary["n"]
+    for run, part in zip(runs, (range(n // 2), range(n // 2, n)), strict=True):
+        defense = run["defenses"]["model"]
+        defense["critical"] = [0.01 if i in part else None for i in range(n)]
+        defense["worst_case"]["0.02"]["verdict"] = "credible"
+    ((*_, where),) = table = rows(render_leaderboard(runs))
+    assert where == "a, b"
+    assert table[0][4].startswith("**0.0 (")
+    assert table[0][5] == "broken"
+
+
+def test_no_attack_is_called_lowest_that_broke_nothing(summary: dict[str, Any]) -> None:
+    """Where every row is the clean accuracy, the first of the alphabet would lead."""
+    changed = copy.deepcopy(summary)
+    defense = changed["defenses"]["model"]
+    for cells in defense["attacks"].values():
+        cells["0.02"] |= {"robust_accuracy": defense["clean_accuracy"]}
+    assert "lowest row: –)" in render_leaderboard([changed])
+    assert "lowest row: test-best)" in render_leaderboard([summary])

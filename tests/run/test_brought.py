@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from bench.api import Examples
-from bench.errors import DataError
+from bench.errors import DataError, InputNotice
 from bench.run.brought import labelled
 from tests.toy_models import linear_examples
 
@@ -112,6 +113,46 @@ def test_labels_are_taken_in_every_form_of_whole_numbers(labels: Any) -> None:
     assert torch.equal(classes, Y)
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [torch.eye(2)[Y], torch.eye(2).long()[Y], np.eye(2)[Y.numpy()], torch.eye(2)[Y].tolist(),
+     list(torch.eye(2)[Y]), torch.eye(2)[Y].bool()],
+)  # fmt: skip
+def test_one_hot_labels_are_the_class_of_their_one(labels: Any) -> None:
+    """Of any library and type; whatever is no single one among zeros is refused below."""
+    assert torch.equal(labelled(X, labels)[1], Y)
+    pairs = Map(lambda i: (X[i], torch.eye(2)[Y[i]]))
+    assert torch.equal(labelled(pairs, None)[1], Y)
+
+
+@pytest.mark.parametrize(
+    "kind", [list, np.array, pd.Series, lambda t: pd.Series(t).astype("category")]
+)
+def test_labels_by_name_are_numbered_by_the_class_names(kind: Callable[[list[str]], Any]) -> None:
+    """In the order that class_names has, not that of the alphabet."""
+    names = ["zebra", "ant"]
+    texts = [names[y] for y in Y.tolist()]
+    assert torch.equal(labelled(X, kind(texts), names)[1], Y)
+    pairs = Map(lambda i: (X[i], texts[i]))
+    assert torch.equal(labelled(pairs, None, names)[1], Y)
+    assert torch.equal(labelled(DataLoader(pairs, batch_size=4), None, names)[1], Y)
+    with pytest.raises(DataError, match="among class_names; got 'zebra', and not ant, bee"):
+        labelled(X, ["zebra"] * N, ["ant", "bee"])
+
+
+@pytest.mark.parametrize("shape", [(N, 8, 9, 3), (N, 28, 28, 1)])
+def test_channels_that_can_only_be_last_are_put_first(shape: tuple[int, ...]) -> None:
+    """With one sentence that says what was taken for what."""
+    given = torch.rand(shape)
+    said = re.escape(f"inputs of shape {shape} have their channels last")
+    with pytest.warns(InputNotice, match=said):
+        images, _ = labelled(given.numpy(), Y)
+    assert torch.equal(images[2, shape[3] - 1], given[2, :, :, shape[3] - 1])
+    with pytest.warns(InputNotice, match=said):
+        images, _ = labelled(TensorDataset(given, Y), None)
+    assert images.shape == (N, shape[3], *shape[1:3])
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_precision_is_what_it_was(dtype: torch.dtype) -> None:
     """Rounded inputs are taken as they are, not as what they were before."""
@@ -127,8 +168,8 @@ def test_precision_is_what_it_was(dtype: torch.dtype) -> None:
         (DataLoader(PAIRS), Y, "leave labels out"),
         (PAIRS, Y, "pairs already: leave labels out"),
         (Map(lambda i: (X[i], Y[i], i)), None, "a pair .image, label.; got 3 parts"),
-        (Map(lambda i: (X[i], torch.eye(2)[Y[i]])), None, r"labels.argmax\(1\)"),
-        (Map(lambda i: (X[i], "cat")), None, "got text: give the number of each class"),
+        (Map(lambda i: (X[i], torch.tensor([0.3, 0.7]))), None, r"labels.argmax\(1\)"),
+        (Map(lambda i: (X[i], "cat")), None, "got text .'cat', ….: give the number of each class"),
         (Map(fail), None, "cannot be read .AttributeError: no such column"),
         (Stream(), None, "has no length"),
         (DataLoader(Stream()), None, "has no length"),
@@ -145,9 +186,11 @@ def test_precision_is_what_it_was(dtype: torch.dtype) -> None:
         (X.to("meta"), Y, "a meta tensor"),
         (np.ma.masked_less(ARRAY, 0.4), Y, "masked in part"),
         (np.array([None] * N), Y, "have to be numbers"),
-        (X, torch.eye(2)[Y], r"labels.argmax\(1\)"),
-        (X, ["cat"] * N, "text: give the number of each class"),
-        (X, pd.Series(["a"] * N, dtype="category"), "text: give the number"),
+        (X, torch.tensor([[0.3, 0.7]] * N), r"labels.argmax\(1\)"),
+        (X, torch.tensor([[1, 1]] * N), r"labels.argmax\(1\)"),
+        (X, torch.zeros(N, 2), r"labels.argmax\(1\)"),
+        (X, ["cat"] * N, r"got text .'cat', ….: give the number of each class, or class_names"),
+        (X, pd.Series(["a"] * N, dtype="category"), "text .'a', ….: give the number"),
         (X, Y.bool(), "whole numbers; got torch.bool"),
         (X, Y + 0.5, "whole numbers, the classes; got 0.5"),
         (X, Y * float("nan"), "whole numbers, the classes; got nan"),

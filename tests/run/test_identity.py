@@ -109,7 +109,7 @@ def test_a_model_of_the_same_weights_gets_its_own_figures(
     with warnings.catch_warnings(action="ignore"):
         second = evaluate(make(), tmp_path)
     assert first.folder != second.folder
-    assert second.outcomes.equals(alone.outcomes)
+    assert second.outcomes_full.equals(alone.outcomes_full)
     stored = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.parquet")}
     assert evaluate(Tuned(), tmp_path).folder == first.folder
     with warnings.catch_warnings(action="ignore"):

@@ -85,7 +85,7 @@ def test_what_lies_outside_is_projected_once_and_judged_again(tmp_path: Path) ->
 
     assert curve(result) == curve(result, "row") == pytest.approx(exact())
     assert 0 < exact()[-1] < exact()[0] <= 1
-    frame = result.outcomes
+    frame = result.outcomes_full
     assert frame.loc[frame["attacked"], "projected"].all()
 
 
@@ -127,7 +127,7 @@ def test_a_file_of_some_examples_is_no_row(tmp_path: Path) -> None:
     assert (cell["scope"], cell["attacked"]) == ("remaining", 3)
     assert curve(result) == pytest.approx(exact(chosen))
     assert exact(chosen) != exact()
-    frame = result.outcomes
+    frame = result.outcomes_full
     assert set(frame.loc[frame["attacked"], "index"]) == set(chosen)
 
 
@@ -139,8 +139,8 @@ def test_npz_and_safetensors_say_the_same(tmp_path: Path) -> None:
     arrays = {"adversarial": adversarial[order].copy(), "index": order}
     safetensors.numpy.save_file(arrays, tmp_path / "b.safetensors")
 
-    one = judged(tmp_path / "a.npz", tmp_path / "one").outcomes
-    other = judged(tmp_path / "b.safetensors", tmp_path / "other").outcomes
+    one = judged(tmp_path / "a.npz", tmp_path / "one").outcomes_full
+    other = judged(tmp_path / "b.safetensors", tmp_path / "other").outcomes_full
 
     assert one.equals(other)
     assert one["broken"].any()

@@ -76,7 +76,7 @@ def test_a_run_of_images_in_a_file_is_that_of_images_in_memory(
 
     one, two = run(inside), run(prepared)
 
-    outcomes = [each.outcomes.drop(columns="seconds", errors="ignore") for each in (one, two)]
+    outcomes = [each.outcomes_full.drop(columns="seconds", errors="ignore") for each in (one, two)]
     assert outcomes[0].equals(outcomes[1])
     (folder,) = (prepared.folder / "adversarial").iterdir()
     assert [p.read_bytes() for p in sorted(folder.iterdir())] == [

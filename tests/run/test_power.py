@@ -32,7 +32,7 @@ def test_a_sample_of_the_examples_tells_the_power_of_attacks(
         attacks="margin-pgd",
         escalate=False,
     )
-    outcomes = result.outcomes
+    outcomes = result.outcomes_full
     looked = outcomes[(outcomes["attack"] == PROBE) & outcomes["attacked"]]["index"].tolist()
     assert looked == [i for i in range(70) if i % 10][:50]
     power = result.summary["defenses"]["model"]["power"]

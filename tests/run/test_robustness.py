@@ -50,7 +50,7 @@ def figures(result: Result) -> str:
         for name, cells in part["attacks"].items()
         for epsilon, entry in cells.items()
     }
-    return repr((rows, part["worst_case"], part["critical"], result.outcomes.to_csv()))
+    return repr((rows, part["worst_case"], part["critical"], result.outcomes_full.to_csv()))
 
 
 class Disk:

@@ -299,7 +299,7 @@ def test_one_process_equals_worker_processes(tmp_path: Path) -> None:
     here = run(prepare(dataclasses.replace(config, out=tmp_path / "one")))
     there = run(prepare(dataclasses.replace(config, out=tmp_path / "two", workers=2)))
     assert figures(here.summary) == figures(there.summary)
-    assert here.outcomes.equals(there.outcomes)
+    assert here.outcomes_full.equals(there.outcomes_full)
 
 
 def test_the_size_of_forward_passes_leaves_outcomes_alone(tmp_path: Path) -> None:
