@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import subprocess
 import warnings
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
 from bench.defenses.activations.smooth import SCORES, Competition, WinnersTakeAll, smoothed
-from bench.errors import ModelError, UsageError, is_out_of_memory
+from bench.errors import ModelError, UsageError
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -118,7 +119,7 @@ class KWTA(WinnersTakeAll):
 
     def _chosen(self, x: Tensor, how: Competition, first: int, k: int) -> Tensor:
         """The k winners of each group, which lies along the dimensions from `first` on."""
-        kernels = None if self.exact else _kernels(x, first, self.kind)
+        kernels = None if self.exact else _kernels(x, first)
         if kernels is not None:
             fused: Tensor = kernels.kwta(x, kind=self.kind, units=x.shape[first:].numel(), k=k)
             return fused
@@ -132,32 +133,20 @@ class KWTA(WinnersTakeAll):
         return torch.where(_mask(scores, first, k, exact=self.exact), x, 0)
 
 
-def _kernels(x: Tensor, first: int, kind: Kind) -> ModuleType | None:
+def _kernels(x: Tensor, first: int) -> ModuleType | None:
     """The Triton kernels, where they serve such an input: on a GPU, in the usual dtypes."""
-    if not x.is_cuda:
-        return None
-    kernels = _triton(x.get_device(), x.dtype, kind, x.shape[first:].numel())
+    kernels = _triton(x.get_device()) if x.is_cuda else None
     return kernels if kernels is not None and kernels.serves(x, first) else None
 
 
 @functools.cache
-def _triton(device: int, dtype: torch.dtype, kind: Kind, units: int) -> ModuleType | None:
-    """The Triton kernels, if they run on a GPU for such groups: what is compiled depends on them.
-
-    That takes Triton, a driver that it finds, a C compiler, and room on the GPU; where one of them
-    is missing it raises whatever it likes, of any class.
-    """
+def _triton(device: int) -> ModuleType | None:
+    """The Triton kernels, if they run on a GPU: that takes Triton and a C compiler."""
     try:
         kernels = importlib.import_module("bench.defenses.activations.triton_kwta")
-        place = torch.device("cuda", device)
-        group = torch.ones(1, units, dtype=dtype, device=place, requires_grad=True)
-        if not kernels.serves(group, 1):
-            return None
-        with torch.enable_grad():
-            torch.autograd.grad(kernels.kwta(group, kind=kind, units=units, k=1).sum(), group)
-    except Exception as problem:
-        if is_out_of_memory(problem):  # of the batch: a smaller one may fit
-            raise
+        one = torch.ones(1, 1, device=torch.device("cuda", device))
+        kernels.kwta(one, kind="layer", units=1, k=1)
+    except (ImportError, RuntimeError, OSError, subprocess.SubprocessError) as problem:
         warnings.warn(
             f"k-WTA runs without its Triton kernels, slower, with the same results: {problem}",
             RuntimeWarning,

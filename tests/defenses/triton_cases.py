@@ -26,12 +26,10 @@ def kernels(monkeypatch: pytest.MonkeyPatch) -> Mock:
     monkeypatch.setattr(triton_kwta, "kwta", spy)
     if DEVICE == "cpu":
         monkeypatch.setattr(
-            kwta,
-            "_kernels",
-            lambda x, first, kind: triton_kwta if triton_kwta.serves(x, first) else None,
+            kwta, "_kernels", lambda x, first: triton_kwta if triton_kwta.serves(x, first) else None
         )
     else:
-        assert kwta._triton(0, torch.float32, "layer", 8) is triton_kwta
+        assert kwta._triton(0) is triton_kwta
         spy.reset_mock()
     return spy
 
