@@ -21,10 +21,10 @@ def selftest(
     only: Annotated[
         str, typer.Option(help="Canaries and honest models, comma-separated; all by default.")
     ] = "",
+    device: options.Device = "cpu",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes (default: at most 2).", min=1)
     ] = None,
-    device: options.Device = "cpu",
 ) -> None:
     """Evaluate defenses that are broken by design, and honest models.
 
