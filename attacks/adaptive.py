@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LIMITS = {
     "light": Limits(400, 0.003),
     "default": Limits(3300, 0.001),
-    "full": Limits(16000, 0.001),
+    "full": Limits(16000, 0.001, times=2),
 }
 
 
@@ -33,7 +33,7 @@ class Adaptive(Attack):
     class, start from the input and from random points. Their ends become chains, which hop in turn:
     pixels are taken from another, a short descent follows, and candidates near its end are tried.
     An example is done when two of its points are equally low, and where a layer misleads gradients
-    when that has happened twice, or when it has spent its passes. See `docs/adaptive.md`.
+    when that has happened once more; with `full` once more again. See `docs/adaptive.md`.
 
     Args:
         preset: passes of an example that does not break, at most: `light` 400, `default` 3,300,

@@ -153,7 +153,7 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
 def measure(prepared: Prepared, rounds: int) -> Measured:
     """Everything about one attack on one defense; the run has one of each and one epsilon."""
     bench, task = plan(prepared)
-    attack, model = registry.attacks.create(task.cell.attack), bench.model(task.cell.defense)
+    attack, model = registry.attacks.create(task.cell.attack), bench.loaded.model(task.cell.defense)
     examples, rows = bench.examples, list(task.active)
     problem = Problem(
         model=model,

@@ -151,14 +151,11 @@ class Chains:
         return ~self.broken & (self.spent < self.limits.passes)
 
     def unsettled(self) -> Tensor:
-        """Of those alive, the ones whose two lowest points do not agree.
-
-        Where gradients may mislead that has to happen twice: other chains begin in between.
-        """
+        """Of those alive, the ones whose lowest points have not agreed as often as they have to."""
         first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
         agree = (second - first < self.limits.agreement * first.abs()) & ~self.blind
         self.agreed += agree.long()
-        unsure = self.agreed < 1 + self.look.misled
+        unsure = self.agreed < self.limits.times + self.look.misled
         self.heights[agree & unsure] = math.inf
         return torch.where(self._going & unsure)[0]
 

@@ -12,6 +12,9 @@ class Limits(NamedTuple):
     """Forwards and backwards of it, after which nothing new is begun."""
     agreement: float
     """Two of its points agree when their margins differ by less than this share of the lower."""
+    times: int = 1
+    """So often points of an example have to agree, and once more where gradients may mislead; other
+    chains begin in between."""
     patience: int = 1
     """So many times `ROUNDS` of local search follow a hop, whatever they gain."""
 

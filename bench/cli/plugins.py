@@ -25,6 +25,7 @@ def check(
     everything: Annotated[
         bool, typer.Option("--all", help="Check every defense and attack that is registered.")
     ] = False,
+    device: options.Device = "cpu",
 ) -> None:
     """Check that plugins keep to the rules: shapes, seeds, gradients, cost and more.
 
@@ -39,10 +40,12 @@ def check(
         raise UsageError("name plugins to check, such as kwta, or give --all")
     failed = 0
     plugins = _all() if everything else [found for name in names or () for found in _find(name)]
+    from bench.run.prepare import resolve_device
     from bench.testing.conformance import examine
 
+    place = resolve_device(device)
     for noun, name in plugins:
-        results = examine(noun, name)
+        results = examine(noun, name, place)
         options.echo(_report(noun, name, results))
         failed += any(result.status == "failed" for result in results)
     if len(plugins) > 1:

@@ -21,6 +21,7 @@ def selftest(
     only: Annotated[
         str, typer.Option(help="Canaries and honest models, comma-separated; all by default.")
     ] = "",
+    device: options.Device = "cpu",
     workers: Annotated[
         int | None, typer.Option(help="Worker processes (default: at most 2).", min=1)
     ] = None,
@@ -37,6 +38,7 @@ def selftest(
     Exit code 0: all passed; 1: some did not, and the reason is printed; 2: a mistake in the
     command.
     """
+    from bench.run.prepare import resolve_device
     from bench.testing.selftest import selftest as execute
 
     console, started = options.notes(), time.monotonic()
@@ -58,6 +60,7 @@ def selftest(
         epsilons=epsilons,
         names=names,
         workers=workers,
+        device=resolve_device(device),
         on_progress=show,
     )
     options.echo(_table(rows))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import time
 import traceback
 from dataclasses import dataclass, field, replace
@@ -24,7 +25,7 @@ from bench.errors import (
     is_out_of_memory,
 )
 from bench.matrix.frames import attack_frame, clean_frame, found_in, parts_of
-from bench.matrix.plan import start_of
+from bench.matrix.loaded import Loaded
 from bench.record.outcomes import Computed, Outcomes, Totals
 from bench.record.provenance import Surroundings
 from bench.registry.surroundings import same_environment, undisturbed
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from bench.api import Attack, Candidates, Examples
     from bench.matrix.frames import Part
     from bench.matrix.judge import Judgement
+    from bench.matrix.loaded import TaskModels
     from bench.matrix.tasks import Task
     from bench.models.behaviour import Behaviour
     from bench.models.contenders import Contender
@@ -93,29 +95,11 @@ class Bench:
     batch_size: int | None
     candidates: Mapping[str, Candidates] = field(default_factory=dict)
     """What files hold, by the attack that stands for the file."""
-    _models: dict[str, CountedModel] = field(default_factory=dict, repr=False)
-    _surrogates: dict[str, dict[str, CountedModel]] = field(default_factory=dict, repr=False)
 
-    def model(self, name: str) -> CountedModel:
-        """A defense's model, built on first use."""
-        if name not in self._models:
-            with undisturbed():
-                self._models[name] = self._counted(self.contenders[name].load())
-        return self._models[name]
-
-    def surrogates(self, name: str) -> dict[str, CountedModel]:
-        """The surrogates of a defense, built on first use; their passes are counted as its own."""
-        if name not in self._surrogates:
-            load = self.contenders[name].load_surrogates
-            with undisturbed():
-                modules = load() if load else {}
-            self._surrogates[name] = {key: self._counted(each) for key, each in modules.items()}
-        return self._surrogates[name]
-
-    def _counted(self, module: nn.Module) -> CountedModel:
-        from bench.models.counted import CountedModel
-
-        return CountedModel(module, self.examples.classes, self.batch_size, self.device)
+    @functools.cached_property
+    def loaded(self) -> Loaded:
+        """The models that are loaded, in the process that asks."""
+        return Loaded(self.contenders, self.examples.classes, self.batch_size, self.device)
 
     def run(self, task: Task) -> TaskResult:
         """Do a task. Whatever a plugin raises becomes part of the result.
@@ -139,70 +123,58 @@ class Bench:
         return [c.name for c in self.contenders.values() if c.role == "asked"] == [name]
 
     def _run(self, task: Task) -> TaskResult:
+        import torch
+
         from bench.models.ambient import plain_torch
 
-        name = task.cell.defense
         while True:
-            model = self.model(name)
-            self._load_helpers(task)
-            weights = _versions(model)
+            if self.device != "cpu":  # what an attempt before this one held, and torch keeps
+                torch.cuda.empty_cache()
+            models = self.loaded.of(task)
+            weights = _versions(models.model)
             try:
                 # Attacks as well: rounding to 10 bits hides what finite differences and gradients
                 # of a rough model tell, and a weaker attack is a higher figure.
                 with undisturbed(), same_environment(), plain_torch(self.device, task.seed):
-                    result = self._work(task)(task, model)
+                    result = self._work(task)(task, models)
             except BaseException as error:
-                self._restore_after(name, model, weights)
+                self._drop_changed(task, models.model, weights)
                 if not is_out_of_memory(error):
                     raise
-                for surrogate in self._surrogates.get(name, {}).values():
-                    surrogate.halve()
-                if not model.halve():
+                if not self.loaded.make_room(task, models):
                     raise MemoryEndedError("out of memory, one example at a time") from error
                 continue  # the same shard from the same seed, in smaller forward passes
-            if self._restore_after(name, model, weights):
+            if self._drop_changed(task, models.model, weights):
                 raise AttackError("the attack changed the model's weights")
-            surroundings = Surroundings.of(self.device, model.batch_size)
+            surroundings = Surroundings.of(self.device, models.model.batch_size)
             for outcomes in result.outcomes:
                 outcomes.surroundings = surroundings
             return result
 
-    def _load_helpers(self, task: Task) -> None:
-        """Load what an attack gets beside the model, before the shard's random numbers begin.
-
-        Whatever makes a module draws some: drawn from the shard's, they would make its outcome
-        depend on whether the module had been made already, for another shard.
-        """
-        if task.is_clean:
-            return
-        attack, name = registry.attacks.create(task.cell.attack), task.cell.defense
-        if attack.needs == "surrogates" or attack.takes_surrogates:
-            self.surrogates(name)
-        if attack.needs == "source":
-            self.model(self.contenders[name].starts[start_of(attack)][0])
-
-    def _restore_after(self, name: str, model: CountedModel, before: list[int]) -> bool:
+    def _drop_changed(self, task: Task, model: CountedModel, before: list[int]) -> bool:
         """Drop a model that an attack tampered with; the next task loads it afresh."""
         changed = _versions(model) != before or model.training
         if changed:
-            del self._models[name]
+            self.loaded.drop(task.cell.defense)
         return changed
 
-    def _work(self, task: Task) -> Callable[[Task, CountedModel], TaskResult]:
+    def _work(self, task: Task) -> Callable[[Task, TaskModels], TaskResult]:
         if not task.is_clean:
             return self._attack
         return self._clean if task.cells else self._identify
 
-    def _identify(self, task: Task, model: CountedModel) -> TaskResult:
+    def _identify(self, task: Task, models: TaskModels) -> TaskResult:
         from bench.models.behaviour import Behaviour
 
+        model = models.model
         inputs, _ = self._examples(task.active)
         model.probe(inputs)
         return TaskResult(task, behaviour=Behaviour.of(model, inputs, task.seed))
 
-    def _clean(self, task: Task, model: CountedModel) -> TaskResult:
+    def _clean(self, task: Task, models: TaskModels) -> TaskResult:
         from bench.matrix.judge import DRAWS, is_randomised, predict
 
+        model = models.model
         inputs, labels = self._examples(range(task.shard.start, task.shard.stop))
         model.check_single(inputs, labels)
         model.reset_counts()
@@ -212,26 +184,20 @@ class Bench:
         totals = _totals(model, started, attack_forwards=0)
         return TaskResult(task, [Outcomes(clean_frame(task, labels, prediction), totals)])
 
-    def _attack(self, task: Task, model: CountedModel) -> TaskResult:
-        name = task.cell.defense
+    def _attack(self, task: Task, models: TaskModels) -> TaskResult:
+        model = models.model
         attack = registry.attacks.create(task.cell.attack)
-        kinder = attack.needs == "surrogates" or attack.takes_surrogates
-        surrogates = self.surrogates(name) if kinder else {}
-        starts = self.contenders[name].starts
-        start = self.model(starts[start_of(attack)][0]) if attack.needs == "source" else None
-        helpers = [*surrogates.values(), *([start] if start else [])]
-        for helper in helpers:
-            helper.reset_counts()
-        model.reset_counts()
         started = time.perf_counter()
         problem = dataclasses.replace(
-            self._problem(task, model, attack), surrogates=dict(surrogates), source=start
+            self._problem(task, model, attack),
+            surrogates=dict(models.surrogates),
+            source=models.source,
         )
         proposal = None
         if len(problem.inputs):
             with contextlib.ExitStack() as asking:
                 if attack.scope != "evidence":  # a probe goes on where answers are not finite
-                    for asked in (model, *helpers):
+                    for asked in models.every:
                         asking.enter_context(asked.unhurried())
                 proposal = attack.run(problem.of_its_own())
             if not isinstance(proposal, Proposal):
@@ -239,7 +205,7 @@ class Bench:
                     f"the attack returned {type(proposal).__name__}, not a bench.api.Proposal"
                 )
         result = TaskResult(task)
-        for helper in helpers:
+        for helper in models.helpers:
             model.charge(helper)
         spent = model.forwards
         flags = tuple(map(Flag.of, proposal.flags)) if proposal else ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -26,13 +27,21 @@ if TYPE_CHECKING:
 TOGETHER = 16
 
 
+#: Numbers the calls of all models in the order in which they came.
+_TURNS = itertools.count(1)
+
+
 @dataclass(slots=True)
 class _Count:
     """What a model has done. No attribute of the module itself: setting those is slow."""
 
     forwards: int = 0
     backwards: int = 0
+    latest: int = 0
+    """Examples of the latest call, and of the largest."""
     largest: int = 0
+    turn: int = 0
+    """Of the latest call, among those of all models."""
     single: bool = False
     """Whether it answers with one logit for two classes."""
     together: int = 1
@@ -100,7 +109,8 @@ class CountedModel(nn.Module):
             return x.new_zeros((0, self.classes), dtype=torch.float32)
         x = x.float().contiguous()
         count.forwards += rows
-        count.largest = max(count.largest, rows)
+        count.latest, count.largest = rows, max(count.largest, rows)
+        count.turn = next(_TURNS)
         if torch.is_grad_enabled() and x.requires_grad:
             x = _CountBackward.apply(x, count)
         logits: Tensor | None = None
@@ -236,21 +246,36 @@ class CountedModel(nn.Module):
         return Cost(self.forwards, self.backwards)
 
     def reset_counts(self) -> None:
-        """Start counting passes again at 0."""
+        """Start counting again at 0, as if it had never been asked."""
         self._count.forwards = self._count.backwards = 0
+        self._count.latest = self._count.largest = self._count.turn = 0
 
     def charge(self, other: CountedModel) -> None:
         """Count another model's passes as its own."""
         self._count.forwards += other.forwards
         self._count.backwards += other.backwards
 
+    @property
+    def turn(self) -> int:
+        """When it was asked last, to be compared with other models; 0 for never."""
+        return self._count.turn
+
+    @property
+    def asked(self) -> int:
+        """The batch in which memory ended, if it did: that which the module got last.
+
+        A larger one before it fitted. Where it was a single example, what is kept of earlier calls
+        fills the memory, and it is the largest. 0 where nothing was asked since `reset_counts`.
+        """
+        count = self._count
+        rows = count.latest if count.latest > 1 else count.largest
+        return min(self.batch_size or rows, rows)
+
     def halve(self) -> bool:
-        """Halve the largest batch that the module gets; False when it gets single examples."""
-        largest = self._count.largest or self.batch_size or 1
-        current = min(self.batch_size or largest, largest)
-        if current <= 1:
+        """Halve the batch in which memory ended; False where that was a single example."""
+        if self.asked <= 1:
             return False
-        self.batch_size = (current + 1) // 2
+        self.batch_size = (self.asked + 1) // 2
         return True
 
 

@@ -108,14 +108,14 @@ def _ball(subject: AttackSubject) -> str | None:
 
 def _same_seed(subject: AttackSubject) -> str | None:
     first = subject.trial()
-    again = attempt(subject.create(), subject.norms[0], False, COUNT)
+    again = attempt(subject.create(), subject.norms[0], False, COUNT, subject.device)
     return _unlike(first, again, "a second instance with the same seed finds others")
 
 
 def _no_state(subject: AttackSubject) -> str | None:
     first = subject.trial()
     subject.trial(robust=True)
-    again = attempt(subject.plugin, subject.norms[0], False, COUNT)
+    again = attempt(subject.plugin, subject.norms[0], False, COUNT, subject.device)
     return _unlike(first, again, "after other examples the same instance finds others")
 
 
@@ -133,7 +133,7 @@ def _rows(subject: AttackSubject) -> str | None:
     if not subject.plugin.each_row:
         raise NotApplicableError("it takes one epsilon at a time")
     for norm in subject.norms:
-        together, alone = rows_together(subject.create(), norm)
+        together, alone = rows_together(subject.create(), norm, subject.device)
         rows = int((together != alone).flatten(1).any(dim=1).sum())
         if rows:
             return f"{norm}: {rows} of {len(alone)} candidates differ from those of one epsilon"

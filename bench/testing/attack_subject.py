@@ -35,13 +35,15 @@ class AttackSubject:
 
     Args:
         name: as written.
+        device: where it attacks.
 
     Raises:
         UsageError: there is no such attack, or it does not take these options.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         self.name = name
+        self.device = device
         self.plugin = self.create()
         self._trials: dict[tuple[Norm, bool, int], Trial] = {}
 
@@ -70,7 +72,7 @@ class AttackSubject:
         """
         key = (norm or self.norms[0], robust, count)
         if key not in self._trials:
-            self._trials[key] = attempt(self.plugin, *key)
+            self._trials[key] = attempt(self.plugin, *key, self.device)
         if self._trials[key].error:
             raise NotApplicableError(f"run() raised {self._trials[key].error}")
         return self._trials[key]
@@ -140,12 +142,12 @@ class Trial:
         return logits.argmax(dim=1) != self.labels
 
 
-def attempt(attack: Attack, norm: Norm, robust: bool, count: int) -> Trial:
+def attempt(attack: Attack, norm: Norm, robust: bool, count: int, device: str = "cpu") -> Trial:
     """Run an attack as the matrix does."""
     make = robust_world if robust else network_world
     (module, inputs, labels), (copy, _, _) = make(norm), make(norm)
-    inputs, labels = inputs[:count].clone(), labels[:count].clone()
-    model = CountedModel(module, CLASSES, None, "cpu")
+    inputs, labels = inputs[:count].clone().to(device), labels[:count].clone().to(device)
+    model = CountedModel(module, CLASSES, None, device)
     problem = Problem(
         model=model,
         inputs=inputs.clone(),
@@ -169,21 +171,24 @@ def attempt(attack: Attack, norm: Norm, robust: bool, count: int) -> Trial:
     if proposal is not None and isinstance(getattr(proposal, "candidates", None), Tensor):
         proposal = Proposal(proposal.candidates.clone(), proposal.flags, proposal.extra)
     passes = model.passes
-    return Trial(problem, inputs, labels, copy.eval(), before, after, proposal, error, passes)
+    return Trial(
+        problem, inputs, labels, copy.to(device).eval(), before, after, proposal, error, passes
+    )
 
 
-def rows_together(attack: Attack, norm: Norm) -> tuple[Tensor, Tensor]:
+def rows_together(attack: Attack, norm: Norm, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """Candidates for some examples at two epsilons: in one batch, and one after another.
 
     The model computes in float64, so that no batch changes what it answers. (2 N, C, H, W) each,
     the epsilons one after another.
     """
     module, inputs, labels = robust_world(norm)
-    model = CountedModel(_Double(module), CLASSES, None, "cpu")
+    model = CountedModel(_Double(module), CLASSES, None, device)
+    radii = torch.full((COUNT,), float(EPSILONS[norm]), dtype=torch.float64, device=device)
     whole = Problem(
-        model=model, inputs=inputs, labels=labels, norm=norm, epsilon=None, classes=CLASSES,
-        seed=SEED, surrogates={"first": model}, source=model, examples=torch.arange(COUNT),
-        epsilons=torch.full((COUNT,), float(EPSILONS[norm])).double(),
+        model=model, inputs=inputs.to(device), labels=labels.to(device), norm=norm, epsilon=None,
+        classes=CLASSES, seed=SEED, surrogates={"first": model}, source=model,
+        examples=torch.arange(COUNT, device=device), epsilons=radii,
     )  # fmt: skip
     assert whole.epsilons is not None
     found = []

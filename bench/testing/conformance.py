@@ -76,12 +76,13 @@ class RuleResult:
         return f"{self.rule.id}: {self.seen}" if self.seen else self.rule.id
 
 
-def examine(noun: str, name: str) -> list[RuleResult]:
+def examine(noun: str, name: str, device: str = "cpu") -> list[RuleResult]:
     """Look at one plugin by every rule.
 
     Args:
         noun: `defense` or `attack`.
         name: as written, with options if wanted.
+        device: where the models are asked: `cpu`, `cuda:0`.
 
     Returns:
         A result for each rule. Where every one was skipped, one more that failed: nothing was
@@ -90,7 +91,7 @@ def examine(noun: str, name: str) -> list[RuleResult]:
     Raises:
         UsageError: there is no such plugin, or it does not take these options.
     """
-    subject = subject_of(noun, name)
+    subject = subject_of(noun, name, device)
     results = [rule.on(subject) for rule in rules_of(noun)]
     return results + nothing_shown(results)
 
@@ -101,14 +102,14 @@ def rules_of(noun: str) -> tuple[Rule[Any], ...]:
     return rules
 
 
-def subject_of(noun: str, name: str) -> Any:
+def subject_of(noun: str, name: str, device: str = "cpu") -> Any:
     """What the rules look at.
 
     Raises:
         UsageError: there is no such plugin, or it does not take these options.
     """
     module = importlib.import_module(f"bench.testing.{noun}_subject")
-    return getattr(module, f"{noun.title()}Subject")(name)
+    return getattr(module, f"{noun.title()}Subject")(name, device)
 
 
 def nothing_shown(results: Sequence[RuleResult]) -> list[RuleResult]:

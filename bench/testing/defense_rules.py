@@ -211,10 +211,11 @@ def _weights_of(subject: DefenseSubject) -> str | None:
 def _odd_shape(subject: DefenseSubject) -> str | None:
     try:
         network = subject.plugin.network(shape=ODD)
-        module = subject.plugin.build(network=network, shape=ODD, classes=CLASSES).eval()
+        module = subject.plugin.build(network=network, shape=ODD, classes=CLASSES)
     except UsageError:
         return None
-    logits = ask(module, torch.rand(2, *ODD))
+    module = module.to(subject.device).eval()
+    logits = ask(module, torch.rand(2, *ODD).to(subject.device))
     return None if logits.shape == (2, CLASSES) else f"logits of shape {tuple(logits.shape)}"
 
 

@@ -33,13 +33,15 @@ class DefenseSubject:
 
     Args:
         name: as written.
+        device: where it is asked.
 
     Raises:
         UsageError: there is no such defense, or it does not take these options.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, device: str = "cpu") -> None:
         self.plugin: Defense = registry.defenses.create(name)
+        self.device = device
 
     @functools.cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -61,7 +63,7 @@ class DefenseSubject:
         """A new module, in eval mode."""
         with plain_torch(seed=seed):
             module = self.plugin.build(network=self.network, shape=self.shape, classes=CLASSES)
-        return module.eval()
+        return module.to(self.device).eval()
 
     @functools.cached_property
     def module(self) -> nn.Module:
@@ -82,14 +84,15 @@ class DefenseSubject:
             )
         for module in declared.values():
             module.load_state_dict(self.module.state_dict())
-            module.eval()
+            module.to(self.device).eval()
         return declared
 
     @functools.cached_property
     def inputs(self) -> Tensor:
         """A black image, a white one, and noise: float32 (2 + NOISE, C, H, W)."""
         noise = torch.rand(NOISE, *self.shape, generator=torch.Generator().manual_seed(0))
-        return torch.cat([torch.zeros(1, *self.shape), torch.ones(1, *self.shape), noise])
+        ends = torch.zeros(1, *self.shape), torch.ones(1, *self.shape)
+        return torch.cat([*ends, noise]).to(self.device)
 
 
 def ask(module: nn.Module, x: Tensor, seed: int = 0) -> Tensor:

@@ -43,6 +43,8 @@ class Job:
     """Of the Linf ball, as written."""
     n: int
     """Test examples."""
+    device: str = "cpu"
+    """Where the model is attacked; it is trained on the CPU."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ def selftest(
     epsilons: Sequence[str] = ("0.1",),
     names: Sequence[str] | None = None,
     workers: int | None = None,
+    device: str = "cpu",
     on_progress: Callable[[Ended], None] = lambda ended: None,
 ) -> list[Row]:
     """Train, evaluate and judge canaries and honest models, in processes of their own.
@@ -105,6 +108,7 @@ def selftest(
         epsilons: radii of the Linf ball, as written; each is evaluated on its own.
         names: of canaries and honest models; where None all whose data are there.
         workers: processes at a time; by default two, or one where there is one core.
+        device: where models are attacked: `cpu`, `cuda:0`. What they are is the same everywhere.
         on_progress: called whenever a model's evaluation ended.
 
     Returns:
@@ -116,7 +120,7 @@ def selftest(
         UsageError: an epsilon, a seed, a number of examples or a model that is not allowed.
     """
     chosen = _chosen(names)
-    jobs = _jobs(chosen, seeds, epsilons, n)
+    jobs = [replace(job, device=device) for job in _jobs(chosen, seeds, epsilons, n)]
     found: dict[Job, Diagnosis] = {}
     for job, diagnosis in _evaluate_all(jobs, workers or min(WORKERS, os.cpu_count() or 1)):
         found[job] = diagnosis
@@ -271,7 +275,7 @@ def evaluate_job(job: Job) -> Diagnosis:
         attacks="quick",
         name=_MODEL,
         seed=job.seed,
-        device="cpu",
+        device=job.device,
         escalation_budget=ESCALATION * job.n,
     ).summary
     defense = summary["defenses"][_MODEL]
