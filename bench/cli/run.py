@@ -200,7 +200,7 @@ def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
     """Do what is missing of a run, and print its answer; none where nothing is missing."""
     from bench.registry.surroundings import undisturbed
     from bench.report import render_leaderboard, write_leaderboard
-    from bench.report.glance import closing
+    from bench.report.glance import closing, spent
     from bench.run.again import answered, question
 
     with options.interruptible(), undisturbed():
@@ -225,6 +225,7 @@ def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
     if folder is not None:
         show.page({folder: summary}, folder.parent / f"{folder.name}.html")
     if not show.as_json:
+        options.echo(spent(summary))
         options.echo()
         for name in summary["defenses"]:  # last, where the eye is
             options.echo(closing(summary, name))

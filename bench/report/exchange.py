@@ -105,7 +105,10 @@ def export_run(
         if not (folder / "run.json").is_file():
             raise StoreError(f"{folder} is a published summary: it holds no outcomes for --csv")
         outcomes = outcomes_frame(read_cells(*open_run(folder)))
-        files[target / "outcomes.csv"] = outcomes.map(cell).to_csv(index=False).encode()
+        for column in (c for c in outcomes if outcomes[c].dtype.kind == "O"):
+            safe = {value: cell(value) for value in outcomes[column].unique()}  # few values, often
+            outcomes[column] = outcomes[column].map(safe)
+        files[target / "outcomes.csv"] = outcomes.to_csv(index=False).encode()
     if "json" in forms:
         files[target / "summary.json"] = canonical_json(summary)
     there = [path for path in files if path.exists() or path.is_symlink()]

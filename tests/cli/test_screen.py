@@ -16,7 +16,7 @@ import bench
 from bench.cli.screen import show_markdown
 from bench.record.summary import upgraded
 from bench.report import render_leaderboard
-from bench.report.glance import closing
+from bench.report.glance import closing, spent
 from bench.report.markdown import escape, table
 from tests.report.summaries import NAME, summary
 
@@ -83,3 +83,16 @@ def test_the_end_of_a_run_names_worst_case_verdict_and_the_attack_that_leads() -
     first, second = closing(found, NAME).splitlines()
     assert first == (f"{NAME}: worst case 34.5 (28.0–41.0) % at ε = 8/255, unreliable, n = 200")
     assert second == "  lowest row: square, 40.0 %"
+
+
+def test_what_a_run_took_counts_the_twin_apart_and_together() -> None:
+    """Sums over all attacks of each, as its own table has them; one defense alone needs no sum."""
+    found = upgraded(json.loads(PUBLISHED[0].read_text(encoding="utf-8")))
+    (name,) = list(found["defenses"])[:1]
+    found["defenses"] = {name: found["defenses"][name]}
+    found["defenses"][name]["cost"] = {"forwards": 1200, "backwards": 34, "seconds": 5.4}
+    found["controls"] = {}
+    assert spent(found) == f"passes: {name} 1,234 (5 s)"
+    twin = {"cost": {"forwards": 1, "backwards": 1, "seconds": 2.2}}
+    found["controls"] = {"relu": twin}
+    assert spent(found) == (f"passes: {name} 1,234 (5 s), twin relu 2 (2 s); together 1,236 (8 s)")
