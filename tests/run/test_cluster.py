@@ -110,7 +110,7 @@ def summary(out: Path) -> str:
 
 def eventually(happens: Callable[[], Any]) -> Any:
     """What it gives, once that is something."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + commands.PATIENCE / 2
     while not (found := happens()):
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
