@@ -119,4 +119,5 @@ def test_worst_case_and_verdict_are_the_last_lines(first: tuple[Path, str]) -> N
         r"relu: worst case \d+\.\d \(.+\) % at ε = 0\.1, not examined, n = 6", worst
     )
     assert re.fullmatch(r"  lowest row: (fgsm, \d+\.\d %)?.*", lowest)
-    assert "check it:" in first[1].splitlines()[-4]
+    assert "check it:" in first[1].splitlines()[-5]
+    assert re.fullmatch(r"passes: relu \d+ \(\d+ s\)", first[1].splitlines()[-4])

@@ -7,6 +7,7 @@ import json
 import os
 from collections import deque
 from typing import TYPE_CHECKING, Any
+from unittest import mock
 
 import pytest
 import torch
@@ -188,12 +189,12 @@ def test_an_error_of_cuda_takes_down_its_task_and_no_other(
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def two_gpus() -> Iterator[None]:
     """Pretended, of one kind; what they hold is computed with one thread everywhere."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    with pretended_gpu():
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    two = mock.patch.object(torch.cuda, "device_count", return_value=2)
+    with pretended_gpu(), two:
         yield
     torch.set_num_threads(threads)
 

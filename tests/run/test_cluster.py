@@ -42,7 +42,8 @@ class Noise(Attack):
 @register_attack("slow")
 class Slow(Noise):
     def run(self, problem):
-        time.sleep(0.3)
+        while os.path.exists(CLOSED):
+            time.sleep(0.05)
         return super().run(problem)
 
 @register_attack("poison")
@@ -77,7 +78,8 @@ def folder(tmp_path: Path) -> Path:
 def with_plugins(folder: Path) -> Path:
     """A folder to which these were written."""
     (folder / "attacks").mkdir()
-    (folder / "attacks" / "mine.py").write_text(PLUGINS)
+    closed = f"CLOSED = {str(folder / 'closed')!r}\n"
+    (folder / "attacks" / "mine.py").write_text(closed + PLUGINS)
     return folder
 
 
@@ -152,13 +154,15 @@ def test_whatever_goes_the_run_says_the_same(
     cluster: Cluster, folder: Path, on_cluster: dict[str, str]
 ) -> None:
     """In the middle a worker is killed and a node goes without a word; an attack kills more."""
+    (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm,poison")
-    eventually(lambda: stored(folder, 8))
+    eventually(lambda: stored(folder, 6))
     busy = eventually(lambda: all_busy(cluster))
     nodes = nodes_of(cluster)
     gone = next(pid for pid in busy.values() if nodes[pid] is not cluster.head_node)
     os.kill(next(pid for pid, node in busy.items() if node != gone), signal.SIGKILL)
     cluster.remove_node(nodes[gone], allow_graceful=False)
+    (folder / "closed").unlink()
     try:
         done = running.wait()
     finally:
@@ -176,9 +180,11 @@ def test_a_driver_that_was_killed_goes_on(
     cluster: Cluster, folder: Path, on_cluster: dict[str, str]
 ) -> None:
     """Its worker ends with it; the same command does what is missing, and nothing else."""
+    (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm", "--workers", "1")
-    eventually(lambda: stored(folder, 8))
+    eventually(lambda: stored(folder, 6))
     os.kill(running.pid, signal.SIGKILL)
+    (folder / "closed").unlink()
     assert running.wait().returncode == -signal.SIGKILL
     eventually(lambda: not keepers(cluster))
     before = {path: path.stat().st_mtime_ns for path in folder.glob("there/*/cells/*/*.parquet")}
