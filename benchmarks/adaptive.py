@@ -23,7 +23,7 @@ from bench import evaluate
 from bench.data import open_dataset, subset
 from bench.figures.canvas import canvas, colour, to_bytes
 from bench.models.contenders import Lineup
-from bench.report.markdown import escape, percent, table
+from bench.report.writing import escape, percent, table
 from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.prepare import prepare

@@ -43,9 +43,9 @@ from bench.models.ambient import plain_torch
 from bench.record.results import read_cells
 from bench.record.store import open_run
 from bench.registry.grammar import split_names
-from bench.report.markdown import table
+from bench.report.writing import table
 from bench.run import run
-from bench.run.prepare import resolve_device
+from bench.run.devices import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

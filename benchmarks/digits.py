@@ -16,7 +16,7 @@ from measuring import say, surroundings, together
 
 from bench import registry
 from bench.data import open_dataset
-from bench.report.markdown import interval, percent, table
+from bench.report.writing import interval, percent, table
 from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.prepare import prepare

@@ -34,7 +34,7 @@ from bench.matrix.plan import Setting, plan
 from bench.matrix.tasks import tasks_for
 from bench.matrix.work import Bench
 from bench.record.store import RunStore
-from bench.report.markdown import table
+from bench.report.writing import table
 from bench.run.config import RunConfig
 from bench.run.evaluation import contender_of
 from bench.run.prepare import prepare

@@ -27,7 +27,7 @@ from bench.data import open_dataset
 from bench.models.ambient import plain_torch
 from bench.models.counted import CountedModel
 from bench.registry import attacks
-from bench.report.markdown import table
+from bench.report.writing import table
 from bench.threat import Norm
 
 if TYPE_CHECKING:

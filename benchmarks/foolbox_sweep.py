@@ -22,9 +22,9 @@ from measuring import COMPARED, Curve, Side, asking, compared, say, surroundings
 
 from bench import registry
 from bench.models.ambient import plain_torch
-from bench.report.markdown import table
+from bench.report.writing import table
 from bench.run import run
-from bench.run.prepare import resolve_device
+from bench.run.devices import resolve_device
 
 if TYPE_CHECKING:
     import argparse

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 
 from measuring import ROOT, interleaved, say, surroundings, verdict
 
-from bench.report.markdown import table
+from bench.report.writing import table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -37,7 +37,7 @@ from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
 from bench.models.ambient import plain_torch
 from bench.record.provenance import device_name, version_of
-from bench.run.prepare import resolve_device
+from bench.run.devices import resolve_device
 from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bench.report import read_summaries
-from bench.report.markdown import escape, interval, percent, strongest, table
+from bench.report.markdown import strongest
+from bench.report.writing import escape, interval, percent, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

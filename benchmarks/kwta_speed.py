@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
 from bench.record.provenance import version_of
-from bench.report.markdown import table
+from bench.report.writing import table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

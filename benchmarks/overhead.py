@@ -36,8 +36,8 @@ from bench.matrix.tasks import Clean, tasks_for
 from bench.models.ambient import plain_torch
 from bench.record.store import RunStore
 from bench.registry.grammar import split_names
-from bench.report.markdown import table
-from bench.run.prepare import resolve_device
+from bench.report.writing import table
+from bench.run.devices import resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -191,7 +191,7 @@ def import_adversarial(
 
 
 def _print_judged(imported: Imported) -> None:
-    from bench.report.markdown import escape, interval, table
+    from bench.report.writing import escape, interval, table
 
     rows = []
     for item in imported.judged:

@@ -216,7 +216,7 @@ def _subjects(
     """The models that options name."""
     from bench.figures.canvas import load_subjects
     from bench.registry.grammar import split_names
-    from bench.run.prepare import resolve_device
+    from bench.run.devices import resolve_device
 
     given = options.parse_checkpoints(checkpoint)
     return load_subjects(split_names(defense), dataset, examples, given, resolve_device(device))

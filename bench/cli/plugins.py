@@ -40,7 +40,7 @@ def check(
         raise UsageError("name plugins to check, such as kwta, or give --all")
     failed = 0
     plugins = _all() if everything else [found for name in names or () for found in _find(name)]
-    from bench.run.prepare import resolve_device
+    from bench.run.devices import resolve_device
     from bench.testing.conformance import examine
 
     place = resolve_device(device)

@@ -201,7 +201,7 @@ def verify(
     Exit code 0: everything holds; 1: something does not, and is named.
     """
     from bench.record.runs import find_run
-    from bench.run.prepare import resolve_device
+    from bench.run.devices import resolve_device
     from bench.run.rebuild import Source
     from bench.run.sampling import Sampling
     from bench.run.verification import verify_run

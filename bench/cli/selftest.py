@@ -38,7 +38,7 @@ def selftest(
     Exit code 0: all passed; 1: some did not, and the reason is printed; 2: a mistake in the
     command.
     """
-    from bench.run.prepare import resolve_device
+    from bench.run.devices import resolve_device
     from bench.testing.selftest import selftest as execute
 
     console, started = options.notes(), time.monotonic()
@@ -91,7 +91,7 @@ def _percent(fraction: float | None) -> str:
 
 
 def _table(rows: list[Row]) -> str:
-    from bench.report.markdown import escape, table
+    from bench.report.writing import escape, table
 
     header = ["model", "made", "seed", "ε", "clean", "robust", "twin", "verdict", "passed", "s"]
     lines = [

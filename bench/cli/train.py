@@ -56,7 +56,7 @@ def train(
     from bench.data import open_dataset
     from bench.record.provenance import command_line
     from bench.registry.grammar import split_names
-    from bench.run.prepare import resolve_device
+    from bench.run.devices import resolve_device
     from bench.train import TrainConfig
     from bench.train import train as execute
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from bench.errors import UnknownNameError, UsageError
 from bench.figures.canvas import canvas, colour
 from bench.record.statistics import wilson
-from bench.report.markdown import interval, ran
+from bench.report.markdown import ran
+from bench.report.writing import interval
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from bench.report.markdown import Summary
+    from bench.report.writing import Summary
 
 WORST_CASE = "worst case"
 

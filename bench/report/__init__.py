@@ -15,16 +15,9 @@ from bench.record.files import locked, read_json, write_bytes
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
 from bench.record.summary import upgraded
-from bench.report.markdown import (
-    Summary,
-    caveats,
-    escape,
-    interval,
-    percent,
-    render_defense,
-    table,
-)
+from bench.report.markdown import caveats, render_defense
 from bench.report.ranking import ranked_tables
+from bench.report.writing import Summary, escape, interval, percent, table
 
 if TYPE_CHECKING:
     from pathlib import Path

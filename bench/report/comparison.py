@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UnknownNameError, UsageError
 from bench.record.statistics import mcnemar, paired_interval, paired_t
-from bench.report.markdown import escape, percent, points, table
+from bench.report.writing import escape, percent, points, table
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from bench.report.markdown import Summary
+    from bench.report.writing import Summary
 
 CLEAN = "clean"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.report.markdown import escape, interval, percent, table
+from bench.report.writing import escape, interval, percent, table
 
 Report = dict[str, Any]
 

@@ -19,14 +19,15 @@ from bench.record.runs import stored_summary
 from bench.record.store import open_run
 from bench.record.summary import NOT_EXAMINED, examinations
 from bench.report.cells import cell
-from bench.report.markdown import interval, strongest
+from bench.report.markdown import strongest
+from bench.report.writing import interval
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping
     from pathlib import Path
 
-    from bench.report.markdown import Summary
+    from bench.report.writing import Summary
 
 #: What suites and attacks give (`figures` of a summary) that RobustBench has a field for.
 AUTOATTACK = "autoattack"

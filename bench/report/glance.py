@@ -6,7 +6,8 @@ import html
 from typing import Any
 
 from bench.errors import printable
-from bench.report.markdown import Summary, beyond_rows, interval, percent, strongest
+from bench.report.markdown import beyond_rows, strongest
+from bench.report.writing import Summary, interval, percent
 
 #: Colours that are told apart in a light and a dark page, of words that stand beside them.
 _COLOURS = {

@@ -2,52 +2,13 @@
 
 from __future__ import annotations
 
-import html
 from typing import Any
 
-from bench.errors import printable
-from bench.record.summary import examinations
+from bench.report.findings import examined, found_planted, power_of, rulings
+from bench.report.writing import Summary, escape, interval, percent, table
 
-Summary = dict[str, Any]
 #: Marks a figure in which some outcomes follow from another epsilon.
 INFERRED = " ‡"
-
-
-def escape(text: object) -> str:
-    """Text that cannot break out of a table cell or become markup."""
-    flat = " ".join(html.escape(printable(str(text)), quote=False).split())
-    for character in "\\|`*_[]~":
-        flat = flat.replace(character, "\\" + character)
-    return flat
-
-
-def table(header: list[str], rows: list[list[str]], *, text: frozenset[str] = frozenset()) -> str:
-    """A Markdown table of escaped cells; the columns named in `text` align left, others right."""
-    ruler = [":--" if name in text else "--:" for name in header]
-    return "\n".join("| " + " | ".join(row) + " |" for row in [header, ruler, *rows])
-
-
-def percent(fraction: float | None) -> str:
-    """A fraction as a percentage with one decimal; a dash for nothing."""
-    return "–" if fraction is None else f"{100 * fraction:.1f}"
-
-
-def points(difference: float) -> str:
-    """A difference of fractions in percentage points, with its sign."""
-    return f"{100 * difference:+.1f}"
-
-
-def interval(entry: dict[str, Any]) -> str:
-    """A robust accuracy with its 95 % interval: `43.0 (33.7–52.8)`.
-
-    Of a randomised defense it is the mean fraction of right draws, with the majority beside it.
-    """
-    if entry["robust_accuracy"] is None:
-        return "–"
-    low, high = percent(entry["low"]), percent(entry["high"])
-    most = entry.get("majority_accuracy")
-    beside = "" if most is None else f", right in most draws {percent(most)}"
-    return f"{percent(entry['robust_accuracy'])} ({low}–{high}{beside})"
 
 
 def render_matrix(summary: Summary, name: str) -> str:
@@ -213,11 +174,11 @@ def render_defense(summary: Summary, name: str) -> str:
         "",
         f"{escape(defense['network'])}, clean accuracy {percent(defense['clean_accuracy'])} %, "
         f"**worst case {interval(worst)} %**{caveats([worst])} at ε = {escape(headline)} "
-        f"({_found_planted(defense)}lowest row: {escape(strongest(defense, headline))}"
+        f"({found_planted(defense)}lowest row: {escape(strongest(defense, headline))}"
         + (f"; of what was left, broken by {escape(beyond)}" if beyond else "")
         + ").",
         "",
-        *_rulings(summary, defense),
+        *rulings(summary, defense),
         render_matrix(summary, name),
         "",
         "Rows are each attack's own robust accuracy in percent over all "
@@ -227,35 +188,12 @@ def render_defense(summary: Summary, name: str) -> str:
         lines += ["", "† some cells did not finish: the worst case may be lower."]
     lines += (
         _published(defense)
-        + _power(defense)
+        + power_of(defense)
         + _sweep(defense)
         + _notes(defense)
-        + _examination(summary, defense)
+        + examined(summary, defense)
     )
     return "\n".join(lines)
-
-
-def _found_planted(defense: dict[str, Any]) -> str:
-    """The power of all attacks together, for the sentence about the worst case."""
-    power = defense.get("power")
-    if not power:
-        return ""
-    return f"its attacks find {power['together']} of {power['planted']} planted; "
-
-
-def _power(defense: dict[str, Any]) -> list[str]:
-    """A sentence on how many planted examples each attack found, the most first."""
-    power = defense.get("power")
-    if not power:
-        return []
-    found = sorted(power["found"].items(), key=lambda item: (-item[1], item[0]))
-    listed = ", ".join(f"{escape(attack)} {count}" for attack, count in found)
-    return [
-        "",
-        f"Power at ε = {escape(power['epsilon'])}, how many of {power['planted']} adversarial "
-        f"examples planted in this model are found: {listed}; together {power['together']}. "
-        "It corrects no figure.",
-    ]
 
 
 def _sweep(defense: dict[str, Any]) -> list[str]:
@@ -281,79 +219,6 @@ def _sweep(defense: dict[str, Any]) -> list[str]:
             f"larger one; {sweep['checked']} others were attacked after all, and "
             f"{sweep['differed']} of them broke.",
         ]
-    return lines
-
-
-def _rulings(summary: Summary, defense: dict[str, Any]) -> list[str]:
-    """The verdict on the headline's figure, and those that others have of their own."""
-    headline = summary["headline"]
-    found = examinations(summary, defense)
-    level = defense["worst_case"][headline].get("verdict")
-    lines = []
-    if headline not in found and level:
-        lines += [f"**Verdict: {escape(level)}.** No evidence was gathered on these outcomes.", ""]
-    for epsilon, examination in found.items():
-        place = _elsewhere(summary, epsilon)
-        ruling = examination["verdict"]
-        reasons = " ".join(escape(reason) for reason in ruling["reasons"])
-        lines += [f"**Verdict{place}: {escape(ruling['level'])}.** {reasons}".rstrip(), ""]
-    return lines
-
-
-def _elsewhere(summary: Summary, epsilon: str) -> str:
-    """Where something is, unless it is at the headline epsilon."""
-    return "" if epsilon == summary["headline"] else f" at ε = {escape(epsilon)}"
-
-
-def _evidence(epsilon: str, evidence: list[dict[str, Any]]) -> list[str]:
-    """How many tests passed at an epsilon, and which failed."""
-    counts = {
-        status: sum(item["status"] == status for item in evidence)
-        for status in ("pass", "fail", "not run")
-    }
-    lines = [
-        "",
-        f"Evidence at ε = {escape(epsilon)}: {counts['pass']} tests passed, "
-        f"{counts['fail']} failed, {counts['not run']} not run.",
-    ]
-    failed = [
-        f"- {escape(item['id'])} ({item['kind']}): {escape(item['sentence'])}"
-        for item in evidence
-        if item["status"] == "fail"
-    ]
-    return [*lines, *(["", *failed] if failed else [])]
-
-
-def _examination(summary: Summary, defense: dict[str, Any]) -> list[str]:
-    """What the evidence says, what escalation did, and how the twin fares."""
-    found = examinations(summary, defense)
-    lines = [line for at, part in found.items() for line in _evidence(at, part.get("evidence", []))]
-    if not found:
-        return []
-    lowered = [
-        f"{escape(attack)} broke {cells[epsilon]['broken']} more at ε = {escape(epsilon)}"
-        for attack, cells in defense["attacks"].items()
-        for epsilon in cells
-        if cells[epsilon]["escalated"] and cells[epsilon]["status"] == "ok"
-    ]
-    if lowered:
-        lines += ["", f"Escalation: {'; '.join(lowered)}."]
-    beyond = [
-        escape(attack) + _elsewhere(summary, epsilon)
-        for attack, cells in defense["attacks"].items()
-        for epsilon, cell in cells.items()
-        if cell["cause"] == "escalation-budget"
-    ]
-    if beyond:
-        lines += [
-            "",
-            f"Left out by --escalation-budget {summary['budget']}: {', '.join(beyond)}.",
-        ]
-    for epsilon, part in found.items():
-        place = _elsewhere(summary, epsilon)
-        comparison = part.get("comparison")
-        sentence = comparison["sentence"] if comparison else "there is no twin to compare with"
-        lines += ["", f"Credit{place}: {escape(sentence)}"]
     return lines
 
 

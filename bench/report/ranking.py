@@ -9,12 +9,15 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.record.files import digest_of
 from bench.record.summary import NOT_EXAMINED, proportion
-from bench.report.markdown import Summary, strongest
+from bench.report.markdown import strongest
 from bench.threat import TOLERANCE, Epsilon
+
+if TYPE_CHECKING:
+    from bench.report.writing import Summary
 
 #: What a verdict says of a figure that several runs made together, the first that any of them has.
 GRAVEST = ("broken", "unreliable", "suspect", NOT_EXAMINED, "credible")

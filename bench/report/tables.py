@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.filesize import decimal
 
 from bench.record.statistics import t_interval
-from bench.report.markdown import escape, interval, percent, points, ran, table
+from bench.report.markdown import ran
+from bench.report.writing import escape, interval, percent, points, table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from bench.record.runs import StoredRun
-    from bench.report.markdown import Summary
+    from bench.report.writing import Summary
 
 
 #: Attacks that are named where many are unfinished for one reason.

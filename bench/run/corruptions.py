@@ -29,7 +29,7 @@ from bench.record.provenance import device_name, provenance
 from bench.record.runs import read_summary, stored_runs
 from bench.record.statistics import t_interval, wilson
 from bench.report.corruptions import render_corruptions
-from bench.run.prepare import resolve_device
+from bench.run.devices import resolve_device
 from bench.threat import Norm
 
 if TYPE_CHECKING:

@@ -27,7 +27,8 @@ from bench.record.store import open_run
 from bench.run import Result, arguments, run
 from bench.run.brought import labelled
 from bench.run.config import RunConfig
-from bench.run.prepare import Prepared, dataset_record, resolve_device, setting_of
+from bench.run.devices import resolve_device
+from bench.run.prepare import Prepared, dataset_record, setting_of
 from bench.run.progress import RunProgress
 from bench.run.result import Held
 from bench.threat import Norm, ThreatModel

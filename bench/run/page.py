@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from bench.record.schema import RunRecord
     from bench.record.store import RunStore
-    from bench.report.markdown import Summary
     from bench.report.page.gallery import Gallery
+    from bench.report.writing import Summary
 
 #: Bytes that all pictures of a page may take.
 PICTURES = 1_800_000

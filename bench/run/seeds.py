@@ -18,7 +18,8 @@ from bench.matrix.fill import Silent
 from bench.models.checkpoints import USER_FOLDER, checkpoint_name
 from bench.report.tables import render_seeds
 from bench.run import run
-from bench.run.prepare import prepare, resolve_devices
+from bench.run.devices import resolve_devices
+from bench.run.prepare import prepare
 from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:

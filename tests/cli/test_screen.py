@@ -17,7 +17,7 @@ from bench.cli.screen import show_markdown
 from bench.record.summary import upgraded
 from bench.report import render_leaderboard
 from bench.report.glance import closing, spent
-from bench.report.markdown import escape, table
+from bench.report.writing import escape, table
 from tests.report.summaries import NAME, summary
 
 PUBLISHED = sorted(Path(bench.__file__).parent.parent.glob("results/published/*/summary.json"))

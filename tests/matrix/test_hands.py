@@ -22,7 +22,8 @@ from bench.matrix.work import TaskResult
 from bench.record.schema import Cell
 from bench.run import run
 from bench.run.config import RunConfig
-from bench.run.prepare import prepare, processes, resolve_devices
+from bench.run.devices import processes, resolve_devices
+from bench.run.prepare import prepare
 from bench.threat import Epsilon, Norm
 from tests.pretended import pretended_gpu
 
@@ -213,7 +214,7 @@ def test_several_devices_are_gpus_of_one_kind(
     ):
         with pytest.raises(UsageError, match=said):
             resolve_devices(text)
-    monkeypatch.setattr("bench.run.prepare.device_name", lambda device: f"model {device[-1]}")
+    monkeypatch.setattr("bench.run.devices.device_name", lambda device: f"model {device[-1]}")
     with pytest.raises(UsageError, match="cuda:0 is a model 0, cuda:1 is a model 1"):
         resolve_devices("cuda:all")
 

@@ -140,7 +140,8 @@ def test_models_that_nobody_asks_go_before_batches_are_halved() -> None:
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return super().forward(x)
 
-    found.contenders["model"] = dataclasses.replace(found.contenders["model"], load=Full)  # type: ignore[index]
+    full = dataclasses.replace(found.contenders["model"], load=Full)
+    found.contenders = found.loaded.contenders = {**found.contenders, "model": full}
     assert size_of(found.run(task("test-asks"))) is None
     assert size_of(found.run(task("test-best", "other"))) is None
 

@@ -16,7 +16,7 @@ from bench.errors import UsageError, printable
 from bench.figures.canvas import to_csv
 from bench.registry.grammar import Written
 from bench.report.cells import cell
-from bench.report.markdown import escape, table
+from bench.report.writing import escape, table
 from bench.run.progress import RunProgress
 from bench.train import Progress
 

@@ -15,8 +15,8 @@ import torch
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import UsageError
 from bench.run import arguments
+from bench.run.devices import resolve_device
 from bench.run.evaluation import evaluate
-from bench.run.prepare import resolve_device
 from bench.threat import Norm
 from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
 

@@ -114,8 +114,8 @@ def test_the_curve_is_the_closed_form(result: bench.Result) -> None:
     for axes in (ax, own):
         (line,) = axes.get_lines()
         assert np.allclose(np.asarray(line.get_ydata(), float), [1.0, *ROBUST.values()])
-    assert own.figure.number in pyplot.get_fignums()  # type: ignore[operator, union-attr]
-    pyplot.close(own.figure)  # type: ignore[arg-type]
+    assert any(pyplot.figure(number) is own.figure for number in pyplot.get_fignums())
+    pyplot.close("all")
 
 
 @pytest.mark.parametrize("order", ["closest", "hardest"])

@@ -14,17 +14,17 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import printable
-from bench.report.markdown import percent
 from bench.report.page.views import view
 from bench.report.page.words import FAMILIES, KINDS, VERDICTS
 from bench.report.ranking import ranked_tables
+from bench.report.writing import percent
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-    from bench.report.markdown import Summary
     from bench.report.page.gallery import Gallery
     from bench.report.ranking import Entry
+    from bench.report.writing import Summary
 
 #: Beside each verdict, so that none is told by its colour alone.
 SIGNS = {"credible": "✓", "suspect": "?", "unreliable": "!", "broken": "×"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bench.report.markdown import percent
+from bench.report.writing import percent
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:

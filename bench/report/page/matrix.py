@@ -10,7 +10,7 @@ from bench.report.markdown import published_figure
 from bench.report.page.charts import share
 
 if TYPE_CHECKING:
-    from bench.report.markdown import Summary
+    from bench.report.writing import Summary
 
 #: What a summary says of a cell's cost.
 COST = ("forwards", "backwards", "seconds")

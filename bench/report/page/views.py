@@ -12,10 +12,10 @@ from bench.report.page.matrix import attack_rows, published_row, suite_rows, wor
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
-    from bench.report.markdown import Summary
     from bench.report.page.charts import CurveChart
     from bench.report.page.gallery import Gallery
     from bench.report.page.matrix import MatrixRow
+    from bench.report.writing import Summary
 
 
 @dataclass(frozen=True)

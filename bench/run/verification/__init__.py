@@ -14,7 +14,7 @@ from bench.errors import StoreError
 from bench.record.results import read_cells
 from bench.record.schema import CLEAN, EXTERNAL
 from bench.record.store import open_run
-from bench.run.prepare import resolve_device
+from bench.run.devices import resolve_device
 from bench.run.verification.claims import (
     check_attacks,
     check_cells,

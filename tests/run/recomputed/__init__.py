@@ -1,0 +1,1 @@
+"""Shards computed again from their seeds, and what comes of it."""
