@@ -43,6 +43,7 @@ class Noise(Attack):
 class Slow(Noise):
     def run(self, problem):
         while os.path.exists(CLOSED):
+            open(f"{CLOSED}-{os.getpid()}", "w").close()
             time.sleep(0.05)
         return super().run(problem)
 
@@ -124,13 +125,13 @@ def nodes_of(cluster: Cluster) -> dict[int, Any]:
     return {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
 
 
-def keepers(cluster: Cluster, title: str = "ray::Keeper") -> dict[int, int]:
+def keepers(cluster: Cluster) -> dict[int, int]:
     """The actors of this cluster, and the node of each: others may have some on this machine."""
     found: dict[int, int] = {}
     nodes = nodes_of(cluster)
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
-            if path.read_bytes().startswith(title.encode()):
+            if path.read_bytes().startswith(b"ray::Keeper"):
                 stat = path.with_name("stat").read_text().rpartition(")")[2].split()
                 found |= {int(path.parent.name): int(stat[1])} if int(stat[1]) in nodes else {}
         except OSError:  # it is gone
@@ -138,10 +139,9 @@ def keepers(cluster: Cluster, title: str = "ray::Keeper") -> dict[int, int]:
     return found
 
 
-def all_busy(cluster: Cluster) -> dict[int, int]:
-    """The actors, where each of the three is doing a task; else none."""
-    found = keepers(cluster, "ray::Keeper.do")
-    return found if len(found) == 3 else {}
+def waiting(folder: Path) -> int:
+    """How many workers have come to the gate."""
+    return len(list(folder.glob("closed-*")))
 
 
 def stored(folder: Path, count: int) -> bool:
@@ -156,8 +156,8 @@ def test_whatever_goes_the_run_says_the_same(
     """In the middle a worker is killed and a node goes without a word; an attack kills more."""
     (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm,poison")
-    eventually(lambda: stored(folder, 6))
-    busy = eventually(lambda: all_busy(cluster))
+    eventually(lambda: waiting(folder) == 3)
+    busy = keepers(cluster)
     nodes = nodes_of(cluster)
     gone = next(pid for pid in busy.values() if nodes[pid] is not cluster.head_node)
     os.kill(next(pid for pid, node in busy.items() if node != gone), signal.SIGKILL)
@@ -182,7 +182,7 @@ def test_a_driver_that_was_killed_goes_on(
     """Its worker ends with it; the same command does what is missing, and nothing else."""
     (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm", "--workers", "1")
-    eventually(lambda: stored(folder, 6))
+    eventually(lambda: stored(folder, 6) and waiting(folder))
     os.kill(running.pid, signal.SIGKILL)
     (folder / "closed").unlink()
     assert running.wait().returncode == -signal.SIGKILL
