@@ -52,7 +52,7 @@ class Adaptive(Attack):
     escalation = (("",), ("preset=full",))
     takes_surrogates = True
     each_row = True
-    version = 6
+    version = 7
 
     def __init__(
         self, *, preset: Literal["light", "default", "full"] = "default", smooth: bool = True
@@ -89,4 +89,4 @@ class Adaptive(Attack):
             ("misleading-layers", "layers were followed by measured slopes", backward.jumps),
         )
         flags = [Flag(code, f"{words}: {', '.join(each)}") for code, words, each in kinds if each]
-        return Proposal(chains.best, flags=tuple(flags))
+        return Proposal(chains.known.best, flags=tuple(flags))

@@ -20,7 +20,8 @@ from torch.nn import functional
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
-from bench.attacks.blocks.keeping import first_lowest, marked, pace, put
+from bench.attacks.blocks.keeping import marked, pace, put
+from bench.attacks.blocks.known import Known
 from bench.attacks.blocks.moves import Moves, wide_as
 from bench.attacks.blocks.outlook import Way
 from bench.defenses.activations.smooth import Smoothness
@@ -87,13 +88,7 @@ class Chains:
         self.problem, self.look, self.limits = problem, look, limits
         self.ball, self.streams = Ball.of(problem), Streams(problem, "chains")
         self.moves = Moves(self.ball, self.streams)
-        self.best = problem.inputs.clone()
-        """The lowest point of each example."""
-        self.lowest = torch.full((n,), math.inf, dtype=torch.float64, device=self.device)
-        self.ends = torch.stack([problem.inputs] * CHAINS, dim=1)
-        self.heights = torch.full((n, CHAINS), math.inf, dtype=torch.float64, device=self.device)
-        self.broken = torch.zeros(n, dtype=torch.bool, device=self.device)
-        """Whether the model is wrong of the lowest point, in each draw."""
+        self.known = Known(problem.inputs, CHAINS)
         self.spent = torch.zeros(n, dtype=torch.int64, device=self.device)
         """Forwards and backwards of each example."""
         self.blind = torch.zeros(n, dtype=torch.bool, device=self.device)
@@ -109,7 +104,7 @@ class Chains:
         self.begin()
         while len(rows := self.unsettled()):
             self.number += 1
-            young = self.heights[rows].isinf().any(dim=1)
+            young = self.known.heights[rows].isinf().any(dim=1)
             if len(begun := rows[young]):
                 self.anew(begun, self.number % (FIRST + 1))
             if not len(rows := rows[~young]):
@@ -117,7 +112,7 @@ class Chains:
             turn = self.number - FIRST
             later = turn - ALONE
             if later < 0:
-                self.turn(rows, self.heights[rows].argsort(dim=1)[:, turn % CHAINS])
+                self.turn(rows, self.known.heights[rows].argsort(dim=1)[:, turn % CHAINS])
             elif later % ANEW == 0:
                 self.anew(rows, 3, WIDE if later // ANEW % 2 else 1.0)
             else:
@@ -130,15 +125,21 @@ class Chains:
         return torch.arange(CHAINS, device=self.device).repeat_interleave(len(rows))
 
     def choose(self) -> None:
-        """Ask again about the ends of each example's chains, in draws that chose none of them."""
-        rows = torch.arange(len(self.lowest), device=self.device)
+        """Ask again about the ends of each example's chains, in draws that chose none of them.
+
+        Where chains were begun once more, their predecessors' lowest point is asked about as well.
+        """
+        rows = torch.arange(len(self.known.lowest), device=self.device)
+        self.known.recall()
         for place in range(CHAINS):
-            found = torch.zeros_like(self.lowest)
+            found = torch.zeros_like(self.known.lowest)
             for again in range(AGAIN):
                 way = Way(self.number + 1 + again)
-                found += self._looked(self.ends[:, place], rows, None, way).margins / AGAIN
-            self.heights[:, place] = torch.where(self.heights[:, place].isinf(), torch.inf, found)
-        self.best = self.ends[rows, self.heights.argmin(dim=1)]
+                found += self._looked(self.known.ends[:, place], rows, None, way).margins / AGAIN
+            self.known.heights[:, place] = torch.where(
+                self.known.heights[:, place].isinf(), torch.inf, found
+            )
+        self.known.best = self.known.ends[rows, self.known.heights.argmin(dim=1)]
 
     @property
     def alive(self) -> Tensor:
@@ -148,22 +149,21 @@ class Chains:
     @property
     def _going(self) -> Tensor:
         """Whether each example is not broken and may go on, bool."""
-        return ~self.broken & (self.spent < self.limits.passes)
+        return ~self.known.broken & (self.spent < self.limits.passes)
 
     def unsettled(self) -> Tensor:
         """Of those alive, the ones whose lowest points have not agreed as often as they have to."""
-        first, second = self.heights.topk(2, dim=1, largest=False).values.unbind(dim=1)
-        agree = (second - first < self.limits.agreement * first.abs()) & ~self.blind
+        agree = self.known.agree(self.limits.agreement) & ~self.blind
         self.agreed += agree.long()
         unsure = self.agreed < self.limits.times + self.look.misled
-        self.heights[agree & unsure] = math.inf
+        self.known.forget(agree & unsure)
         return torch.where(self._going & unsure)[0]
 
     # --- descents ---------------------------------------------------------------------------------
 
     def begin(self) -> None:
         """Four descents, each on a loss of its own: from the input, and from random points."""
-        rows = torch.arange(len(self.lowest), device=self.device)
+        rows = torch.arange(len(self.known.lowest), device=self.device)
         inputs = self.problem.inputs
         with torch.no_grad():
             logits = self.problem.model(inputs)
@@ -172,7 +172,7 @@ class Chains:
         order = rest.topk(min(2, rest.shape[1] - 1), dim=1).indices
         self.others = order.expand(-1, 2) if order.shape[1] == 1 else order
         sizes = torch.ones(len(rows), device=self.device)
-        self._enchain(rows, *self._descend(inputs.clone(), rows, Descent(3, LONG, sizes)))
+        self.known.enchain(rows, *self._descend(inputs.clone(), rows, Descent(3, LONG, sizes)))
         for loss in (0, 1, 2):
             self.number += 1
             if len(rows := self.alive):
@@ -185,7 +185,7 @@ class Chains:
         (seeing,) = torch.where(~blind)
         if len(seeing):
             how = Descent(loss, LONG, torch.ones(len(seeing), device=self.device), wide)
-            self._enchain(rows[seeing], *self._descend(x[seeing], rows[seeing], how))
+            self.known.enchain(rows[seeing], *self._descend(x[seeing], rows[seeing], how))
         if len(seeing) < len(rows):
             (unseeing,) = torch.where(blind)
             self._seen(rows[unseeing], x[unseeing])
@@ -218,8 +218,8 @@ class Chains:
             flat = (gradient.flatten(1) == 0).all(dim=1)
             if step == 0:
                 self.blind |= marked(own, flat, len(self.blind))
-            self.broken |= marked(own, seen.broken & inside, len(self.broken))
-            going[live] &= ~flat & ~self.broken[own]
+            self.known.broken |= marked(own, seen.broken & inside, len(self.known.broken))
+            going[live] &= ~flat & ~self.known.broken[own]
             if step % pace(x) == 0:
                 (stay,) = torch.where(going[live])
                 live, gradient = live[stay], gradient[stay]
@@ -277,31 +277,26 @@ class Chains:
         moved = self._between(rows, place, HOPPED)
         how = Descent(3, SHORT, self.moves.steps(rows))
         points, low, broken = self._descend(moved, rows, how)
-        self._move(rows, place, points, low)
-        self._keep(rows, points, low, broken)
+        self.known.move(rows, place, points, low)
+        self.known.keep(rows, points, low, broken)
 
     def _between(self, rows: Tensor, place: Tensor, share: tuple[float, float]) -> Tensor:
         """A point between each of these chains and another of the same example."""
         other = (place + 1 + self.moves.choice(rows, CHAINS - 1)) % CHAINS
-        return self.moves.between(self.ends[rows, place], self.ends[rows, other], rows, share)
-
-    def _move(self, rows: Tensor, place: Tensor, points: Tensor, low: Tensor) -> None:
-        """Let chains end in these points where they are lower."""
-        which = rows * CHAINS + place
-        better = low < self.heights[rows, place]
-        put(self.heights.flatten(), which, better, low)
-        put(self.ends.flatten(0, 1), which, better, points)
+        return self.moves.between(
+            self.known.ends[rows, place], self.known.ends[rows, other], rows, share
+        )
 
     def _look_around(self, rows: Tensor, place: Tensor) -> None:
         """Try candidates near the ends of chains for as long as it pays, each example by itself."""
-        before = self.heights[rows, place]
+        before = self.known.heights[rows, place]
         for number in range(TIMES * ROUNDS):
             if number % pace(rows):
                 self._round(rows, place, number)
                 continue
-            stay = ~self.broken[rows]
+            stay = ~self.known.broken[rows]
             if number and number % ROUNDS == 0:
-                now = self.heights[rows, place]
+                now = self.known.heights[rows, place]
                 pays = (before - now > GAIN * now.abs()) | (number < self.limits.patience * ROUNDS)
                 stay &= pays & (self.spent[rows] < self.limits.passes)
                 before = now
@@ -313,37 +308,25 @@ class Chains:
 
     def _round(self, rows: Tensor, place: Tensor, number: int) -> None:
         """Move the ends of chains to the lowest of their candidates, where it is lower."""
-        x = self.ends[rows, place]
+        x = self.known.ends[rows, place]
         near = [self.moves.near(x, rows, number + i) for i in range(CANDIDATES)]
         if number % MIXES == MIXES - 1:
             near[-1] = self._between(rows, place, MIXED)
         tried = torch.stack(near)
         seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
-        low = torch.where(self.broken[rows], torch.inf, low)
+        low = torch.where(self.known.broken[rows], torch.inf, low)
         one = torch.arange(len(rows), device=self.device)
         tried, broken = tried[which, one], seen.broken.reshape(CANDIDATES, -1)[which, one]
-        self._move(rows, place, tried, low)
-        self._keep(rows, tried, low, broken)
+        self.known.move(rows, place, tried, low)
+        self.known.keep(rows, tried, low, broken)
 
     # --- what is known ----------------------------------------------------------------------------
 
     def _seen(self, rows: Tensor, x: Tensor) -> None:
         """Ask about points, and take them for ends of chains where they are lower."""
         seen = self._looked(x, rows, None, self._way())
-        self._enchain(rows, x, seen.margins, seen.broken)
-
-    def _enchain(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
-        """Put points in the place of the highest end of each example, where they are lower."""
-        self._move(rows, self.heights[rows].argmax(dim=1), points, low)
-        self._keep(rows, points, low, broken)
-
-    def _keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
-        """Keep the lowest points of examples, of several equally low ones the first."""
-        better, place = first_lowest(rows, low, low < self.lowest[rows], len(self.lowest))
-        put(self.best, rows, better, points[place])
-        put(self.lowest, rows, better, low[place])
-        put(self.broken, rows, better, broken[place])
+        self.known.enchain(rows, x, seen.margins, seen.broken)
 
 
 def _radius(how: Descent, step: int) -> float:

@@ -14,6 +14,8 @@ from bench import registry
 from bench.attacks.adaptive import LIMITS
 from bench.attacks.blocks import chains, smoothing
 from bench.attacks.blocks.chains import Chains
+from bench.attacks.blocks.limits import Limits
+from bench.attacks.blocks.outlook import Outlook
 from bench.attacks.blocks.smoothing import SmoothBackward
 from bench.defenses.activations import KWTA, LWTA, MaxPoolActivation
 from bench.defenses.activations.smooth import SCORES, Competition, Smoothness
@@ -211,7 +213,7 @@ def test_an_outcome_depends_neither_on_the_batch_nor_on_its_neighbours() -> None
             Function(ruffled), inputs[i : i + 1], labels[i : i + 1], epsilon=0.02, classes=2
         )
         alone = search(part)
-        assert torch.equal(alone.best[0], together.best[i])
+        assert torch.equal(alone.known.best[0], together.known.best[i])
         assert int(alone.spent[0]) == int(together.spent[i])
 
 
@@ -255,6 +257,28 @@ def test_a_randomised_linear_model_is_moved_by_its_mean_gradient() -> None:
         found = solve("adaptive", problem).candidates
     moved = (weights * (found - inputs)).flatten(1).sum(dim=1)
     assert (moved < -0.85 * 0.1 * weights.abs().sum()).all()
+
+
+def test_a_randomised_model_s_lowest_point_outlives_the_chains_that_found_it() -> None:
+    """Chains that began once more end higher: the point before them is chosen all the same."""
+    generator = torch.Generator().manual_seed(8)
+    inputs = 0.3 + 0.4 * torch.rand(3, 1, 6, 6, generator=generator)
+
+    def noisy(x: torch.Tensor) -> torch.Tensor:
+        s = 10 + x.flatten(1).sum(dim=1) + 0.01 * torch.randn(len(x))
+        return torch.stack([s, -s], dim=1)
+
+    labels = torch.zeros(3, dtype=torch.int64)
+    posed = pose(Function(noisy), inputs, labels, epsilon=0.1, classes=2)
+    problem = dataclasses.replace(posed, randomised=True)
+    kept = Chains(problem, Outlook(problem, None), Limits(400, 0.003))
+    lowest = inputs - 0.1
+    kept.begin()
+    known = kept.known
+    known.best, known.lowest = lowest.clone(), known.lowest - 50
+    known.ends[:], known.heights[:, :2] = inputs[:, None], torch.inf
+    kept.choose()
+    assert torch.equal(known.best, lowest)
 
 
 @pytest.mark.whole
