@@ -48,7 +48,8 @@ class Running:
 
     def wait(self) -> subprocess.CompletedProcess[str]:
         """How it ended, and what it said; negative numbers are signals."""
-        code = int(_answer(self))
+        code = int(_answer(self.words, self.pid))
+        _awaited.clear()
         return subprocess.CompletedProcess(
             self.words, code, self.out.read_text(encoding="utf-8"),
             self.err.read_text(encoding="utf-8"),
@@ -60,16 +61,24 @@ def start(
 ) -> Running:
     """Start a process; one at a time, which is to be waited for.
 
+    One that a failed test did not wait for is ended first: its end would be taken for the start
+    of this one, and its exit code for a process to kill.
+
     Args:
         words: the arguments of `python -m bench`.
         kind: `file` for a path and its arguments, `source` for Python to execute.
         cwd: where it starts.
         env: its environment; this one's where None.
     """
+    if _awaited:
+        left = _awaited.pop()
+        _kill(left.pid)
+        _answer(left.words)
+    given = [str(word) for word in words]
     folder = Path(tempfile.mkdtemp(dir=_place()))
     asked = {
         "kind": kind,
-        "words": [str(word) for word in words],
+        "words": given,
         "cwd": str(cwd),
         "env": dict(os.environ if env is None else env),
         "out": str(folder / "out"),
@@ -78,8 +87,8 @@ def start(
     server = _server()
     assert server.stdin is not None
     server.stdin.write(json.dumps(asked).encode() + b"\n")
-    running = Running(list(asked["words"]), 0, folder / "out", folder / "err")
-    running.pid = int(_answer(running))
+    running = Running(given, int(_answer(given)), folder / "out", folder / "err")
+    _awaited.append(running)
     return running
 
 
@@ -100,17 +109,27 @@ def interpret(
     )  # fmt: skip
 
 
-def _answer(running: Running) -> bytes:
+#: The process that was started and not waited for yet, if any.
+_awaited: list[Running] = []
+
+
+def _answer(words: Sequence[str], pid: int | None = None) -> bytes:
     server = _server()
     assert server.stdout is not None
     if not select.select([server.stdout], [], [], PATIENCE)[0]:
-        with contextlib.suppress(OSError):
-            os.killpg(running.pid, signal.SIGKILL)
-        raise TimeoutError(f"after {PATIENCE} s there is no end of {' '.join(running.words)}")
+        if pid is not None:
+            _kill(pid)
+        raise TimeoutError(f"after {PATIENCE} s there is no answer to {' '.join(words)}")
     line = server.stdout.readline()
     if not line:
         raise RuntimeError(f"the server of processes ended with {server.wait()}")
     return line
+
+
+def _kill(pid: int) -> None:
+    for kill in (os.killpg, os.kill):  # it makes a group of its own only once it has begun
+        with contextlib.suppress(OSError):
+            kill(pid, signal.SIGKILL)
 
 
 @functools.cache

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.commands import call, interpret
+from tests.commands import call, interpret, start
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -39,3 +40,16 @@ def test_how_it_ended_is_told(tmp_path: Path) -> None:
         ("import os; os.kill(os.getpid(), 9)", -signal.SIGKILL),
     ):
         assert call(code, kind="source", cwd=tmp_path).returncode == ended, code
+
+
+def test_one_that_nobody_waited_for_is_not_taken_for_the_next() -> None:
+    """Its exit code is no process: `kill 0` would end the tests."""
+    left = start("import time; time.sleep(600)", kind="source")
+    again = start("import os; print(os.getpid())", kind="source")
+
+    assert again.pid not in {0, left.pid}
+    assert again.wait().stdout == f"{again.pid}\n"
+    ended = start("raise SystemExit(0)", kind="source")
+    while ended.is_alive():
+        time.sleep(0.01)
+    assert call("print(1)", kind="source").stdout == "1\n"
