@@ -214,4 +214,4 @@ def test_tox_covers_every_supported_python(pyproject: dict[str, Any]) -> None:
         if classifier.startswith(prefix)
     ]
 
-    assert environments == [*promised, "lint", "types", "regression"]
+    assert environments == [*promised, "lint", "types", "docs", "regression"]
