@@ -8,7 +8,9 @@ of pyautoattack are counted at the model's logits.
 
 At one epsilon Winnow's side is a whole run without examination: clean predictions, the cascade, the
 judge's own passes, storing, summary. The other side is one call of `run_standard_evaluation`. What
-Winnow pays beyond is for judging again what the library claims.
+Winnow pays beyond is for judging again what the library claims. Both sides keep the memory that
+they free, as the workers of a run do: in batches of this size getting it anew takes longer than
+the network.
 
 With `--curve` it is eight epsilons, each a call of pyautoattack, as a user of it does, against
 `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
@@ -39,6 +41,7 @@ from measuring import (
 )
 from peers import alone, cascade
 
+from bench.matrix.processes import hold_memory
 from bench.models.ambient import plain_torch
 from bench.record.results import read_cells
 from bench.record.store import open_run
@@ -78,6 +81,7 @@ def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
         defense: its name.
         shared: data set, epsilons, n, seed and device of the run.
     """
+    hold_memory()
     with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
         took, robust = cascade(prepared)
@@ -105,6 +109,7 @@ def words(defense: str, ways: dict[str, Curve]) -> str:
 
 def sweep(defense: str, shared: dict[str, Any]) -> Swept:
     """Both curves of one defense; arguments as of `compare`."""
+    hold_memory()
     n, epsilons = shared["n"], shared["epsilons"]
     with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), escalate=False, **shared)
