@@ -7,8 +7,11 @@ Both get the same weights, examples, epsilons and seeds, and all examples in one
 of pyautoattack are counted at the model's logits.
 
 At one epsilon Winnow's side is a whole run without examination: clean predictions, the cascade, the
-judge's own passes, storing, summary. The other side is one call of `run_standard_evaluation`. What
-Winnow pays beyond is for judging again what the library claims.
+judge's own passes, storing, summary. The other side is one call of `run_standard_evaluation`, whose
+passes are then made again alone: below that nobody gets who makes them in the same batches. What
+Winnow pays beyond is for judging again what the library claims. Both sides keep the memory that
+they free, as the workers of a run do: in batches of this size getting it anew takes longer than
+the network.
 
 With `--curve` it is eight epsilons, each a call of pyautoattack, as a user of it does, against
 `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
@@ -39,6 +42,7 @@ from measuring import (
 )
 from peers import alone, cascade
 
+from bench.matrix.processes import hold_memory
 from bench.models.ambient import plain_torch
 from bench.record.results import read_cells
 from bench.record.store import open_run
@@ -50,12 +54,14 @@ from bench.run.devices import resolve_device
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-WINNOW, PEER = "Winnow", "pyautoattack"
+WINNOW, PEER, BARE = "Winnow", "pyautoattack", "its passes alone"
 EACH, SWEPT, FLOOR = "pyautoattack, each epsilon", "Winnow, sweep", "floor"
 EPSILONS = {
     "digits": "0.02,0.04,0.06,0.08,0.1,0.12,0.15,0.2",
     "mnist": "0.05,0.1,0.15,0.2,0.25,0.3,0.35,0.4",
 }
+#: Half of the box: nothing survives it.
+BREAKS = "0.5"
 #: The parts of a run that a curve needs: predictions, cascade with its checks, gradients.
 SWEEP = ("clean", "autoattack", "probe-gradients")
 
@@ -78,17 +84,21 @@ def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
         defense: its name.
         shared: data set, epsilons, n, seed and device of the run.
     """
-    with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
+    hold_memory()
+    device = shared["device"]
+    with tempfile.TemporaryDirectory() as folder, plain_torch(device):
         prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
-        took, robust = cascade(prepared)
+        took, robust, again = cascade(prepared)
+        bare = timed(again)[1]
         result, spent = timed(lambda: run(prepared))
     (found,) = result.summary["defenses"].values()
     (worst,) = found["worst_case"].values()
     cost = found["cost"]
     return {
         PEER: Curve(took, [sum(robust) / len(robust)]),
+        BARE: Curve(Side(took.forwards, took.backwards, bare.on(device)), []),
         WINNOW: Curve(
-            Side(cost["forwards"], cost["backwards"], spent.seconds), [worst["robust_accuracy"]]
+            Side(cost["forwards"], cost["backwards"], spent.on(device)), [worst["robust_accuracy"]]
         ),
     }
 
@@ -105,20 +115,21 @@ def words(defense: str, ways: dict[str, Curve]) -> str:
 
 def sweep(defense: str, shared: dict[str, Any]) -> Swept:
     """Both curves of one defense; arguments as of `compare`."""
+    hold_memory()
     n, epsilons = shared["n"], shared["epsilons"]
     with tempfile.TemporaryDirectory() as folder, plain_torch(shared["device"]):
         prepared = alone(defense, "autoattack", out=Path(folder), escalate=False, **shared)
         part = run(prepared).summary["defenses"][defense]
         cells = read_cells(*open_run(prepared.folder))[defense]
-        singly = [cascade(prepared, place) for place in range(len(epsilons))]
+        singly = [cascade(prepared, place)[:2] for place in range(len(epsilons))]
         lines = [robust for _, robust in singly]
         survivors = [i for i in range(n) if any(robust[i] for robust in lines)]
         floor: list[Side] = []
         if survivors:
             first = survivors[0]
             last = max(e for e, robust in enumerate(lines) if robust[first])
-            one, _ = cascade(prepared, last, slice(first, first + 1))
-            floor = [one] * len(survivors)
+            one = cascade(prepared, last, slice(first, first + 1))
+            floor = [one.took] * len(survivors)
     took: dict[bool, list[Side]] = {True: [], False: []}
     for cell in cells:
         needed = cell.cell.attack in SWEEP
@@ -203,6 +214,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         lines = [row for defense, found in swept.items() for row in swept_rows(defense, found)]
         told = [swept_words(defense, found) for defense, found in swept.items()]
     else:
+        # What is loaded at first use is loaded on either side, as everything breaks at once.
+        compare(defenses[0], {**shared, "n": 2, "epsilons": (BREAKS,)})
         measured = {defense: compare(defense, shared) for defense in defenses}
         header = ["defense", *COMPARED]
         lines = [row for name, ways in measured.items() for row in compared(name, ways, PEER)]

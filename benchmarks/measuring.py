@@ -41,6 +41,10 @@ class Spent(NamedTuple):
     processor: float
     """Of this process on all its cores; what else the machine does is not in it."""
 
+    def on(self, device: str) -> float:
+        """What counts there: by the clock on a GPU, which computes while this process waits."""
+        return self.processor if device == "cpu" else self.seconds
+
 
 class Side(NamedTuple):
     """What one way of doing something took."""
@@ -94,7 +98,7 @@ def compared(what: str, ways: Mapping[str, Curve], peer: str) -> list[list[str]]
             f"{took.seconds:.1f}",
             f"{took.passes / own.passes:.3f}",
             f"{took.seconds / own.seconds:.2f}",
-            " ".join(f"{100 * fraction:.3g}" for fraction in robust),
+            " ".join(f"{100 * fraction:.3g}" for fraction in robust) or "–",
         ]
         for name, (took, robust) in ways.items()
     ]

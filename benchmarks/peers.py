@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from measuring import Side, timed
@@ -18,7 +18,7 @@ from bench.run.prepare import prepare
 from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor
 
@@ -213,23 +213,29 @@ def by_pyautoattack(
     return robust
 
 
-def cascade(
-    prepared: Prepared, place: int = 0, only: slice = slice(None)
-) -> tuple[Side, list[bool]]:
+class Cascade(NamedTuple):
+    """What AutoAttack by itself took and found."""
+
+    took: Side
+    robust: list[bool]
+    """Which examples it left right."""
+    again: Callable[[], None]
+    """Makes its passes again in the same batches, and nothing else."""
+
+
+def cascade(prepared: Prepared, place: int = 0, only: slice = slice(None)) -> Cascade:
     """AutoAttack by itself, from the seed that the shard of such a run has.
 
     Args:
         prepared: of one defense and one shard (`alone`).
         place: which of its epsilons.
         only: which of its examples.
-
-    Returns:
-        What it took, and which examples it left right.
     """
     setting, examples = prepared.setting, prepared.examples
     epsilon = setting.epsilons[place]
     cell = Cell(attack="autoattack", epsilon=epsilon.text)
-    model = Counting(prepared.contenders[0].load().to(prepared.device))
+    module = prepared.contenders[0].load().to(prepared.device)
+    model = Counting(module)
     inputs, labels = (part[only].to(prepared.device) for part in (examples.inputs, examples.labels))
     robust, spent = timed(
         lambda: by_autoattack(
@@ -240,4 +246,5 @@ def cascade(
             seed=shard_seed(setting.seed, cell, setting.norm, epsilon, 0),
         )
     )
-    return Side(model.forwards, model.backwards, spent.seconds), robust.tolist()
+    took = Side(model.forwards, model.backwards, spent.on(prepared.device))
+    return Cascade(took, robust.tolist(), lambda: replay(module, inputs, model.batches))

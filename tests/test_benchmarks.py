@@ -127,9 +127,10 @@ def test_autoattack(
     """Winnow makes the same search until an example breaks; it asks 6 times before, and judges."""
     script("autoattack").main(["--n", "4", "--defenses", "relu", "--epsilon", WIDE])
 
-    (peer, winnow), below = printed(capsys)
+    (peer, bare, winnow), below = printed(capsys)
     robust = {side["robust accuracy (%), by epsilon"] for side in (peer, winnow)}
-    assert [peer["by"], winnow["by"]] == ["pyautoattack", "Winnow"]
+    assert [peer["by"], bare["by"], winnow["by"]] == ["pyautoattack", "its passes alone", "Winnow"]
+    assert [bare["forwards"], bare["backwards"]] == [peer["forwards"], peer["backwards"]]
     assert robust == {"0"}
     active = right("relu", 4)
     assert active == 4  # else the library would ask about its clean errors, too

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-#: At most so many rows on a CPU, and so many values of theirs: beyond that glibc hands memory of
-#: a small network's activations back after each call and gets it anew, page by page, which takes as
-#: long as the network does; larger networks gain nothing beyond 25 rows. A GPU takes more.
-ROWS, VALUES, FEWEST = 200, 2**18, 50
-#: So many times more on a GPU.
-GPU = 16
+#: At most so many rows on a CPU, and so many values of theirs: of small networks a call costs as
+#: much as a hundred rows; in larger ones a few dozen fill the caches (measured at 64 to 3,072
+#: values). `FEWEST` are few enough for any.
+ROWS, VALUES, FEWEST = 600, 40_000, 50
+#: The same on a GPU, which a batch has to fill.
+GPU_ROWS, GPU_VALUES = 9_600, 2**22
 
 
 @dataclasses.dataclass
@@ -105,5 +105,5 @@ def drive(
 
 def at_once(inputs: Tensor) -> int:
     """How many rows of inputs (N, C, H, W) one call of the model gets."""
-    times = GPU if inputs.is_cuda else 1
-    return max(FEWEST, min(ROWS * times, VALUES * times // inputs[0].numel()))
+    rows, values = (GPU_ROWS, GPU_VALUES) if inputs.is_cuda else (ROWS, VALUES)
+    return max(FEWEST, min(rows, values // inputs[0].numel()))

@@ -57,7 +57,8 @@ def export(
     Example: python -m bench export 0123456789abcdef --robustbench --hf --csv
     """
     from bench.record.runs import find_run, stored_summary
-    from bench.report.exchange import export_run, parse_info
+    from bench.report.exchange import export_run
+    from bench.report.robustbench import parse_info
 
     asked: dict[Form, bool] = {"robustbench": robustbench, "hf": hf, "csv": csv, "json": as_json}
     if (eps or info) and not robustbench:
@@ -79,7 +80,7 @@ def export(
 
 
 def _note_what_robustbench_reads(summary: dict[str, Any]) -> None:
-    from bench.report.exchange import ROBUSTBENCH_DATA, ROBUSTBENCH_NORMS
+    from bench.report.robustbench import ROBUSTBENCH_DATA, ROBUSTBENCH_NORMS
 
     dataset, norm = summary["dataset"], summary["norm"]
     if dataset not in ROBUSTBENCH_DATA or norm not in ROBUSTBENCH_NORMS:

@@ -80,7 +80,7 @@ class Dataset(ABC):
         return subset(every, min(n, len(every)) if fewer else n)
 
     def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
-        """Some of the `n` examples that `choose` takes, read without torch.
+        """Some of the `n` examples that `choose` takes, without torch where others read them.
 
         Args:
             split: as of `choose`.
@@ -88,8 +88,8 @@ class Dataset(ABC):
             places: which of them, from 0.
 
         Returns:
-            Inputs float32 (len(places), C, H, W), bit for bit those of `choose`; None where torch
-            alone reads this data set.
+            Inputs float32 (len(places), C, H, W), bit for bit those of `choose`; None where this
+            machine does not have them.
 
         Raises:
             DataError: as `choose`.

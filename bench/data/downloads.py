@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 from bench.api import Examples
-from bench.data.base import Dataset
+from bench.data.base import Dataset, subset
 from bench.data.cache import cache_folder
 from bench.errors import DataError
 
@@ -39,9 +38,18 @@ class TorchvisionDataset(Dataset):
 
     def load(self, split: Split) -> Examples:
         """All examples of a split, in torchvision's order."""
+        return self._examples(self._open(split))
+
+    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
+        """As of every data set, by torch; None where the cache folder does not have it."""
+        opened = self._cached(split)
+        if opened is None:
+            return None
+        return subset(self._examples(opened), n).inputs.numpy()[[*places]]
+
+    def _examples(self, opened: Any) -> Examples:
         import torch
 
-        opened = self._open(split)
         inputs = torch.as_tensor(opened.data)
         if inputs.ndim == 3:  # (N, H, W)
             inputs = inputs[:, None]
@@ -51,32 +59,19 @@ class TorchvisionDataset(Dataset):
         names = DIGITS if self.kind in ("MNIST", "SVHN") else opened.classes
         return Examples.of(inputs.float().div_(255), labels, names, self.name)
 
-    def pictures(self, split: Split, n: int, places: Sequence[int]) -> np.ndarray | None:
-        """Only where torch is loaded already."""
-        if "torch" not in sys.modules:
-            return None
-        return self.choose(split, n).inputs.numpy()[[*places]]
-
     def _open(self, split: Split) -> Any:
         """The data set as torchvision reads it.
 
         Raises:
             DataError: it is neither in the cache folder nor can be downloaded into it.
         """
-        import torchvision
-
-        kind = getattr(torchvision.datasets, self.kind)
-        part: dict[str, Any] = (
-            {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
-        )
+        opened = self._cached(split)
+        if opened is not None:
+            return opened
         root = cache_folder()
         try:
-            return kind(root, download=False, **part)
-        except Exception:  # noqa: BLE001 - missing or damaged: torchvision raises all sorts
-            pass
-        try:
             root.mkdir(parents=True, exist_ok=True)
-            return kind(root, download=True, **part)
+            return self._read(split, download=True)
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0].rstrip(":") or type(error).__name__
             raise DataError(
@@ -85,3 +80,16 @@ class TorchvisionDataset(Dataset):
                 f"torchvision.datasets.{self.kind} reads there, set WINNOW_CACHE to a folder that "
                 "has them, or use parquet:PATH"
             ) from error
+
+    def _cached(self, split: Split) -> Any:
+        """The same, or None where the cache folder does not have it whole."""
+        try:
+            return self._read(split, download=False)
+        except Exception:  # noqa: BLE001 - missing or damaged: torchvision raises all sorts
+            return None
+
+    def _read(self, split: Split, *, download: bool) -> Any:
+        import torchvision
+
+        part = {"split": split} if self.kind == "SVHN" else {"train": split == "train"}
+        return getattr(torchvision.datasets, self.kind)(cache_folder(), download=download, **part)

@@ -12,6 +12,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from bench.matrix.patience import Patience
+from bench.matrix.processes import hold_memory
 from bench.matrix.work import TaskResult
 from bench.record.provenance import device_name
 
@@ -82,6 +83,7 @@ class InProcess:
 
     def __init__(self, bench: Bench) -> None:
         self.bench = bench
+        hold_memory()  # as in workers: batches are of a size that takes it
 
     def run(
         self, tasks: Sequence[Task], on_busy: Callable[[list[Task]], None]

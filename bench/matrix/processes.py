@@ -145,7 +145,7 @@ def _live(around: Inherited, start: str, target: Callable[..., None], *arguments
         os.environ.clear()
         os.environ.update(around.environment)
     _limit(around.memory)
-    _hold_memory()
+    hold_memory()
     _redirect(around.output)
     if around.output is None:
         faulthandler.disable()  # one line is said where its parent is
@@ -173,7 +173,7 @@ def _limit(allowed: int | None) -> None:
         Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
-def _hold_memory() -> None:
+def hold_memory() -> None:
     """Have glibc keep freed memory.
 
     It would hand a network's activations back after each call, to get them anew page by page, which

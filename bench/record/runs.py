@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.record.files import LOCK, TEMPORARY, is_held, locked, read_json
+from bench.record.older import upgraded
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import RunStore
-from bench.record.summary import upgraded
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

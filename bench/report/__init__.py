@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from bench.errors import StoreError, StoreWarning
 from bench.record.files import locked, read_json, write_bytes
+from bench.record.older import upgraded
 from bench.record.schema import SCHEMA_VERSION
 from bench.record.store import open_run
-from bench.record.summary import upgraded
 from bench.report.markdown import caveats, render_defense
 from bench.report.ranking import ranked_tables
 from bench.report.writing import Summary, escape, interval, percent, table

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds between two lines where nothing is live, and between two pictures of a notebook's cell.
 QUIET_INTERVAL, CELL_INTERVAL = 10.0, 0.5
+#: The part of the plan from which on its rate is told: before it nearly all is starting.
+TOLD = 0.01
 
 
 class _Bar(Progress):
@@ -206,7 +208,7 @@ class RunProgress(ProgressLine):
         return f"{said}, {leader} leads (broke {broke[leader]})" if any(broke.values()) else said
 
     def _left(self) -> str:
-        if not self._done:
+        if not self._done or self._done < TOLD * self._planned:
             return "ETA –"
         spent = time.monotonic() - self._started
         return f"ETA {duration(spent * (self._planned - self._done) / self._done)}"

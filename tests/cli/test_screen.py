@@ -14,7 +14,7 @@ from rich.console import Console
 
 import bench
 from bench.cli.screen import show_markdown
-from bench.record.summary import upgraded
+from bench.record.older import upgraded
 from bench.report import render_leaderboard
 from bench.report.glance import closing, spent
 from bench.report.writing import escape, table

@@ -58,6 +58,8 @@ def test_cached_set_needs_no_network(cache: Path, name: str, folder: str) -> Non
     assert test.classes == 10
     assert name == test.name
     assert test.digest == dataset.digest("test") != dataset.digest("train")
+    shown = dataset.pictures("test", 3, [2, 0])
+    np.testing.assert_array_equal(dataset.choose("test", 3).inputs.numpy()[[2, 0]], shown)
 
 
 def test_svhn_counts_from_zero(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,6 +91,21 @@ def test_cifar_images_are_channels_first(cache: Path, monkeypatch: pytest.Monkey
     expected = pixels.transpose(0, 3, 1, 2) / np.float32(255)
     np.testing.assert_array_equal(expected, examples.inputs.numpy())
     assert ([7, 0], tuple("abcdefghij")) == (examples.labels.tolist(), examples.class_names)
+
+
+def test_pictures_are_never_downloaded(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report asks nobody for what this machine has not."""
+    asked = []
+
+    def missing(*_: object, download: bool, **__: object) -> None:
+        asked.append(download)
+        raise RuntimeError
+
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", missing)
+
+    assert open_dataset("cifar10").pictures("test", 2, [0]) is None
+    assert asked == [False]
+    assert not cache.exists()
 
 
 @pytest.mark.parametrize("name", ["mnist", "fashion-mnist", "cifar10", "cifar100", "svhn"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -43,18 +42,3 @@ def test_pictures_from_files_are_those_that_are_chosen(
     check(
         f"folder:{fill(tmp_path / 'f', {f'{i % 2}/{i}.png': d for i, d in enumerate(images)})}", 5
     )
-
-
-def test_what_torch_alone_reads_has_pictures_where_it_is_loaded(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A run shows those of torchvision's sets; a report does not load torch for them."""
-    dataset, digits = open_dataset("mnist"), open_dataset("digits")
-    monkeypatch.setattr(dataset, "load", digits.load)
-    chosen = digits.choose("test", 20)
-
-    found = dataset.pictures("test", 20, PLACES)
-    assert found is not None
-    np.testing.assert_array_equal(found, chosen.take(PLACES).inputs.numpy())
-    monkeypatch.delitem(sys.modules, "torch")
-    assert dataset.pictures("test", 20, PLACES) is None

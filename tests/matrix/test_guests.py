@@ -236,6 +236,15 @@ def test_ctrl_c_in_this_process_is_the_users(tmp_path: Path) -> None:
     assert list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.fixture
+def heeding() -> Iterator[None]:
+    """This process heeds Ctrl-C: one that a shell has put into the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeding")
 def test_ctrl_c_ends_workers_whatever_they_do(tmp_path: Path) -> None:
     """Two that never come back: none is left, and what was stored is kept."""
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))

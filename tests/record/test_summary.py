@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
-from bench.record.summary import upgraded
+from bench.record.older import upgraded
 from tests.toy_models import Sum, attack_only, linear_examples
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.record.summary import upgraded
+from bench.record.older import upgraded
 
 NAME = "kwta[gamma=0.2]"
 ROWS = ["apgd-ce", "apgd-t", "fab-t", "square"]

@@ -12,14 +12,8 @@ import pytest
 
 from bench.errors import StoreError, UnknownNameError, UsageError
 from bench.record.files import canonical_json
-from bench.report.exchange import (
-    autoattack_accuracy,
-    export_run,
-    file_stems,
-    model_card,
-    parse_info,
-    robustbench_info,
-)
+from bench.report.exchange import export_run, file_stems, model_card
+from bench.report.robustbench import autoattack_accuracy, parse_info, robustbench_info
 from tests.report.summaries import NAME, ROWS, cell, summary
 from tests.toy_models import Sum, attack_only, linear_examples
 

@@ -125,23 +125,25 @@ def nodes_of(cluster: Cluster) -> dict[int, Any]:
     return {node.all_processes["raylet"][0].process.pid: node for node in cluster.list_all_nodes()}
 
 
-def keepers(cluster: Cluster) -> dict[int, int]:
-    """The actors of this cluster, and the node of each: others may have some on this machine."""
-    found: dict[int, int] = {}
+def parent(pid: int) -> int:
+    """The process that started one; 0 where it has gone or waits to be buried."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if stat[0] == "Z" else int(stat[1])
+
+
+def keepers(cluster: Cluster, folder: Path) -> dict[int, int]:
+    """The actors whose processes have come to the gate, and the node of each."""
     nodes = nodes_of(cluster)
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if path.read_bytes().startswith(b"ray::Keeper"):
-                stat = path.with_name("stat").read_text().rpartition(")")[2].split()
-                found |= {int(path.parent.name): int(stat[1])} if int(stat[1]) in nodes else {}
-        except OSError:  # it is gone
-            continue
+    found: dict[int, int] = {}
+    for path in folder.glob("closed-*"):
+        pid = int(path.name.partition("-")[2])
+        while pid and parent(pid) not in nodes:
+            pid = parent(pid)
+        found |= {pid: parent(pid)} if pid else {}
     return found
-
-
-def waiting(folder: Path) -> int:
-    """How many workers have come to the gate."""
-    return len(list(folder.glob("closed-*")))
 
 
 def stored(folder: Path, count: int) -> bool:
@@ -156,8 +158,7 @@ def test_whatever_goes_the_run_says_the_same(
     """In the middle a worker is killed and a node goes without a word; an attack kills more."""
     (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm,poison")
-    eventually(lambda: waiting(folder) == 3)
-    busy = keepers(cluster)
+    busy = eventually(lambda: len(found := keepers(cluster, folder)) == 3 and found)
     nodes = nodes_of(cluster)
     gone = next(pid for pid in busy.values() if nodes[pid] is not cluster.head_node)
     os.kill(next(pid for pid, node in busy.items() if node != gone), signal.SIGKILL)
@@ -182,11 +183,11 @@ def test_a_driver_that_was_killed_goes_on(
     """Its worker ends with it; the same command does what is missing, and nothing else."""
     (folder / "closed").touch()
     running = started(folder, on_cluster, "slow,fgsm", "--workers", "1")
-    eventually(lambda: stored(folder, 6) and waiting(folder))
+    busy = eventually(lambda: stored(folder, 6) and keepers(cluster, folder))
     os.kill(running.pid, signal.SIGKILL)
     (folder / "closed").unlink()
     assert running.wait().returncode == -signal.SIGKILL
-    eventually(lambda: not keepers(cluster))
+    eventually(lambda: not any(map(parent, busy)))
     before = {path: path.stat().st_mtime_ns for path in folder.glob("there/*/cells/*/*.parquet")}
     again = started(folder, on_cluster, "slow,fgsm", "--workers", "1").wait()
     assert again.returncode == 0, again.stderr

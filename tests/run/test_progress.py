@@ -29,12 +29,12 @@ def drawn(console: Console, progress: RunProgress) -> list[str]:
     return re.sub("\x1b\\[[0-9;?]*[a-zA-Z]", "", caught.get()).splitlines()
 
 
-def shown(width: int) -> list[str]:
-    """A run of many cells, the last attack of a long name leading."""
+def shown(width: int, done: float = 1.0) -> list[str]:
+    """A run of many cells, the last attack of a long name leading; done of 100."""
     console = Console(file=io.StringIO(), force_terminal=True, width=width)
     progress = RunProgress(console, "0.031372549", ticking=False)
     progress._open = dict.fromkeys(map(str, range(12345)), 1)
-    progress._cells_done, progress._planned, progress._done = 12000, 100.0, 1.0
+    progress._cells_done, progress._planned, progress._done = 12000, 100.0, done
     progress._started -= 3600.0
     progress._robust = {LONG: 0.25}
     progress._broke[LONG].update({"pgd": 12, LONG: 30})
@@ -50,6 +50,11 @@ def test_bar_count_and_time_left_fit_eighty_columns() -> None:
     assert re.search(r"ETA \d+:\d\d:\d\d", first)
     assert "━" in first or "-" in first
     assert " 1%" in first
+
+
+def test_no_time_left_is_told_from_the_start_alone() -> None:
+    """Of the first few passes nearly all is loading: it would be days."""
+    assert "ETA –" in shown(80, done=0.9)[0]
 
 
 def test_a_second_line_says_what_is_left_and_which_attack_leads() -> None:
