@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.attacks.blocks.batches import State
+from bench.attacks.blocks.keeping import pace, put, some
 from bench.attacks.blocks.levels import onto_plane
 from bench.attacks.blocks.spending import STEPS
 from bench.threat import Norm
@@ -54,12 +55,11 @@ class FastBoundary:
         nearest: float64 (copies, N): how far it is; infinite where there is none.
     """
 
-    pace = 1
-
     def __init__(self, problem: Problem, targets: Tensor, enough: Tensor) -> None:
         self.problem, self.targets, self.enough = problem, targets, enough
         self.copies = len(targets)
-        self.best = problem.inputs.expand(self.copies, *problem.inputs.shape).clone()
+        self.pace = pace(problem.inputs)
+        self.best = problem.inputs.repeat(self.copies, 1, 1, 1, 1)
         self.nearest = torch.full(
             targets.shape, torch.inf, dtype=torch.float64, device=targets.device
         )
@@ -101,7 +101,7 @@ class FastBoundary:
         with torch.no_grad():
             logits = self.problem.model(moved)
         across = logits.argmax(dim=1) != self.problem.labels[state.rows]
-        if bool(across.any()):
+        if some(across):
             self._keep(state, inputs, moved, across)
             back = inputs + BACK * (moved - inputs)
             moved = torch.where(across.reshape(-1, *[1] * (inputs.ndim - 1)), back, moved)
@@ -121,12 +121,17 @@ class FastBoundary:
         return gap.detach(), gradient.flatten(1).nan_to_num(0.0, 0.0, 0.0)
 
     def _keep(self, state: Crossing, inputs: Tensor, moved: Tensor, across: Tensor) -> None:
-        distance = self.problem.norm.distance(inputs[across], moved[across])
-        rows, kinds = state.rows[across], state.kinds[across]
-        nearer = distance < self.nearest[kinds, rows]
-        rows, kinds = rows[nearer], kinds[nearer]
-        self.nearest[kinds, rows] = distance[nearer]
-        self.best[kinds, rows] = moved[across][nearer]
+        """Keep what is across and nearer; what has ended stays."""
+        place = state.kinds * len(self.problem.labels) + state.rows
+        if self.pace > 1:
+            across = across & ~self.ended(state)
+        else:
+            place, inputs, moved, across = (each[across] for each in (place, inputs, moved, across))
+        distance = self.problem.norm.distance(inputs, moved)
+        nearest, best = self.nearest.view(-1), self.best.view(-1, *inputs.shape[1:])
+        nearer = across & (distance < nearest[place])
+        put(nearest, place, nearer, distance)
+        put(best, place, nearer, moved)
 
 
 def _sizes(norm: Norm, step: Tensor) -> Tensor:

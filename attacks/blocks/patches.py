@@ -14,6 +14,8 @@ from bench.attacks.blocks.levels import into_l1
 from bench.threat import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from bench.attacks.blocks.ball import Ball
@@ -58,15 +60,25 @@ class ShiftedPatches:
         delta[:, :, inside, beside] = whole
         return self._reached(rows, inputs, delta)
 
-    def moved(self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
-        """The next proposals; windows of each size for themselves."""
-        inputs = self.ball.inputs[rows]
+    def moved(
+        self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, among: Sequence[int]
+    ) -> Tensor:
+        """The next proposals; windows of each size for themselves.
+
+        Args:
+            rows: int64 (M,).
+            x: the points that are moved, (M, C, H, W).
+            draws: their random numbers, (M, `each`).
+            sides: of their windows, int64 (M,).
+            among: all that these may be.
+        """
+        inputs, radius = self.ball.inputs[rows], self.ball.radius[rows]
         delta = x - inputs
-        for side in torch.unique(sides).tolist():
+        if len(among) == 1:
+            return self._reached(rows, inputs, self._shifted(delta, radius, draws, among[0]))
+        for side in among:
             (which,) = torch.where(sides == side)
-            delta[which] = self._shifted(
-                delta[which], self.ball.radius[rows[which]], draws[which], side
-            )
+            delta[which] = self._shifted(delta[which], radius[which], draws[which], side)
         return self._reached(rows, inputs, delta)
 
     def _shifted(self, delta: Tensor, radius: Tensor, draws: Tensor, side: int) -> Tensor:

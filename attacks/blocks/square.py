@@ -17,10 +17,13 @@ import torch
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.batches import State, at_once
+from bench.attacks.blocks.keeping import pace, some
 from bench.attacks.blocks.patches import ShiftedPatches
 from bench.threat import Norm
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from bench.attacks.blocks.catch import Catch
@@ -60,17 +63,17 @@ class SquareSearch:
     """
 
     copies = 1
-    pace = 1
 
     def __init__(self, catch: Catch, purpose: str, queries: int) -> None:
         self.catch, self.problem, self.queries = catch, catch.problem, queries
         inputs, norm = self.problem.inputs, self.problem.norm
+        self.pace = pace(inputs)
         self.ball = Ball(norm, inputs, catch.radii)
         self.streams = Streams(self.problem, purpose)
         self.moves = Stripes(self.ball) if norm is Norm.LINF else ShiftedPatches(self.ball)
         self.most = at_once(inputs)
-        sides = _sides(queries, inputs.shape[2], inputs.shape[3], self.moves.smallest)
-        self._sides = sides.to(inputs.device)
+        self._every = _sides(queries, inputs.shape[2], inputs.shape[3], self.moves.smallest)
+        self._sides = torch.tensor(self._every, device=inputs.device)
 
     def enter(self, rows: Tensor) -> Tries:
         """See `Stepwise`; asks about the starts."""
@@ -89,26 +92,27 @@ class SquareSearch:
 
     def step(self, state: Tries) -> None:
         """Ask about the next proposals of each row, and keep the first that is better."""
-        self._draw(state)
-        who, ahead = self._ahead(state)
-        clock = state.clock[who] + ahead
+        counts = self._ahead(state)
+        total, sides = self._told(state, counts)
+        if not total:
+            return
+        who = torch.arange(len(counts), device=counts.device)
+        who = who.repeat_interleave(counts, output_size=total)
+        places = torch.arange(total, device=who.device)
+        clock = state.clock[who] + places - (counts.cumsum(dim=0) - counts)[who]
         draws = state.draws[who, clock % state.draws.shape[1]]
-        x = self.moves.moved(state.rows[who], state.x[who], draws, self._sides[clock])
-        low, logits = self._asked(x, state.rows[who])
-        better = low < state.low[who]
-        first = torch.full_like(state.rows, len(who))  # the place of the first better one
-        first.scatter_reduce_(0, who[better], torch.where(better)[0], "amin")
-        (kept,) = torch.where(first < len(who))
-        place = first[kept]
-        counts = torch.zeros_like(state.rows).scatter_add_(0, who, torch.ones_like(who))
-        state.clock = state.clock + counts
-        if len(kept):
-            self.catch.offer(state.rows[kept], x[place], logits[place])
-            state.clock[kept] = clock[place] + 1
-            state.better = state.better.clone()
-            state.better[kept] = state.clock[kept]
-            state.x, state.low = state.x.clone(), state.low.clone()
-            state.x[kept], state.low[kept] = x[place], low[place]
+        moved = self.moves.moved(state.rows[who], state.x[who], draws, self._sides[clock], sides)
+        low, logits = self._asked(moved, state.rows[who])
+        better = torch.where(low < state.low[who], places, total)
+        first = torch.full_like(state.rows, total).scatter_reduce_(0, who, better, "amin")
+        kept, place = first < total, first.clamp(max=total - 1)
+        if some(kept):
+            x = moved[place]
+            self.catch.offer(state.rows, x, logits[place], kept)
+            state.x = torch.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, state.x)
+            state.low = torch.where(kept, low[place], state.low)
+        state.clock = torch.where(kept, clock[place] + 1, state.clock + counts)
+        state.better = torch.where(kept, state.clock, state.better)
 
     def _ask(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         low, logits = self._asked(x, rows)
@@ -120,15 +124,8 @@ class SquareSearch:
             logits = self.problem.model(x)
         return margins(logits, self.problem.labels[rows]), logits
 
-    def _draw(self, state: Tries) -> None:
-        """New random numbers where a block begins."""
-        due = state.clock % state.draws.shape[1] == 0
-        if bool(due.any()):
-            state.draws = state.draws.clone()
-            state.draws[due] = self.streams.uniform(state.rows[due], state.draws.shape[1:])
-
-    def _ahead(self, state: Tries) -> tuple[Tensor, Tensor]:
-        """The row of each proposal, by its place in the batch, and which of that row's it is.
+    def _ahead(self, state: Tries) -> Tensor:
+        """How many proposals of each row are asked about: int64 (M,), none of what has ended.
 
         Squares are kept ever more rarely: half as many are asked about as since the last one.
         """
@@ -137,9 +134,22 @@ class SquareSearch:
         often = 1 + (state.clock - state.better) // 2
         often = often.clamp(max=max(1, min(AHEAD, self.most // len(often))))
         counts = torch.minimum(often, left)
-        who = torch.arange(len(counts), device=counts.device).repeat_interleave(counts)
-        first = counts.cumsum(dim=0) - counts
-        return who, torch.arange(len(who), device=who.device) - first[who]
+        return counts if self.pace == 1 else torch.where(self.ended(state), 0, counts)
+
+    def _told(self, state: Tries, counts: Tensor) -> tuple[int, list[int]]:
+        """What the host has to know, in one wait: of all proposals their number and their sides.
+
+        New random numbers are drawn where a block of them begins.
+        """
+        due = (state.clock % state.draws.shape[1] == 0) & (counts > 0)
+        ends = (state.clock.min(), (state.clock + counts).max())
+        asked = torch.stack([counts.sum(), due.sum(), *ends])
+        total, begins, first, last = asked.tolist()
+        if begins:
+            (rows,) = torch.where(due)
+            drawn = self.streams.uniform(state.rows[rows], state.draws.shape[1:])
+            state.draws = state.draws.index_copy(0, rows, drawn)
+        return total, sorted(set(self._every[first:last]))
 
 
 class Stripes:
@@ -168,7 +178,9 @@ class Stripes:
         low, high = self._ends
         return torch.where(draws < 0.5, low[rows], high[rows])
 
-    def moved(self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
+    def moved(
+        self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, _: Sequence[int]
+    ) -> Tensor:
         """A square of each, with a sign for each channel."""
         height, width = x.shape[2:]
         inside = _span(draws[:, 0], sides, height)[:, None, :, None]
@@ -185,7 +197,7 @@ def _span(draws: Tensor, sides: Tensor, length: int) -> Tensor:
     return (places >= first) & (places < first + sides[:, None])
 
 
-def _sides(queries: int, height: int, width: int, smallest: int) -> Tensor:
+def _sides(queries: int, height: int, width: int, smallest: int) -> list[int]:
     """The side of the square of each query: section 3.2; odd outside Linf."""
     sides = []
     for query in range(queries):
@@ -193,4 +205,4 @@ def _sides(queries: int, height: int, width: int, smallest: int) -> Tensor:
         side = max(round(math.sqrt(share * height * width)), smallest)
         side += smallest > 1 and side % 2 == 0
         sides.append(min(side, height, width))
-    return torch.tensor(sides)
+    return sides

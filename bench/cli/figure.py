@@ -102,7 +102,7 @@ def landscape(
         from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.landscape import draw, survey
 
-        source, examples = _examples(dataset)
+        source, examples = _examples(dataset, example + 1, fewer=True)
         if example >= len(examples):
             raise UsageError(
                 f"--example has to be less than {len(examples)}, the number of examples in "
@@ -134,12 +134,10 @@ def units(
     Example: python -m bench figure units --defense relu,kwta --n 50
     """
     with _sheet("units", out) as sheet:
-        from bench.data import subset
         from bench.figures.canvas import Walk, choose_epsilon
         from bench.figures.units import draw, follow
 
-        source, examples = _examples(dataset)
-        examples = subset(examples, n)
+        source, examples = _examples(dataset, n)
         epsilon = choose_epsilon(eps, source.family)
         subjects = _subjects(defense, dataset, examples, checkpoint, device)
         walk = Walk(epsilon, steps, seed)
@@ -201,13 +199,12 @@ def _sheet(name: str, out: Path | None) -> Iterator[_Sheet]:
         yield sheet
 
 
-def _examples(dataset: str) -> tuple[Dataset, Examples]:
-    """A data set, and its test split in the order in which `run` takes it."""
-    from bench.data import open_dataset, subset
+def _examples(dataset: str, n: int, *, fewer: bool = False) -> tuple[Dataset, Examples]:
+    """A data set, and the first `n` of its test split in the order in which `run` takes them."""
+    from bench.data import open_dataset
 
     source = open_dataset(dataset)
-    examples = source.load("test")
-    return source, subset(examples, len(examples))
+    return source, source.choose("test", n, fewer=fewer)
 
 
 def _subjects(

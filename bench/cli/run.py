@@ -289,6 +289,11 @@ def _forecast(config: RunConfig) -> None:
         f"{cost.forwards:,.0f} forward and {cost.backwards:,.0f} backward passes, "
         f"about {seconds // 60}:{seconds % 60:02d} min"
     )
+    if expected.batch_size is not None:
+        options.echo(
+            f"memory ends in a pass of a whole shard: about {expected.batch_size} examples fit, "
+            "and batches are halved until they do; --batch-size sets where to begin"
+        )
 
 
 def _print_plan(prepared: Prepared) -> None:

@@ -143,6 +143,7 @@ def found_in(
     distances = frame[f"distance_{task.norm.value.lower()}"]
     origin = f"{task.cell.label} @ {task.cells[part.position][1]}"  # what people read
     judged, clean = _array(judgement.judged), _array(part.inputs)
+    broken = _array(judgement.broken)
     return [
         Found(
             task.shard.start + place,
@@ -151,7 +152,7 @@ def found_in(
             packed(judged[line], clean[line]),
         )
         for line, place in enumerate(_places(task, part))
-        if bool(judgement.broken[line])
+        if broken[line]
     ]
 
 

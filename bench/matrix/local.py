@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from bench.matrix.tasks import Task
     from bench.matrix.work import Bench
 
+#: By what torch's allocator on a GPU is told how to work, the older name second: it reads them when
+#: it is first used. And what it is told.
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+GROWING = "expandable_segments:True"
+
 
 class LocalHand:
     """A process that does one task at a time, with one thread; a fresh one follows one that died.
@@ -196,10 +201,16 @@ def _serve(connection: Connection, bench: Bench, device: str) -> None:
 
 
 def _alone_with(device: str) -> str:
-    """Let this process see one GPU alone, its own, before CUDA starts in it; what it calls it."""
+    """Let this process see one GPU alone, its own, before CUDA starts in it; what it calls it.
+
+    Its memory is held in segments that grow, unless the user says otherwise: of blocks of fixed
+    size those of one batch do not serve a larger one, and memory ends while much of it is free.
+    """
     kind, _, index = device.partition(":")
     if kind != "cuda":
         return device
+    if not any(name in os.environ for name in ALLOCATOR):
+        os.environ[ALLOCATOR[0]] = GROWING
     seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     names = [name.strip() for name in seen.split(",")] if seen else []
     number = int(index or 0)

@@ -15,16 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.api import Cost
+from bench.errors import is_out_of_memory
 from bench.matrix.apart import apart, here
 from bench.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bench.matrix.fill import Observer
     from bench.models.contenders import Loader
+    from bench.models.counted import CountedModel
     from bench.run.prepare import Prepared
 
 #: Examples of a pilot: one in so many of the run's, at least the second number.
@@ -45,14 +47,28 @@ class Forecast:
     """Wall-clock, on this machine as busy as it is now."""
     pilot: int
     """Examples that the pilot attacked."""
+    batch_size: int | None = None
+    """The largest pass that fits into memory, where a shard's does not; None where nothing was
+    found to end."""
+
+
+@dataclass(frozen=True)
+class _Machine:
+    """What passes are timed on."""
+
+    classes: int
+    batch_size: int | None
+    """Of the largest pass, as the run was told."""
+    device: str
 
 
 def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     """Run the first examples in a folder of its own, which is removed, and scale.
 
-    Passes grow with the examples. Time grows with the number of shards, and within a shard as one
-    forward of the model does from the pilot's batch to the shard's, since an attack makes as many
-    calls whatever its batch. What the pilot took beyond its tasks is taken once.
+    Passes grow with the examples. Time grows with the number of shards, and within a shard as a
+    forward and a backward of the model do from the pilot's batch to the shard's, in batches that
+    memory has room for, since an attack makes as many calls whatever its batch. What the pilot took
+    beyond its tasks is taken once.
 
     Raises:
         ModelError: a defense does not answer with finite logits (N, classes).
@@ -70,19 +86,19 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
         sum(cost[key] for cost in costs) for key in ("forwards", "backwards", "seconds")
     )
     size = min(prepared.setting.shard_size, n)
-    loaders = [contender.load for contender in prepared.contenders]
     arguments = (
-        loaders,
+        [contender.load for contender in prepared.contenders],
         prepared.examples.take(range(size)).inputs,
         min(count, size),
-        prepared.device,
+        _Machine(prepared.examples.classes, prepared.config.batch_size, prepared.device),
     )
-    ratio = apart(_growth, *arguments) if prepared.workers else here(_growth, *arguments)
+    growing = apart(_growth, *arguments) if prepared.workers else here(_growth, *arguments)
+    ratio, fits = growing
     growth = ratio * n / size
     beside = max(1, prepared.workers)
     around = max(0.0, elapsed - busy / beside)
     seconds = busy * max(1.0, growth) / beside + around
-    return Forecast(Cost(forwards, backwards) * (n / count), seconds, count)
+    return Forecast(Cost(forwards, backwards) * (n / count), seconds, count, fits)
 
 
 def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
@@ -99,30 +115,44 @@ def _growth(
     loaders: Sequence[Loader],
     examples: Tensor,
     few: int,
-    device: str,
-) -> float:
-    """How much longer a forward of all examples takes than one of a few; the median defense."""
+    machine: _Machine,
+) -> tuple[float, int | None]:
+    """How much longer a pass of all examples takes than one of a few; the median defense.
+
+    Where memory ends they are passed in halves, as a task would, and the smallest size that was
+    needed is told as well.
+    """
     from bench.models.ambient import plain_torch
+    from bench.models.counted import CountedModel
+    from bench.run.verification.asking import Asked
 
-    inputs = examples.to(device)
-    ratios = []
-    for load in loaders:
-        model = load().to(device).eval()
-        with plain_torch(device):
-            ratios.append(_seconds(model, inputs) / _seconds(model, inputs[:few]))
-    return statistics.median(ratios)
+    ratios, sizes = [], []
+    with plain_torch(machine.device):
+        inputs = examples.to(machine.device)
+        for load in loaders:
+            model = CountedModel(load(), machine.classes, machine.batch_size, machine.device)
+            asked = Asked(model, len(inputs))
+            ratios.append(asked.again(_seconds, inputs) / asked.again(_seconds, inputs[:few]))
+            if model.batch_size != machine.batch_size:
+                sizes.append(model.batch_size)
+    return statistics.median(ratios), min(filter(None, sizes), default=None)
 
 
-def _seconds(model: nn.Module, inputs: Tensor) -> float:
-    """Of one forward; the fastest of some."""
+def _seconds(model: CountedModel, inputs: Tensor) -> float:
+    """Of a forward and a backward, or as far as there is a way back; the fastest of some."""
     import torch
 
     def once() -> float:
         started = time.perf_counter()
-        model(inputs)
+        try:
+            logits = model(inputs.clone().requires_grad_())
+            if logits.requires_grad:
+                logits.sum().backward()
+        except Exception as error:  # a model may raise anything: here it is only timed
+            if is_out_of_memory(error):
+                raise
         if inputs.is_cuda:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    with torch.no_grad():
-        return min(once() for _ in range(REPEATS))
+    return min(once() for _ in range(REPEATS))

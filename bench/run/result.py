@@ -200,7 +200,7 @@ class Result:
         inputs = [torch.from_numpy(self._input(item).copy()) for item in found]
         indices = torch.tensor([item.example for item in found], dtype=torch.long)
         return AdversarialSet(
-            torch.stack(inputs) if inputs else clean.inputs[:0].clone(),
+            torch.stack(inputs) if inputs else torch.empty(0, *clean.shape),
             clean.labels[indices],
             tuple(item.origin.rpartition(" @ ")[0] for item in found),
             indices,
@@ -307,7 +307,12 @@ class Result:
 
     def _input(self, item: Found) -> Any:
         """Its input, float32 array, (C, H, W)."""
-        return unpacked(item.input, self._pictures.examples.inputs[item.example].cpu().numpy())
+        return unpacked(item.input, self._clean(item))
+
+    def _clean(self, item: Found) -> Any:
+        """The unperturbed input of its example, likewise: of images in a file this one alone."""
+        (clean,) = self._pictures.examples.take([item.example]).inputs.cpu().numpy()
+        return clean
 
     def _row(self, item: Found) -> PictureRow:
         """One adversarial example with what is known of it."""
@@ -326,7 +331,7 @@ class Result:
         known = rows.iloc[0] if len(rows) else None
         names = examples.class_names
         return PictureRow(
-            clean=examples.inputs[item.example].cpu().numpy(),
+            clean=self._clean(item),
             moved=self._input(item),
             label=names[int(examples.labels[item.example])],
             taken_for="" if known is None else names[int(known["prediction"])],

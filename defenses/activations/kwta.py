@@ -99,7 +99,8 @@ class KWTA(WinnersTakeAll):
 
         Raises:
             ModelError: `x` has no unit to choose from, or contains NaN, which has no order. On a
-                GPU its group becomes NaN instead: to ask makes the host wait, and logits tell.
+                GPU its group becomes NaN instead: to ask makes the host wait, and logits tell. So
+                it does within `torch.func.grad`, `vmap` and the like, where nobody can ask.
         """
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
@@ -118,7 +119,8 @@ class KWTA(WinnersTakeAll):
 
     def _chosen(self, x: Tensor, how: Competition, first: int, k: int) -> Tensor:
         """The k winners of each group, which lies along the dimensions from `first` on."""
-        kernels = None if self.exact else _kernels(x, first)
+        hidden = _is_transformed()
+        kernels = None if self.exact or hidden else _kernels(x, first)
         if kernels is not None:
             try:
                 fused: Tensor = kernels.kwta(x, kind=self.kind, units=x.shape[first:].numel(), k=k)
@@ -131,11 +133,28 @@ class KWTA(WinnersTakeAll):
         scored, _ = SCORES[how.score]
         with torch.no_grad():
             scores = scored(x.detach())
-        if not self.exact and numpy_kwta.serves(x):
+        numpy = not hidden and numpy_kwta.serves(x)
+        if not self.exact and numpy:
             kept = numpy_kwta.kwta(x, scores, first, k)
             if kept is not None:
                 return kept
-        return torch.where(_mask(scores, first, k, exact=self.exact), x, 0)
+        kth = _kth(scores, first, k, numpy=numpy)
+        mask, silent = scores >= kth, hidden or x.device.type != "cpu"
+        if not silent:
+            refuse_nan(kth.isnan())
+        if self.exact:
+            surplus = mask.flatten(first).sum(dim=-1, keepdim=True, dtype=torch.int32) - k
+            if silent or bool((surplus > 0).any()):
+                mask = mask & ~_late((scores == kth).flatten(first), surplus).reshape(mask.shape)
+        return torch.where(mask, x, torch.where(kth.isnan(), kth, 0) if silent else 0)
+
+
+def _is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work: it hides values, and sees torch's own calls.
+
+    It differentiates and batches what torch computes, so that numpy and the kernels stay out.
+    """
+    return bool(torch._C._are_functorch_transforms_active())
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:
@@ -179,36 +198,23 @@ def _fall_back(problem: Exception) -> None:
     )
 
 
-def _mask(scores: Tensor, first: int, k: int, *, exact: bool) -> Tensor:
-    """True for the winners of each group.
+def _kth(scores: Tensor, first: int, k: int, *, numpy: bool) -> Tensor:
+    """The k-th largest score of each group, to be compared with scores: (N, ..., 1, 1).
 
-    A group lies along the dimensions from `first` on.
-
-    Raises:
-        ModelError: there is NaN among the scores.
+    A group lies along the dimensions from `first` on. NaN where there is one anywhere in it: it is
+    taken for the largest value, and amin passes it on.
     """
     groups = scores.flatten(first)
-    kth = _largest(groups, k).amin(dim=-1)
-    # A NaN anywhere is seen here: it is taken for the largest value, and amin passes it on.
-    refuse_nan(kth.isnan())
-    mask = scores >= kth.reshape(kth.shape + (1,) * (scores.ndim - first))
-    if exact:
-        won = mask.flatten(first).sum(dim=-1, dtype=torch.int32)
-        if bool((won > k).any()):
-            mask &= ~_late(groups, kth, won - k).reshape(mask.shape)
-    return mask
-
-
-def _largest(groups: Tensor, k: int) -> Tensor:
-    """The k largest of each row, in any order."""
-    if not numpy_kwta.serves(groups):
-        return groups.topk(k, dim=-1, sorted=False).values
     rest = groups.shape[-1] - k
-    return torch.from_numpy(np.partition(groups.numpy(), rest, axis=-1)[..., rest:])
+    if numpy:
+        largest = np.partition(groups.numpy(), rest, axis=-1)[..., rest:]
+        kth = torch.from_numpy(largest).amin(dim=-1)
+    else:
+        kth = groups.topk(k, dim=-1, sorted=False).values.amin(dim=-1)
+    return kth.reshape(kth.shape + (1,) * (scores.ndim - first))
 
 
-def _late(groups: Tensor, kth: Tensor, surplus: Tensor) -> Tensor:
+def _late(tied: Tensor, surplus: Tensor) -> Tensor:
     """True for so many of each row's units tied at the k-th largest value, those of last index."""
-    tied = groups == kth.unsqueeze(-1)
     place = tied.cumsum(dim=-1, dtype=torch.int32)
-    return tied & (place > place[..., -1:] - surplus.unsqueeze(-1))
+    return tied & (place > place[..., -1:] - surplus.clamp(min=0))

@@ -110,11 +110,16 @@ class _SmoothChoice(torch.autograd.Function):
     gradient g, the gradient is g c + jump · ds/dx · (p − w Σp / Σw).
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Tensor:
-        ctx.save_for_backward(x, out)
-        ctx.how, ctx.smooth = how, smooth
+    def forward(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Tensor:
         return out.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, out, ctx.how, ctx.smooth = inputs
+        ctx.save_for_backward(x, out)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:

@@ -142,7 +142,7 @@ def test_windows_lie_anywhere(norm: Norm) -> None:
     rows = torch.zeros(400, dtype=torch.int64)
     x = moves.start(rows, torch.rand(400, *moves.first, generator=generator))
     draws = torch.rand(400, moves.each, generator=generator)
-    moved = moves.moved(rows, x, draws, torch.full((400,), 3))
+    moved = moves.moved(rows, x, draws, torch.full((400,), 3), [3])
     touched = (moved - x).abs().sum(dim=0)[0] > 0
     assert touched.all()
     far = distances(norm, inputs.expand_as(moved), moved)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
+from bench.cli.figure import _examples
 from bench.data import open_dataset, stored, subset
 from bench.data.images import decode
 from bench.data.mapped import MappedExamples
@@ -106,6 +107,9 @@ def test_only_what_is_chosen_is_decoded(folder: Path, decoded: list[str]) -> Non
     chosen(folder, 3)
 
     assert len({*decoded}) == 3
+    decoded.clear()
+    assert len(_examples(f"folder:{folder}", 4)[1]) == 4
+    assert len({*decoded}) == 4
 
 
 def test_a_gray_choice_among_colour_is_read_as_colour(folder: Path, cache: Path) -> None:

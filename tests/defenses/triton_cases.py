@@ -10,10 +10,11 @@ from unittest.mock import Mock
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA, kwta, triton_kwta
 from bench.defenses.activations.kinds import Kind
+from tests.pretended import GPU, pretended_gpu
 
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
@@ -196,6 +197,43 @@ def test_compiled_whole(layout: torch.memory_format, monkeypatch: pytest.MonkeyP
     incoming = torch.randn(2, 3, 4, 5, device=DEVICE)
     expected, found = (evaluated(each, x, incoming) for each in (KWTA(0.3), compiled))
     assert all(map(torch.equal, expected, found))
+
+
+@pytest.mark.skipif(DEVICE == "cuda", reason="a GPU that is there need not be pretended")
+def test_the_kernels_make_nobody_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forwards and backwards through two layers, as on the CPU; the interpreter is their GPU."""
+    monkeypatch.setattr(kwta, "_fallen", [])
+    module = nn.Sequential(KWTA(0.5), nn.Flatten(), KWTA(k=3))
+    x, incoming = rows(60).reshape(4, 3, 4, 5), torch.ones(4, 60)
+    expected = evaluated(module, x, incoming)
+    with pretended_gpu() as waits:
+        spy = Mock(wraps=triton_kwta.kwta)
+        monkeypatch.setattr(triton_kwta, "kwta", spy)
+        given, incoming = x.to(GPU).requires_grad_(), incoming.to(GPU)
+        waits.clear()
+        y = module(given)
+        (gradient,) = torch.autograd.grad(y, given, incoming)
+        assert not waits
+        found = [each.detach().cpu().view(torch.int32) for each in (y, gradient)]
+    assert spy.call_count == 2
+    assert all(map(torch.equal, expected, found))
+
+
+def test_transforms_of_torch_func(kernels: Mock) -> None:
+    """They differentiate and batch the plain form, which they can see."""
+    x = rows(60)[[0, 3]]
+    module = KWTA(0.3)
+    incoming = torch.randn(x.shape, generator=torch.Generator().manual_seed(1))
+    _, expected = evaluated(module, x, incoming)
+    calls = kernels.call_count
+
+    def weighed(one: Tensor, weights: Tensor) -> Tensor:
+        answer: Tensor = module(one[None])
+        return (answer * weights).sum()
+
+    found = torch.func.vmap(torch.func.grad(weighed))(x.to(DEVICE), incoming.to(DEVICE))
+    assert torch.equal(found.cpu().view(torch.int32), expected)
+    assert kernels.call_count == calls
 
 
 @pytest.mark.parametrize("dtype", list(INTEGERS))

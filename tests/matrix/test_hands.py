@@ -15,7 +15,7 @@ import torch
 from bench.api import Cost
 from bench.errors import HandsError, UsageError
 from bench.matrix.execute import DEATHS, Died, InProcess, Lost, Pool
-from bench.matrix.local import LocalHands
+from bench.matrix.local import ALLOCATOR, LocalHands
 from bench.matrix.processes import COPY
 from bench.matrix.tasks import Shard, Task
 from bench.matrix.work import TaskResult
@@ -162,6 +162,26 @@ def test_every_process_sees_one_gpu_and_calls_it_the_first(
     found = {result.error for result in pool.run(list(map(task, range(12))), lambda busy: None)}
     assert found == {f"cuda:0 {name}" for name in wanted}
     assert os.environ["CUDA_VISIBLE_DEVICES"] == seen
+
+
+@pytest.mark.parametrize("name", ["", *ALLOCATOR])
+@pytest.mark.parametrize("device", ["cuda:0", "cpu"])
+def test_memory_of_a_gpu_is_held_in_segments_that_grow(
+    device: str, name: str, made: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless the user says how, by either name; a process on the CPU has no such memory."""
+    monkeypatch.setattr("torch.cuda.synchronize", lambda: None)
+    for each in ALLOCATOR:
+        monkeypatch.delenv(each, raising=False)
+    if name:
+        monkeypatch.setenv(name, "max_split_size_mb:64")
+
+    def told(bench: Bench, number: int) -> str:
+        return str({each: os.environ[each] for each in ALLOCATOR if each in os.environ})
+
+    (result,) = made(told, device).run([task(0)], lambda busy: None)
+    ours = {ALLOCATOR[0]: "expandable_segments:True"} if device != "cpu" else {}
+    assert result.error == str({name: "max_split_size_mb:64"} if name else ours)
 
 
 def test_an_error_of_cuda_takes_down_its_task_and_no_other(

@@ -6,12 +6,13 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import torch
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import UsageError
 from bench.run import run
 from bench.run.config import RunConfig
-from bench.run.forecast import forecast
+from bench.run.forecast import REPEATS, forecast
 from bench.run.prepare import prepare
 from tests.run.test_run import figures
 
@@ -95,3 +96,30 @@ def test_a_pilot_foretells_the_passes_of_the_run(tmp_path: Path) -> None:
     took = spent(run(prepared).summary)
     assert took / 1.5 <= foretold.cost.total <= took * 1.5
     assert foretold.seconds > 0
+    assert foretold.batch_size is None
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize(("given", "most", "fits"), [(None, 8, 8), (4, 4, None), (20, 10, 10)])
+def test_a_pilot_knows_of_batches_and_of_memory_that_ends(
+    given: int | None, most: int, fits: int | None, tmp_path: Path
+) -> None:
+    """A pass of a shard is timed in batches as large as asked for, halved where memory ends."""
+    asked: list[int] = []
+
+    class Hungry(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            asked.append(len(x))
+            if len(x) > 10:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return x.flatten(1)[:, :10]
+
+    small = dataclasses.replace(
+        CONFIG, attacks="fgsm", n=60, shard_size=30, batch_size=given, out=tmp_path
+    )
+    prepared = prepare(small)
+    hungry = [dataclasses.replace(each, load=Hungry) for each in prepared.contenders]
+    foretold = forecast(dataclasses.replace(prepared, contenders=hungry))
+    assert foretold.batch_size == fits
+    assert foretold.seconds > 0
+    assert max(asked[-2 * REPEATS :]) == most

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import safetensors.numpy
+import torch
 
 from bench.api import Examples
 from bench.data import stored
@@ -85,6 +86,9 @@ def test_a_run_of_images_in_a_file_is_that_of_images_in_memory(
     found = Smallest(folder).all()
     assert len(found) >= 4
     assert all(isinstance(item.input, Packed) for item in found.values())
+    shown = [each.adversarial("40/255").inputs for each in (one, two)]
+    assert torch.equal(*shown)
+    assert "inputs" not in vars(two._pictures.examples)  # all of them, in memory
     model = config.defenses[0].removeprefix("file:")
     assert verify_run(prepared.folder, model=model, device="cpu").faults == []
 
