@@ -12,6 +12,7 @@ import shlex
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from tests.commands import ROOT, call
@@ -73,7 +74,7 @@ def test_ten_lines_evaluate_a_model_of_cifars_shape_and_draw_it(followed: Follow
     assert followed.names["images"].shape[1:] == (3, 32, 32)
     (picture,) = followed.shown
     assert isinstance(picture, Axes)
-    drawn = picture.lines[0].get_ydata()
+    drawn = np.asarray(picture.lines[0].get_ydata())
     assert drawn[-1] == pytest.approx(followed.names["result"].worst_case)
     assert "worst case" in followed.names["result"]._repr_html_()
 
