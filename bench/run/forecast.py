@@ -35,6 +35,8 @@ ONE_IN, FEWEST = 10, 10
 
 #: Repetitions of a pass when it is timed.
 REPEATS = 5
+#: Attacks ask about so many values in one call, or so many examples (`attacks.blocks.batches`).
+VALUES, ROWS = 40_000, 50
 
 
 @dataclass(frozen=True)
@@ -60,15 +62,17 @@ class _Machine:
     batch_size: int | None
     """Of the largest pass, as the run was told."""
     device: str
+    epsilons: int
+    """An attack has a row for each example at each of them."""
 
 
 def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     """Run the first examples in a folder of its own, which is removed, and scale.
 
     Passes grow with the examples. Time grows with the number of shards, and within a shard as a
-    forward and a backward of the model do from the pilot's batch to the shard's, in batches that
-    memory has room for, since an attack makes as many calls whatever its batch. What the pilot took
-    beyond its tasks is taken once.
+    forward and a backward of the model do from the pilot's rows to the shard's, in calls of the
+    size that attacks make and memory has room for, since an attack makes as many whatever its
+    batch. What the pilot took beyond its tasks is taken once.
 
     Raises:
         ModelError: a defense does not answer with finite logits (N, classes).
@@ -90,7 +94,12 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
         [contender.load for contender in prepared.contenders],
         prepared.examples.take(range(size)).inputs,
         min(count, size),
-        _Machine(prepared.examples.classes, prepared.config.batch_size, prepared.device),
+        _Machine(
+            prepared.examples.classes,
+            prepared.config.batch_size,
+            prepared.device,
+            len(prepared.setting.epsilons),
+        ),
     )
     growing = apart(_growth, *arguments) if prepared.workers else here(_growth, *arguments)
     ratio, fits = growing
@@ -132,15 +141,25 @@ def _growth(
         for load in loaders:
             model = CountedModel(load(), machine.classes, machine.batch_size, machine.device)
             asked = Asked(model, len(inputs))
-            ratios.append(asked.again(_seconds, inputs) / asked.again(_seconds, inputs[:few]))
+            whole, part = (
+                asked.again(_seconds, some, machine.epsilons) for some in (inputs, inputs[:few])
+            )
+            ratios.append(whole / part)
             if model.batch_size != machine.batch_size:
                 sizes.append(model.batch_size)
     return statistics.median(ratios), min(filter(None, sizes), default=None)
 
 
-def _seconds(model: CountedModel, inputs: Tensor) -> float:
-    """Of a forward and a backward, or as far as there is a way back; the fastest of some."""
+def _seconds(model: CountedModel, inputs: Tensor, copies: int) -> float:
+    """Of a forward and a backward, or as far as there is a way back; the fastest of some.
+
+    Of each input so many copies are asked about, in calls of the size that attacks make.
+    """
     import torch
+
+    rows = len(inputs) * copies
+    most = max(ROWS, VALUES // inputs[0].numel(), len(inputs))
+    inputs = inputs.repeat(copies, 1, 1, 1)[:most]
 
     def once() -> float:
         started = time.perf_counter()
@@ -155,4 +174,4 @@ def _seconds(model: CountedModel, inputs: Tensor) -> float:
             torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    return min(once() for _ in range(REPEATS))
+    return min(once() for _ in range(REPEATS)) * rows / len(inputs)
