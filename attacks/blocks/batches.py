@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-#: At most so many rows on a CPU, and so many values of theirs: of small networks a call costs as
-#: much as a hundred rows; in larger ones a few dozen fill the caches (measured at 64 to 3,072
+#: At most so many rows on a CPU, and so many values of theirs: of small networks a step costs
+#: little more with more rows; in larger ones a few dozen fill the caches (measured at 64 to 3,072
 #: values). More rows gain little, and take a worker over a gigabyte. `FEWEST` suit any.
 ROWS, VALUES, FEWEST = 300, 40_000, 50
 #: The same on a GPU, which a batch has to fill.
