@@ -16,6 +16,7 @@ from bench.defenses.activations.smooth import (
     Smoothness,
     highest,
     lowest,
+    nonzero,
     smoothed,
     threshold,
 )
@@ -117,9 +118,9 @@ def recognise(x: Tensor, out: Tensor) -> Competition | None:
         return None
     for how in _ways(x, out):
         scored, _ = SCORES[how.score]
-        scores, kept = scored(how.grouped(x)), how.grouped(out) != 0
+        scores, kept = scored(how.grouped(x)), nonzero(how.grouped(out))
         some = _equally_many(scores, kept) >= ALIKE
-        ordered = lowest(scores, kept) >= highest(scores, ~kept)
+        ordered = lowest(scores, 1 - kept) >= highest(scores, kept)
         far = threshold(scores, kept).abs() > ZERO * how.spread(scores)
         apart = bool(far.float().median())
         if some and bool(ordered.all()) and apart:
@@ -143,8 +144,8 @@ def _equally_many(scores: Tensor, kept: Tensor) -> float:
 
     More of them win where units tie at the threshold, as those of a constant background do.
     """
-    most = kept.sum(dim=-1).flatten()
-    above = (scores > lowest(scores, kept)).sum(dim=-1).flatten()
+    most = kept.long().sum(dim=-1).flatten()
+    above = (scores > lowest(scores, 1 - kept)).sum(dim=-1).flatten()
     counts = torch.unique(most)
     counts = counts[(counts > 0) & (counts < scores.shape[-1])]
     if not len(counts):

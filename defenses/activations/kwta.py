@@ -12,7 +12,13 @@ from torch import Tensor
 
 from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
-from bench.defenses.activations.smooth import SCORES, Competition, WinnersTakeAll, smoothed
+from bench.defenses.activations.smooth import (
+    SCORES,
+    Competition,
+    WinnersTakeAll,
+    is_transformed,
+    smoothed,
+)
 from bench.errors import ModelError, UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
@@ -119,7 +125,7 @@ class KWTA(WinnersTakeAll):
 
     def _chosen(self, x: Tensor, how: Competition, first: int, k: int) -> Tensor:
         """The k winners of each group, which lies along the dimensions from `first` on."""
-        hidden = _is_transformed()
+        hidden = is_transformed()
         kernels = None if self.exact or hidden else _kernels(x, first)
         if kernels is not None:
             try:
@@ -147,14 +153,6 @@ class KWTA(WinnersTakeAll):
             if silent or bool((surplus > 0).any()):
                 mask = mask & ~_late((scores == kth).flatten(first), surplus).reshape(mask.shape)
         return torch.where(mask, x, torch.where(kth.isnan(), kth, 0) if silent else 0)
-
-
-def _is_transformed() -> bool:
-    """Whether a transform of `torch.func` is at work: it hides values, and sees torch's own calls.
-
-    It differentiates and batches what torch computes, so that numpy and the kernels stay out.
-    """
-    return bool(torch._C._are_functorch_transforms_active())
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:
