@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
-from bench.attacks.blocks.keeping import marked, pace, put
+from bench.attacks.blocks.keeping import marked, pace, put, some
 from bench.attacks.blocks.known import Known
 from bench.attacks.blocks.moves import Moves, wide_as
 from bench.attacks.blocks.outlook import Way
@@ -201,15 +201,14 @@ class Chains:
         broken = torch.zeros_like(rows, dtype=torch.bool)
         point, live = ball.inputs.clone(), torch.arange(len(rows), device=self.device)
         going = torch.ones_like(broken)
+        near, own, sizes, loss = ball, rows, how.sizes, self._loss(how.loss, rows)
         for step in range(how.steps + 1):
             fall = (1 + math.cos(math.pi * step / how.steps)) / 2
-            loss = self._loss(how.loss, rows[live]) if step < how.steps else None
-            here, own = x[live], rows[live]
-            seen = self._looked(here, own, loss, way, going[live])
+            seen = self._looked(x, own, loss if step < how.steps else None, way, going)
             # What lies outside the ball so far is no candidate yet.
-            inside = going[live] & (how.wide == 1 or _radius(how, step - 1) == 1)
+            inside = going & (how.wide == 1 or _radius(how, step - 1) == 1)
             better = (seen.margins < low[live]) & inside
-            put(point, live, better, here)
+            put(point, live, better, x)
             put(low, live, better, seen.margins)
             put(broken, live, better, seen.broken)
             if seen.gradient is None:
@@ -218,20 +217,23 @@ class Chains:
             flat = (gradient.flatten(1) == 0).all(dim=1)
             if step == 0:
                 self.blind |= marked(own, flat, len(self.blind))
-            self.known.broken |= marked(own, seen.broken & inside, len(self.known.broken))
-            going[live] &= ~flat & ~self.known.broken[own]
-            if step % pace(x) == 0:
-                (stay,) = torch.where(going[live])
-                live, gradient = live[stay], gradient[stay]
-                if not len(live):
+            if some(seen.broken):
+                self.known.broken |= marked(own, seen.broken & inside, len(self.known.broken))
+            going = going & ~(flat | self.known.broken[own])
+            if step % pace(x) == 0 and some(~going):
+                (stay,) = torch.where(going)
+                if not len(stay):
                     break
+                live, x, momentum, gradient = live[stay], x[stay], momentum[stay], gradient[stay]
+                going, sizes = going[stay], sizes[stay]
+                near, own = ball.at(live), rows[live]
+                loss = self._loss(how.loss, own)
             scale = gradient.abs().flatten(1).mean(dim=1).clamp(min=1e-30)
-            momentum[live] = DECAY * momentum[live] + gradient / wide_as(scale, gradient)
-            near = ball.at(live)
-            length = wide_as(how.sizes[live], gradient) * fall * near.radius
-            moved = x[live] - length * self._direction(momentum[live], fall)
+            momentum = DECAY * momentum + gradient / wide_as(scale, gradient)
+            length = wide_as(sizes, gradient) * fall * near.radius
+            moved = x - length * self._direction(momentum, fall)
             wide = _radius(how, step)
-            x[live] = (near if wide == 1 else near.times(wide)).project(moved)
+            x = (near if wide == 1 else near.times(wide)).project(moved)
         return point, low, broken
 
     def _looked(

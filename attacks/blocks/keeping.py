@@ -42,6 +42,8 @@ def put(into: Tensor, rows: Tensor, which: Tensor, values: Tensor) -> None:
         which: bool (M,).
         values: (M, ...), dtype of `into`.
     """
+    if not some(which):
+        return
     before = into.index_select(0, rows)
     into.index_copy_(0, rows, torch.where(_wide(which, values), values, before))
 

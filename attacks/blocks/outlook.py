@@ -95,9 +95,12 @@ class Outlook:
     def __call__(self, x: Tensor, rows: Tensor, loss: Loss | None, way: Way) -> Seen:
         """See `View`."""
         labels = self.problem.labels[rows]
+        passes = torch.full_like(rows, self.draws * (1 if loss is None else 2))
+        if self.draws == 1:
+            found, gradient = self._answer(x, labels, loss, way)
+            return Seen(found, found < 0, None if loss is None else gradient, passes)
         drawn = [self._draw(x, labels, loss, way, draw) for draw in range(self.draws)]
         found = torch.stack([found for found, _ in drawn])
-        passes = torch.full_like(rows, self.draws * (1 if loss is None else 2))
         mean, broken = found.mean(dim=0), (found < 0).all(dim=0)
         if loss is None:
             return Seen(mean, broken, None, passes)
@@ -111,8 +114,6 @@ class Outlook:
 
         A draw is a seed of torch's generators, the same at each step of a descent.
         """
-        if not self.problem.randomised:
-            return self._answer(x, labels, loss, way)
         with seeded(self.problem.seed + APART * (self.draws * way.number + draw), x.device):
             return self._answer(x, labels, loss, way)
 

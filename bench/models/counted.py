@@ -83,7 +83,7 @@ class CountedModel(nn.Module):
         self.batch_size = batch_size
         self.device = torch.device(device)
         self._count = _Count()
-        self._manner = Manner()
+        self._manner = Manner.at_first(self.module, self.device)
         self._answered: set[int] = set()
         self.training = False
 

@@ -16,7 +16,9 @@ from bench.defenses.activations.smooth import (
     SCORES,
     Competition,
     WinnersTakeAll,
+    by_place,
     is_transformed,
+    lies_in_channels_last,
     smoothed,
 )
 from bench.errors import ModelError, UsageError, is_out_of_memory
@@ -111,6 +113,8 @@ class KWTA(WinnersTakeAll):
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
         how = self.competition(x)
+        if how.whole and not self.exact and lies_in_channels_last(x):
+            return self.forward(by_place(x)).permute(0, 3, 1, 2)
         first = 2 if how.channels else 1
         k = self.winners(x.shape[first:].numel())
         smooth = self.smoothness(x)

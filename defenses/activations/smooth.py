@@ -69,6 +69,11 @@ class Competition(NamedTuple):
     neighbours: int = 0
     """If positive, so many neighbouring channels are a group instead, at each position."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all units of an example are one group, of which the order is no matter."""
+        return not (self.channels or self.neighbours)
+
     def grouped(self, x: Tensor) -> Tensor:
         """From (N, ...) to (N, groups, M)."""
         if self.neighbours:
@@ -171,9 +176,23 @@ def smoothed(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Te
     Returns:
         The values, dtype and memory format of `out`.
     """
+    if how.whole and lies_in_channels_last(x):
+        return smoothed(by_place(x), by_place(out), how, smooth).permute(0, 3, 1, 2)
     function = _Transformed if is_transformed() else _SmoothChoice
     chosen: Tensor = function.apply(x, out.detach(), how, smooth)
     return chosen
+
+
+def lies_in_channels_last(x: Tensor) -> bool:
+    """Whether the channels of each place lie together in memory, as kernels of a CPU like it."""
+    if x.ndim != 4 or is_transformed() or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def by_place(x: Tensor) -> Tensor:
+    """A view (N, H, W, C) of (N, C, H, W), which flattens without a copy if it lies so."""
+    return x.permute(0, 2, 3, 1)
 
 
 class WinnersTakeAll(nn.Module):

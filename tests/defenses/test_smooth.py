@@ -17,6 +17,7 @@ from bench.defenses.activations.smooth import (
     Smoothness,
     WinnersTakeAll,
     soften,
+    threshold,
 )
 
 if TYPE_CHECKING:
@@ -128,6 +129,32 @@ def test_values_stay_bit_for_bit(make: Callable[[], WinnersTakeAll], dtype: torc
         found = layer(given.clone().requires_grad_())
         assert torch.equal(found, own)
         assert (found.dtype, found.stride()) == (own.dtype, own.stride())
+
+
+@pytest.mark.parametrize("make", LAYERS)
+def test_the_order_in_memory_changes_no_gradient(make: Callable[[], WinnersTakeAll]) -> None:
+    """Whatever lies in channels_last: the input, what comes back, or both."""
+    x, incoming = draw(3, 4, 5, 6), draw(3, 4, 5, 6, seed=1)
+    layer = make()
+    layer.soften(0.3, 1.0)
+    found = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        point = x.to(memory_format=layout).requires_grad_()
+        out = layer(point)
+        for back in (torch.contiguous_format, torch.channels_last):
+            given = incoming.contiguous(memory_format=back)
+            found += torch.autograd.grad(out, point, given, retain_graph=True)
+    for each in found[1:]:
+        torch.testing.assert_close(each, found[0], rtol=1e-12, atol=1e-12)
+
+
+def test_a_threshold_lies_between_those_that_won_and_those_that_lost() -> None:
+    """At the lowest winner where nobody lost, at 0 where nobody won."""
+    scores = torch.tensor([[[3.0, -2.0, 0.5, -4.0]]] * 4)
+    kept = torch.tensor([[[1.0, 0, 1, 0]], [[1.0] * 4], [[0.0] * 4], [[0.0, 0, 0, 1]]])
+    for dtype in (torch.float32, torch.float64, torch.bfloat16, torch.float16):
+        found = threshold(scores.to(dtype), kept.to(dtype)).flatten().tolist()
+        assert found == [-0.75, -4, 0, -0.5]
 
 
 def test_it_is_set_anew_between_passes() -> None:

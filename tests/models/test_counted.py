@@ -1,11 +1,14 @@
 """The model as attacks see it: exact counts, split batches, and rows that cannot spoil others."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 from bench.errors import ModelError, NonFiniteLogitsError
 from bench.models.counted import CountedModel
+from bench.models.manner import Manner
 
 
 class Recording(nn.Module):
@@ -175,3 +178,50 @@ def test_halving_starts_at_the_largest_batch_seen_and_ends_at_one() -> None:
     while model.halve():
         sizes.append(model.batch_size)
     assert sizes == [4, 2, 1]
+
+
+class Convolving(nn.Module):
+    """A convolution, then every value of an image in a row, by a way that may want it contiguous.
+
+    It remembers whether what it got lay in channels_last alone.
+    """
+
+    def __init__(self, flatten: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer, self.flatten = nn.Conv2d(2, 3, 3), flatten
+        self.last: list[bool] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (N, 12)."""
+        last = x.is_contiguous(memory_format=torch.channels_last)
+        self.last.append(last and not x.is_contiguous())
+        return self.flatten(self.layer(x))
+
+
+@pytest.mark.parametrize(
+    ("flatten", "last"), [(lambda x: x.flatten(1), True), (lambda x: x.view(len(x), -1), False)]
+)
+def test_convolutions_on_a_cpu_get_channels_last_where_they_take_it(
+    flatten: Callable[[Tensor], Tensor], last: bool
+) -> None:
+    """The same logits and gradients; neither inputs nor weights are left lying otherwise."""
+    module = Convolving(flatten)
+    model, x = CountedModel(module, 12, None, "cpu"), torch.rand(5, 2, 4, 4).requires_grad_()
+    expected = module(x)
+    (slope,) = torch.autograd.grad(expected.square().sum(), x)
+    model.probe(x.detach())
+    module.last.clear()
+    found = model(x)
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], slope)
+    assert module.last == [last]
+    assert found.is_contiguous()
+    assert module.layer.weight.is_contiguous()
+
+
+def test_other_modules_get_images_as_they_come() -> None:
+    """So do all on a GPU."""
+    for module in (nn.Sequential(nn.Flatten(), nn.Linear(16, 3)), nn.Identity()):
+        assert Manner.at_first(module, torch.device("cpu")) == Manner()
+    assert Manner.at_first(nn.Conv2d(1, 1, 1), torch.device("cuda")) == Manner()
