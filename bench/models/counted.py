@@ -285,7 +285,10 @@ def _surely_finite(x: Tensor) -> bool:
 
 
 class _CountBackward(torch.autograd.Function):
-    """The identity; each backward pass through it counts every example of the batch once."""
+    """The identity; each backward pass through it counts every example of the batch once.
+
+    A gradient lies as inputs do, however the module was asked: attacks may `view` it.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, count: _Count) -> Tensor:
@@ -296,4 +299,4 @@ class _CountBackward(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor, None]:
         (gradient,) = gradients
         ctx.count.backwards += gradient.shape[0]
-        return gradient, None
+        return gradient.contiguous(), None

@@ -214,7 +214,9 @@ def test_convolutions_on_a_cpu_get_channels_last_where_they_take_it(
     module.last.clear()
     found = model(x)
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(torch.autograd.grad(found.square().sum(), x)[0], slope)
+    (gradient,) = torch.autograd.grad(found.square().sum(), x)
+    torch.testing.assert_close(gradient, slope)
+    assert gradient.is_contiguous()
     assert module.last == [last]
     assert found.is_contiguous()
     assert module.layer.weight.is_contiguous()
