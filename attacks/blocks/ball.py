@@ -174,8 +174,8 @@ class Streams:
             rows = rows.to(self._device)
             return self._counters.uniform(rows, math.prod(size[1:])).reshape(size)
         drawn = torch.empty(size)
-        for row, into in zip(rows.tolist(), drawn, strict=True):
-            torch.rand(into.shape, generator=self._generators[row], out=into)
+        for row, into in zip(rows.tolist(), drawn.unbind(), strict=True):
+            into.uniform_(generator=self._generators[row])
         return drawn.to(self._device)
 
     def normal(self, rows: Tensor, count: int) -> Tensor:
@@ -185,8 +185,8 @@ class Streams:
             rows = rows.to(self._device)
             return self._counters.normal(rows, math.prod(size[1:])).reshape(size)
         drawn = torch.empty(size)
-        for row, into in zip(rows.tolist(), drawn, strict=True):
-            torch.randn(into.shape, generator=self._generators[row], out=into)
+        for row, into in zip(rows.tolist(), drawn.unbind(), strict=True):
+            into.normal_(generator=self._generators[row])
         return drawn.to(self._device)
 
 

@@ -116,7 +116,7 @@ class Chains:
             elif later % ANEW == 0:
                 self.anew(rows, 3, WIDE if later // ANEW % 2 else 1.0)
             else:
-                self.turn(rows.repeat(CHAINS), self._every(rows))
+                self.turn(torch.cat([rows] * CHAINS), self._every(rows))
         if self.look.draws > 1:
             self.choose()
 
@@ -315,7 +315,7 @@ class Chains:
         if number % MIXES == MIXES - 1:
             near[-1] = self._between(rows, place, MIXED)
         tried = torch.stack(near)
-        seen = self._looked(tried.flatten(0, 1), rows.repeat(CANDIDATES), None, self._way())
+        seen = self._looked(tried.flatten(0, 1), torch.cat([rows] * CANDIDATES), None, self._way())
         low, which = seen.margins.reshape(CANDIDATES, -1).min(dim=0)
         low = torch.where(self.known.broken[rows], torch.inf, low)
         one = torch.arange(len(rows), device=self.device)
