@@ -99,7 +99,7 @@ class Competition(NamedTuple):
         among = scores.flatten(1).unsqueeze(1) if self.neighbours else scores
         precise = among.double()
         away = precise - precise.mean(dim=-1, keepdim=True)
-        return away.square().mean(dim=-1, keepdim=True).sqrt().to(scores.dtype)
+        return (away * away).mean(dim=-1, keepdim=True).sqrt().to(scores.dtype)
 
 
 #: By what units compete, and its derivative.
