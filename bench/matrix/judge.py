@@ -37,9 +37,10 @@ class Prediction:
     """What the model says of some inputs."""
 
     classes: Tensor
-    """int64, (N,): in the batch."""
+    """int64, (N,): in the batch, but alone where it is right alone only, as points may be that lie
+    on a jump of the model (k-WTA), where rounding decides."""
     margins: Tensor
-    """float64, (N,): logit of the label minus the best other."""
+    """float64, (N,): logit of the label minus the best other, of the same answer."""
     wrong: Tensor
     """bool, (N,): wrong in the batch and wrong alone; of a randomised defense, in most draws."""
     draws: int
@@ -106,13 +107,14 @@ def predict(model: nn.Module, inputs: Tensor, labels: Tensor, *, draws: int = 1)
         return _predict_draws(model, inputs, labels, draws)
     with torch.no_grad():
         logits = model(inputs)
-        classes = logits.argmax(dim=1)
-        wrong = classes != labels
-        rows = wrong.nonzero().flatten()
+        rows = (logits.argmax(dim=1) != labels).nonzero().flatten()
         # Each alone in its pass, and read together: a GPU is waited for once.
-        alone = [model(inputs[i : i + 1]) for i in rows.tolist()]
-        if alone:
-            wrong[rows] = torch.cat(alone).argmax(dim=1) != labels[rows]
+        if each := [model(inputs[i : i + 1]) for i in rows.tolist()]:
+            alone = torch.cat(each)
+            right = (alone.argmax(dim=1) == labels[rows])[:, None]
+            logits = logits.index_copy(0, rows, torch.where(right, alone, logits[rows]))
+    classes = logits.argmax(dim=1)
+    wrong = classes != labels
     count = wrong.long()
     return Prediction(classes, margins(logits, labels), wrong, 1, count, count)
 

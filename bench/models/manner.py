@@ -14,12 +14,15 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from bench.errors import ModelError, is_out_of_memory
+from bench.record.provenance import layout_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from torch import Tensor, nn
 
+#: By the name that runs note.
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 #: Batch sizes that a module may have been exported for.
 SIZES = (*range(1, 17), 20, 24, 25, 32, 40, 48, 50, 64, 96, 100, 128, 200, 256, 512)
 
@@ -38,9 +41,8 @@ class Manner:
     @classmethod
     def at_first(cls, module: nn.Module, device: torch.device) -> Self:
         """How a module is asked before anything is known of it."""
-        convolves = any(isinstance(each, torch.nn.Conv2d) for each in module.modules())
-        if device.type == "cpu" and convolves:
-            return cls(layout=torch.channels_last)
+        if any(isinstance(each, torch.nn.Conv2d) for each in module.modules()):
+            return cls(layout=LAYOUTS[layout_on(device.type)])
         return cls()
 
     def ask(self, module: nn.Module, x: Tensor) -> Any:

@@ -18,6 +18,15 @@ from bench.record.schema import Record
 NOTED = ("winnow-bench", "torch", "torchvision", "foolbox", "pyautoattack", "numpy")
 
 
+#: How images of shards and runs lay in memory that do not say.
+AS_THEY_COME = "contiguous"
+
+
+def layout_on(device: str) -> str:
+    """How convolutions get their images on a kind of device, as torch names it: it moves digits."""
+    return "channels_last" if device == "cpu" else AS_THEY_COME
+
+
 def version_of(distribution: str) -> str:
     """The installed version of a distribution, or `absent`."""
     try:
@@ -79,6 +88,8 @@ class Surroundings(Record):
     """Of the distributions in `NOTED`."""
     batch_size: int | None = None
     """Of the largest forward pass, as asked for or as memory allowed; None for any."""
+    layout: str = AS_THEY_COME
+    """See `layout_on`."""
 
     @classmethod
     def of(cls, device: str, batch_size: int | None = None) -> Self:
@@ -94,6 +105,7 @@ class Surroundings(Record):
             device_name=device_name(device),
             versions=noted_versions(),
             batch_size=batch_size,
+            layout=layout_on(kind),
         )
 
     @classmethod
@@ -103,15 +115,12 @@ class Surroundings(Record):
             device=str(provenance.get("device", "")).partition(":")[0],
             device_name=str(provenance.get("device_name", "")),
             versions=provenance.get("versions", {}),
+            layout=str(provenance.get("layout", AS_THEY_COME)),
         )
 
     def alike(self, other: Surroundings) -> bool:
         """Whether the same computation gives the same digits, in forward passes of one size."""
-        return (self.device, self.device_name, self.versions) == (
-            other.device,
-            other.device_name,
-            other.versions,
-        )
+        return self.model_copy(update={"batch_size": other.batch_size}) == other
 
 
 def provenance(*, device: str, name: str, command: str) -> dict[str, Any]:
@@ -130,6 +139,7 @@ def provenance(*, device: str, name: str, command: str) -> dict[str, Any]:
         "device": device,
         "device_name": name,
         "versions": noted_versions(),
+        "layout": layout_on(device.partition(":")[0]),
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 

@@ -137,7 +137,7 @@ def test_the_order_in_memory_changes_no_gradient(make: Callable[[], WinnersTakeA
     x, incoming = draw(3, 4, 5, 6), draw(3, 4, 5, 6, seed=1)
     layer = make()
     layer.soften(0.3, 1.0)
-    found = []
+    found: list[Tensor] = []
     for layout in (torch.contiguous_format, torch.channels_last):
         point = x.to(memory_format=layout).requires_grad_()
         out = layer(point)

@@ -118,13 +118,18 @@ class BatchDependent(nn.Module):
 
 
 def test_wrong_in_a_batch_but_right_alone_is_not_broken() -> None:
-    """A candidate counts when it is wrong both ways."""
+    """A candidate counts when it is wrong both ways; what is kept of it is the answer that decides.
+
+    A point on a jump of the model (k-WTA) can have a margin far below 0 in the batch by rounding.
+    """
     examples = linear_examples(4)
     threat = ThreatModel(Norm.LINF, Epsilon.parse("0.01"))
     inputs, labels = examples.inputs, examples.labels
     judgement = judge(BatchDependent(), inputs, labels, inputs.clone(), threat)
-    assert (judgement.prediction.classes != labels).all()
+    assert (BatchDependent()(inputs).argmax(dim=1) != labels).all()
     assert not judgement.broken.any()
+    assert torch.equal(judgement.prediction.classes, labels)
+    torch.testing.assert_close(judgement.prediction.margins, margins(Sum()(inputs), labels))
 
 
 def test_membership_allows_the_rounding_of_float32_and_no_more() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import WinnowError, is_out_of_memory
 from bench.matrix.judge import predict
-from bench.record.provenance import device_name, version_of
+from bench.record.provenance import AS_THEY_COME, device_name, layout_on, version_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,11 +26,12 @@ ALONE = 1e-3
 
 
 def same_machine(record: RunRecord, device: str) -> bool:
-    """Whether answers have to be the same: kind and name of the device, and library versions."""
-    origin = record.provenance
+    """Whether answers have to be the same: the device, library versions, and images as they lay."""
+    origin, kind = record.provenance, device.partition(":")[0]
     versions = origin.get("versions")
     return (
-        device.partition(":")[0] == record.judging["device"]
+        kind == record.judging["device"]
+        and origin.get("layout", AS_THEY_COME) == layout_on(kind)
         and origin.get("device_name") == device_name(device)
         and isinstance(versions, dict)
         and all(versions.get(name) == version_of(name) for name in ANSWERING)
