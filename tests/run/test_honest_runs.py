@@ -6,11 +6,12 @@ import json
 import shutil
 from typing import TYPE_CHECKING, Any
 
+import pandas as pd
 import pytest
 import torch
 
 from bench.matrix.judge import DRAWS
-from bench.record.store import open_run
+from bench.record.store import RunStore, open_run
 from bench.registry import register_attack
 from bench.run.verification import verify_run
 from tests.plugins import Best
@@ -43,6 +44,19 @@ class Batched(Sum):
         return torch.stack([-s, s], dim=1)
 
 
+class Jumping(Sum):
+    """`Sum`, but in company the other way round where a pixel left the range of all examples.
+
+    So answers a model at a point on one of its jumps: in a batch and alone rounding differs.
+    """
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits (-s, s)."""
+        logits = super().forward(x)
+        left = ((x < 0.3) | (x > 0.7)).flatten(1).any(dim=1) & (len(x) > 1)
+        return torch.where(left[:, None], -logits, logits)
+
+
 @register_attack("test-raises-later")
 class RaisesLater(Best):
     """`Best` on full shards; raises on the last one, which is smaller."""
@@ -54,7 +68,10 @@ class RaisesLater(Best):
         return super().run(problem)
 
 
-MODELS = "from tests.run.test_honest_runs import Batched, Noisy\nfrom tests.toy_models import Sum\n"
+MODELS = """\
+from tests.run.test_honest_runs import Batched, Jumping, Noisy
+from tests.toy_models import Sum
+"""
 
 
 @pytest.fixture
@@ -145,6 +162,19 @@ def test_an_honest_run_of_a_model_that_depends_on_its_batch_holds(
     findings = verify_run(folder, model=model("Batched"), device="cpu")
     assert findings.faults == []
     assert findings.examples > 0
+
+
+def test_an_honest_run_of_a_model_that_jumps_holds(
+    tmp_path: Path, model: Callable[[str], str]
+) -> None:
+    """Wrong in its batch and right alone is unbroken, by the margin that it has alone."""
+    folder = small_run(Jumping(), tmp_path / "runs", attacks="test-best", epsilons=["0.02"])
+    (cell,) = Forger(folder).cells("test-best")
+    frame = pd.concat([shard.frame for shard in RunStore(folder).shards(cell["key"])])
+    unbroken = frame[frame["attacked"] & ~frame["broken"]]
+    assert (unbroken["prediction"] == unbroken["label"]).all()
+    assert (unbroken["margin"] > 0).all()
+    assert verify_run(folder, model=model("Jumping"), device="cpu").faults == []
 
 
 def worst(folder: Path, epsilon: str) -> float:
