@@ -13,7 +13,7 @@ Winnow pays beyond is for judging again what the library claims. Both sides keep
 they free, as the workers of a run do: in batches of this size getting it anew takes longer than
 the network.
 
-With `--curve` it is eight epsilons, each a call of pyautoattack, as a user of it does, against
+With `--curve` it is eight epsilons, or those named, each a call of pyautoattack, as a user of it does, against
 `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
 inferences, the judge, and the measurement of gradients that the inferences are trusted by. What the
 rest of the examination takes stands in a line of its own. The floor is one whole cascade for each
@@ -161,7 +161,7 @@ def swept_rows(defense: str, swept: Swept) -> list[list[str]]:
             name,
             f"{side.forwards:,}",
             f"{side.backwards:,}",
-            "–" if name == FLOOR else f"{side.seconds:.0f}",
+            "–" if name == FLOOR else f"{side.seconds:.1f}",
             f"{each.passes / side.passes:.1f}×" if name == SWEPT else "",
             f"{side.passes / floor.passes:.2f}" if floor.passes else "–",
         ]
@@ -190,14 +190,16 @@ def swept_words(defense: str, swept: Swept) -> str:
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table and what it says."""
     parser = asking(__doc__, n=30, full=200)
-    parser.add_argument("--curve", action="store_true", help="over eight epsilons")
+    parser.add_argument("--curve", action="store_true", help="over several epsilons")
     parser.add_argument("--defenses", default="relu,relu-at")
     parser.add_argument("--dataset", default="digits", help="digits, or parquet:…/mnist")
-    parser.add_argument("--epsilon", default="0.1", help="in Linf, without --curve")
+    parser.add_argument(
+        "--epsilon", help="in Linf (default: 0.1); with --curve several (default: eight)"
+    )
     arguments = parser.parse_args(argv)
     defenses, device = split_names(arguments.defenses), resolve_device(arguments.device)
     family = arguments.dataset.rpartition("/")[2].rpartition(":")[2]
-    epsilons = EPSILONS[family] if arguments.curve else arguments.epsilon
+    epsilons = arguments.epsilon or (EPSILONS[family] if arguments.curve else "0.1")
     shared = {
         "dataset": arguments.dataset,
         "epsilons": tuple(epsilons.split(",")),
