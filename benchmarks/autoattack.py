@@ -13,8 +13,8 @@ Winnow pays beyond is for judging again what the library claims. Both sides keep
 they free, as the workers of a run do: in batches of this size getting it anew takes longer than
 the network.
 
-With `--curve` it is eight epsilons, or those named, each a call of pyautoattack, as a user of it does, against
-`--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
+With `--curve` it is eight epsilons, or those named, each a call of pyautoattack, as a user of it
+does, against `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
 inferences, the judge, and the measurement of gradients that the inferences are trusted by. What the
 rest of the examination takes stands in a line of its own. The floor is one whole cascade for each
 example that survives some epsilon: nobody can vouch for a curve with less. It is counted from the
