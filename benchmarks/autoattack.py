@@ -14,12 +14,12 @@ they free, as the workers of a run do: in batches of this size getting it anew t
 the network.
 
 With `--curve` it is eight epsilons, or those named, each a call of pyautoattack, as a user of it
-does, against `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to check its
-inferences, the judge, and the measurement of gradients that the inferences are trusted by. What the
-rest of the examination takes stands in a line of its own. The floor is one whole cascade for each
-example that survives some epsilon: nobody can vouch for a curve with less. It is counted from the
-first such example, attacked alone. Each defense has a process of its own, as many at a time as
-there are cores; on a GPU they take turns.
+does, against `--attacks autoattack --sweep bracket`: its cascade, what it attacks after all to
+check its inferences, the judge, and the measurement of gradients that the inferences are trusted
+by. What the rest of the examination takes stands in a line of its own. The floor is one whole
+cascade for each example that survives some epsilon: nobody can vouch for a curve with less. It is
+counted from the first such example, attacked alone. Each defense has a process of its own, as many
+at a time as there are cores; on a GPU they take turns.
 """
 
 from __future__ import annotations
