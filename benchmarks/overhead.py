@@ -34,6 +34,7 @@ from bench import registry
 from bench.api import Problem
 from bench.matrix.tasks import Clean, tasks_for
 from bench.models.ambient import plain_torch
+from bench.models.manner import Manner
 from bench.record.store import RunStore
 from bench.registry.grammar import split_names
 from bench.report.writing import table
@@ -179,11 +180,14 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
             place.put(task.cells[0][0], task.shard.number, done.outcomes[0])
 
     store()  # the first of each also imports
-    again = functools.partial(peers.replay, model.module, problem.inputs)
+    again = functools.partial(peers.replay, model.module)
+    # The bare passes of a shard are of images as a shard's lie.
+    layout = Manner.at_first(model.module, model.device).layout
+    lying = problem.inputs.to(problem.inputs.dtype, copy=True, memory_format=layout)
     works: dict[str, Callable[[], object]] = {
-        "library passes": functools.partial(again, library.batches),
+        "library passes": functools.partial(again, problem.inputs, library.batches),
         "library": functools.partial(plain, attack, model.module, problem),
-        "shard passes": functools.partial(again, shard.batches),
+        "shard passes": functools.partial(again, lying, shard.batches),
         "shard": functools.partial(bench.run, task),
         "storing": store,
     }
