@@ -184,8 +184,11 @@ def smoothed(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Te
 
 
 def lies_in_channels_last(x: Tensor) -> bool:
-    """Whether the channels of each place lie together in memory, as kernels of a CPU like it."""
-    if x.ndim != 4 or is_transformed() or x.is_contiguous():
+    """Whether the channels of each place lie together in memory, as kernels of a CPU like it.
+
+    Those of a GPU read an example where it lies, in any order.
+    """
+    if x.ndim != 4 or x.device.type != "cpu" or is_transformed() or x.is_contiguous():
         return False
     return x.is_contiguous(memory_format=torch.channels_last)
 

@@ -1,8 +1,9 @@
 """The Triton kernels of k-WTA.
 
-A group's k-th largest score is found by radix select: digits of eight bits, the highest first, each
-from a histogram of the units that share the digits found so far. Short groups are held whole, and
-found by bisection. Scores are compared as integers, so that no rounding and no flushing of
+A group's k-th largest score is found by bisection while the group is held in registers: short
+groups whole, longer ones by sixteen bits of each unit. The longest are read again for each digit of
+eight bits, the highest first, which is found from a histogram of the units that share the digits
+found so far. Scores are compared as integers, so that no rounding and no flushing of
 denormals can enter. A group with NaN has no k-th largest: all of it becomes NaN, and none wins.
 
 Who won is kept as bits, 32 units a word, for the gradient. Importing this imports Triton.
@@ -84,20 +85,81 @@ def _write(
         tl.store(words + word, packed, mask=word < (last + 31) // 32)
 
 
-@triton.jit(do_not_specialize=["k"])
-def whole(
-    x, out, words, units, k,
-    SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr, BLOCK: tl.constexpr,
+@triton.jit
+def _digits(
+    x, first, units, found, shift,
+    SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr, PAIRS: tl.constexpr,
 ):  # fmt: skip
-    """One program for one group: winners and bits."""
+    """Sixteen bits at `shift` of units from `first` on whose higher bits are `found`, else 0."""
+    unit = first + tl.arange(0, PAIRS)
+    counted = unit < units
+    if shift + 16 == WIDTH:
+        bits = tl.load(x + unit, mask=counted, other=0)
+    else:
+        # Read anew: without another policy both loads become one, which is held all the while.
+        bits = tl.load(x + unit, mask=counted, other=0, eviction_policy="evict_last")
+    keys = _keys(bits, SCORE, WIDTH, INFINITY)
+    if shift + 16 < WIDTH:
+        counted &= (keys >> (shift + 16)) == found
+    return tl.where(counted, (keys >> shift) & 0xFFFF, 0)
+
+
+@triton.jit
+def _pairs(
+    x, first, units, found, shift,
+    SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr, PAIRS: tl.constexpr,
+):  # fmt: skip
+    """`_digits` of twice as many units, two in a word."""
+    upper = _digits(x, first, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+    lower = _digits(x, first + PAIRS, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+    return (upper << 16) | lower
+
+
+@triton.jit
+def _reaching(pairs, digit):
+    """How many of each place's two digits are at least so high, which is not 0."""
+    upper = pairs >= digit << 16
+    # The lower one where taking it away borrows nothing from the upper.
+    lower = (pairs - digit) ^ pairs < 0x10000
+    return upper.to(tl.int32) + lower.to(tl.int32)
+
+
+@triton.jit(do_not_specialize=["k"])
+def held(
+    x, out, words, units, k,
+    SCORE: tl.constexpr, WIDTH: tl.constexpr, INFINITY: tl.constexpr,
+    PAIRS: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    """One program for one group of at most 8 * PAIRS units, sixteen bits of each held at a time."""
     group = tl.program_id(0).to(tl.int64)
     x += group * units
     found = tl.zeros((), tl.uint32)
     has_nan = tl.zeros((), tl.int32)
-    for shift in tl.static_range(WIDTH - 8, -1, -8):
-        counts, nan = _histogram(x, 0, units, found, shift, SCORE, WIDTH, INFINITY, BLOCK)
-        has_nan |= nan.to(tl.int32)
-        found, k = _next_digit(counts, found, k)
+    for shift in tl.static_range(WIDTH - 16, -1, -16):
+        # Four tensors, since one would have all of the group loaded before any is packed.
+        a = _pairs(x, 0 * PAIRS, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+        b = _pairs(x, 2 * PAIRS, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+        c = _pairs(x, 4 * PAIRS, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+        d = _pairs(x, 6 * PAIRS, units, found, shift, SCORE, WIDTH, INFINITY, PAIRS)
+        if shift + 16 == WIDTH:
+            # The largest that is no NaN, infinity, has other sixteen bits.
+            nans = _reaching(a, 0xFFFF) + _reaching(b, 0xFFFF)
+            nans += _reaching(c, 0xFFFF) + _reaching(d, 0xFFFF)
+            has_nan = tl.max(nans, axis=0)
+        digit = tl.zeros((), tl.uint32)
+        above = tl.zeros((), tl.int32)
+        for bit in range(16):
+            higher = digit | (tl.full((), 0x8000, tl.uint32) >> bit)
+            reaching = tl.sum(
+                (_reaching(a, higher) + _reaching(b, higher))
+                + (_reaching(c, higher) + _reaching(d, higher)),
+                axis=0,
+            )
+            enough = reaching >= k
+            digit = tl.where(enough, higher, digit)
+            above = tl.where(enough, above, reaching)
+        k -= above
+        found = (found << 16) | digit
     out += group * units
     words += group * ((units + 31) // 32)
     _write(x, out, words, 0, units, found, has_nan, SCORE, WIDTH, INFINITY, BLOCK)
