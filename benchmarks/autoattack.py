@@ -77,26 +77,27 @@ class Swept(NamedTuple):
     """What was inferred, in words."""
 
 
-def compare(defense: str, shared: dict[str, Any]) -> dict[str, Curve]:
+def compare(defense: str, shared: dict[str, Any], *, bare: bool = True) -> dict[str, Curve]:
     """Both sides on one defense at one epsilon.
 
     Args:
         defense: its name.
         shared: data set, epsilons, n, seed and device of the run.
+        bare: make the library's passes once more, alone.
     """
     hold_memory()
     device = shared["device"]
     with tempfile.TemporaryDirectory() as folder, plain_torch(device):
         prepared = alone(defense, "autoattack", out=Path(folder), examine=False, **shared)
         took, robust, again = cascade(prepared)
-        bare = timed(again)[1]
+        passes = timed(again)[1].on(device) if bare else float("nan")
         result, spent = timed(lambda: run(prepared))
     (found,) = result.summary["defenses"].values()
     (worst,) = found["worst_case"].values()
     cost = found["cost"]
     return {
         PEER: Curve(took, [sum(robust) / len(robust)]),
-        BARE: Curve(Side(took.forwards, took.backwards, bare.on(device)), []),
+        BARE: Curve(Side(took.forwards, took.backwards, passes), []),
         WINNOW: Curve(
             Side(cost["forwards"], cost["backwards"], spent.on(device)), [worst["robust_accuracy"]]
         ),

@@ -124,7 +124,7 @@ def weights(defense: str, dataset: str, device: str, epochs: int) -> str:
 
 def cascade(defense: str, shared: dict[str, Any]) -> Figure:
     """AutoAttack at one epsilon; arguments as of `autoattack.compare`."""
-    ways = autoattack.compare(defense, {**shared, "epsilons": (EPSILON,)})
+    ways = autoattack.compare(defense, {**shared, "epsilons": (EPSILON,)}, bare=False)
     ours, theirs = ways[autoattack.WINNOW], ways[autoattack.PEER]
     return Figure(
         f"AutoAttack at {EPSILON}, n = {shared['n']}, Winnow / pyautoattack",
