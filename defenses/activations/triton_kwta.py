@@ -13,7 +13,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-import triton
 from torch import Tensor
 
 from bench.defenses.activations import triton_kernels as kernels
@@ -62,8 +61,13 @@ def kwta(x: Tensor, *, kind: Kind, units: int, k: int) -> Tensor:
     Returns:
         Shape, dtype and memory format of `x`.
     """
-    plain = type(x) is Tensor and not torch.compiler.is_compiling()
-    out: Tensor = (_Select.apply if plain else _select)(x, units, k, _SCORES[kind])[0]
+    score = _SCORES[kind]
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        out: Tensor = _select(x, units, k, score)[0]
+    elif torch.is_grad_enabled() and x.requires_grad:
+        out = _Select.apply(x, units, k, score)
+    else:
+        out = _chosen(x, units, k, score)[0]
     return out
 
 
@@ -78,18 +82,18 @@ def _chosen(x: Tensor, units: int, k: int, score: int) -> tuple[Tensor, Tensor]:
     with torch.cuda.device_of(x):
         if units <= _SHORT:
             rows, wide = _tile(units)
-            kernels.tile[(triton.cdiv(groups, rows),)](
+            kernels.tile[(_over(groups, rows),)](
                 *given, units, k, groups, **known, ROWS=rows, UNITS=wide, num_warps=4
             )
         elif units <= _HELD:
-            pairs = triton.next_power_of_2(units) // 8
+            pairs = _power(units) // 8
             block, warps = max(32, min(2 * pairs, _PART)), min(32, max(1, pairs // 128))
             kernels.held[(groups,)](
                 *given, units, k, **known, PAIRS=pairs, BLOCK=block, num_warps=warps
             )
         else:
-            parts = triton.cdiv(_PROGRAMS, groups)
-            _in_parts(given, units, k, triton.cdiv(triton.cdiv(units, parts), _PART) * _PART, known)
+            blocks = _over(_over(units, _over(_PROGRAMS, groups)), _PART)
+            _in_parts(given, units, k, blocks * _PART, known)
     return out, words
 
 
@@ -101,7 +105,7 @@ def _in_parts(
     groups, digits = len(words), known["WIDTH"] // 8
     counts = torch.zeros(digits, groups, 256, dtype=torch.int32, device=x.device)
     nans = torch.zeros(groups, dtype=torch.int32, device=x.device)
-    grid = (groups, triton.cdiv(units, part))
+    grid = (groups, _over(units, part))
     options = {**known, "BLOCK": _PART, "num_warps": 4}
     for digit in range(digits):
         kernels.count_part[grid](x, counts, nans, units, k, part, groups, DIGIT=digit, **options)
@@ -114,7 +118,7 @@ def _passed(values: Tensor, words: Tensor, units: int, last: bool) -> Tensor:
     integer, _ = _FORMATS[values.dtype]
     out = torch.empty_like(values)
     rows, wide = _tile(min(units, _SHORT))
-    grid = (triton.cdiv(len(words), rows), triton.cdiv(units, wide))
+    grid = (_over(len(words), rows), _over(units, wide))
     with torch.cuda.device_of(values):
         kernels.pass_winners[grid](
             values.view(integer), words, out.view(integer), units, len(words),
@@ -124,22 +128,22 @@ def _passed(values: Tensor, words: Tensor, units: int, last: bool) -> Tensor:
 
 
 class _Select(torch.autograd.Function):
-    """`_chosen` for plain tensors, where nobody traces: an operator takes 0.3 ms more a call."""
+    """The winners of `_chosen`, where nobody traces: an operator takes 0.3 ms more a call."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, units: int, k: int, score: int) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, units: int, k: int, score: int) -> Tensor:
         out, words = _chosen(x, units, k, score)
-        _keep_words(ctx, (x, units), (out, words))
-        return out, words
+        ctx.units, ctx.last = units, not x.is_contiguous()
+        ctx.save_for_backward(words)
+        return out
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor, None, None, None]:
-        (words,) = ctx.saved_tensors
-        return _Pass.apply(gradient, words, ctx.units, ctx.last), None, None, None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+        return _passed_by(ctx, gradient), None, None, None
 
 
 class _Pass(torch.autograd.Function):
-    """`_passed` likewise."""
+    """`_passed` likewise, for those who differentiate a gradient."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, words: Tensor, units: int, last: bool) -> Tensor:
@@ -148,8 +152,14 @@ class _Pass(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        (words,) = ctx.saved_tensors
-        return _Pass.apply(gradient, words, ctx.units, ctx.last), None, None, None
+        return _passed_by(ctx, gradient), None, None, None
+
+
+def _passed_by(ctx: Any, gradient: Tensor) -> Tensor:
+    (words,) = ctx.saved_tensors
+    way = _Pass.apply if torch.is_grad_enabled() else _passed
+    passed: Tensor = way(gradient, words, ctx.units, ctx.last)
+    return passed
 
 
 _select = torch.library.custom_op(
@@ -168,7 +178,7 @@ _pass = torch.library.custom_op(
 
 @_select.register_fake
 def _like(x: Tensor, units: int, *_: int) -> tuple[Tensor, Tensor]:
-    shape = (x.numel() // units, triton.cdiv(units, 32))
+    shape = (x.numel() // units, _over(units, 32))
     return torch.empty_like(x), torch.empty(shape, dtype=torch.int32, device=x.device)
 
 
@@ -205,8 +215,18 @@ _pass.register_autograd(_passed_gradient, setup_context=_keep_again)
 
 def _tile(units: int) -> tuple[int, int]:
     """How many groups of so many units, at most `_SHORT`, a program holds, and their places."""
-    wide = max(32, triton.next_power_of_2(units))
+    wide = max(32, _power(units))
     return max(1, _SHORT // wide), wide
+
+
+def _over(count: int, each: int) -> int:
+    """How many of so many each hold them all; Triton's own is slow outside of a kernel."""
+    return -(-count // each)
+
+
+def _power(count: int) -> int:
+    """The power of two that holds so many."""
+    return 1 << (count - 1).bit_length()
 
 
 def _laid(values: Tensor, last: bool) -> Tensor:

@@ -50,11 +50,11 @@ def test_the_kernels_compile_without_a_gpu(
     from bench.defenses.activations import triton_kernels as kernels
 
     known = {"SCORE": 0, "WIDTH": width, "INFINITY": 0x7F80 << (width - 16), "DIGIT": 1}
-    known |= {"BLOCK": 128, "ROWS": 2, "UNITS": 64}
+    known |= {"BLOCK": 128, "ROWS": 2, "UNITS": 64, "PAIRS": 16}
     tensors = dict.fromkeys(("values", "x", "out"), f"*i{width}")
     tensors |= dict.fromkeys(("words", "counts", "nans"), "*i32")
     for kernel in (
-        kernels.tile, kernels.whole, kernels.count_part, kernels.write_part, kernels.pass_winners,
+        kernels.tile, kernels.held, kernels.count_part, kernels.write_part, kernels.pass_winners,
     ):  # fmt: skip
         names = kernel.arg_names
         types = {name: "constexpr" if name in known else tensors.get(name, "i32") for name in names}
