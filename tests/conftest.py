@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -10,6 +11,10 @@ from bench.trust import asked
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Figures of tests are a CPU's: a machine's GPUs are seen by those alone that ask for them.
+os.environ.setdefault("WINNOW_TEST_GPUS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 #: Seconds on a quiet machine from which on a test is marked `whole`. Nothing fails by its time.
 LONG = 10

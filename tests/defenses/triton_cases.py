@@ -19,6 +19,9 @@ from tests.pretended import GPU, pretended_gpu
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
+if DEVICE == "cuda" and not torch.cuda.is_available():
+    pytest.skip("no GPU here", allow_module_level=True)
+
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
@@ -265,3 +268,29 @@ def test_the_gradient_is_linear_in_what_comes_in(kernels: Mock) -> None:
     again = torch.tensor([[5.0, 6.0, 7.0, 8.0]], device=DEVICE)
     (second,) = torch.autograd.grad(gradient, incoming, again)
     assert second.tolist() == [[5.0, 0.0, 7.0, 0.0]]
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="under the interpreter")
+def test_a_gpu_is_served_by_the_kernels() -> None:
+    """Where both are there, nothing hinders them; the values are those of the CPU."""
+    x = torch.randn(4, 3, 8, 8)
+    found = KWTA(0.2)(x.cuda()).cpu()
+
+    assert not kwta._fallen
+    assert torch.equal(found, KWTA(0.2)(x))
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="under the interpreter")
+@pytest.mark.parametrize("units", [300, 4096, 65536])
+def test_compiled_and_captured_on_a_gpu(units: int) -> None:
+    """`torch.compile` takes the whole graph, and a CUDA graph replays it on other inputs."""
+    x = torch.randn(3, units, device="cuda")
+    module = KWTA(0.2)
+    expected = module(x)
+    assert torch.equal(torch.compile(module, fullgraph=True)(x), expected)
+    graph, given = torch.cuda.CUDAGraph(), x.clone()
+    with torch.cuda.graph(graph):
+        out = module(given)
+    given.copy_(-x)
+    graph.replay()
+    assert torch.equal(out, module(-x))
