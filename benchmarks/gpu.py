@@ -9,12 +9,14 @@
   most 0.7 of its seconds.
 - curve: eight epsilons in a sweep, with the checks of what it infers, against pyautoattack at each:
   at most 0.25.
+- float32: what a pass of a ResNet-18 costs as a run makes it, and what other layouts and
+  algorithms, which round otherwise, would save; nothing was promised of it.
 
-The last two attack a ResNet-18 by fast adversarial training, which is trained for `--epochs` where
-results/checkpoints has no weights of it, as `python -m bench train` does. Winnow and its peer get
-the same weights, examples, seeds and one batch, and take turns in one process. Each figure is
-printed as soon as it is measured, with the GPU, the versions and the command; elsewhere than on a
-GPU nothing is measured, and that is said.
+autoattack and curve attack a ResNet-18 by fast adversarial training, which is trained for
+`--epochs` where results/checkpoints has no weights of it, as `python -m bench train` does. Winnow
+and its peer get the same weights, examples, seeds and one batch, and take turns in one process.
+Each figure is printed as soon as it is measured, with the GPU, the versions and the command;
+elsewhere than on a GPU nothing is measured, and that is said.
 """
 
 from __future__ import annotations
@@ -44,11 +46,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from kwta_speed import Step
+    from torch import Tensor
 
 EPSILON = "8/255"
 EPSILONS = ("1/255", "2/255", "3/255", "4/255", "6/255", "8/255", "12/255", "16/255")
 #: Distributions that decide speed on a GPU.
 VERSIONS = ("winnow-bench", "torch", "triton", "pyautoattack")
+
+
+#: Of a pass in float32: layout, cuDNN's `deterministic` and `benchmark`, and TensorFloat-32.
+WAYS = {
+    "as a run makes it": (torch.contiguous_format, True, False, False),
+    "not deterministic": (torch.contiguous_format, False, False, False),
+    "channels_last": (torch.channels_last, True, False, False),
+    "channels_last, by timing, not deterministic": (torch.channels_last, False, True, False),
+    "TensorFloat-32": (torch.contiguous_format, True, False, True),
+    "TensorFloat-32, channels_last": (torch.channels_last, True, False, True),
+}
 
 
 class Figure(NamedTuple):
@@ -113,6 +127,27 @@ def kwta(device: str, rounds: int, network: str = "resnet18", batch: int = 256) 
         )
 
 
+def float32(device: str, rounds: int, network: str = "resnet18", batch: int = 500) -> Iterator[str]:
+    """A forward pass, and one with the gradient of images; arguments as of `network_step`."""
+    cudnn: Any = torch.backends.cudnn
+    for way, (layout, cudnn.deterministic, cudnn.benchmark, cudnn.allow_tf32) in WAYS.items():
+        model = build_network(network, (3, 32, 32), 10, nn.ReLU).to(device).eval()
+        model = model.requires_grad_(False).to(memory_format=layout)
+        x = torch.rand(batch, 3, 32, 32, device=device).to(memory_format=layout)
+        given = x.clone().requires_grad_()
+
+        def forward(model: nn.Module = model, x: Tensor = x) -> None:
+            with torch.no_grad():
+                model(x)
+
+        def backward(model: nn.Module = model, x: Tensor = given) -> None:
+            torch.autograd.grad(model(x).sum(), x)
+
+        times = kwta_speed.race([forward, backward], torch.device(device).type, rounds)
+        told = f"forward {times[0]:.2f} ms, with gradient {times[1]:.2f} ms"
+        yield f"{network}, {batch} images, float32, {way}: {told}"
+
+
 def weights(defense: str, dataset: str, device: str, epochs: int) -> str:
     """Train a defense unless that was done before, and say how good it is."""
     data, config = open_dataset(dataset), TrainConfig(device=device, epochs=epochs)
@@ -161,13 +196,16 @@ def place(device: str, command: Sequence[str]) -> str:
     return f"{device_name(device)}; {versions}, {libraries}; `{shlex.join(command)}`"
 
 
-def figures(arguments: argparse.Namespace, device: str) -> Iterator[Figure]:
+def figures(arguments: argparse.Namespace, device: str) -> Iterator[Figure | str]:
     """Those asked for, in their order, each as soon as it is measured."""
     shared = {
         "dataset": arguments.dataset, "n": arguments.n, "seed": arguments.seed, "device": device,
     }  # fmt: skip
     if "kwta" in arguments.figures:
         yield from kwta(device, arguments.rounds)
+    if "float32" in arguments.figures:
+        with plain_torch(device):
+            yield from float32(device, arguments.rounds)
     if {"autoattack", "curve"} & set(arguments.figures):
         say(weights(arguments.defense, arguments.dataset, device, arguments.epochs))
     if "autoattack" in arguments.figures:
@@ -178,7 +216,7 @@ def figures(arguments: argparse.Namespace, device: str) -> Iterator[Figure]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print a line for each figure."""
-    known = ("kwta", "autoattack", "curve")
+    known = ("kwta", "float32", "autoattack", "curve")
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--figures", default=",".join(known), help="of: %(default)s")
     parser.add_argument("--dataset", default="cifar10", help="images of 3×32×32")

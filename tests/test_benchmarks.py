@@ -383,6 +383,10 @@ def test_figures_of_a_gpu_say_what_was_promised(
 ) -> None:
     """Both networks in both precisions, and both ways to AutoAttack's figures."""
     gpu = script("gpu")
+    with gpu.plain_torch():
+        ways = list(gpu.float32("cpu", 1, "resnet10w16", 2))
+    assert len(ways) == len(gpu.WAYS)
+    assert "2 images, float32, as a run makes it: forward" in ways[0]
     timings = iter([[2.0, 2.4], [2.0, 2.6]])
     monkeypatch.setattr(gpu.kwta_speed, "race", lambda steps, device, rounds: next(timings))
     found = list(map(str, gpu.kwta("cpu", 1, "resnet10w16", 2)))
