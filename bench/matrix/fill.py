@@ -159,6 +159,12 @@ class Filler:
 
     def _phase(self, planned: list[Planned]) -> list[CellRecord]:
         tasks = tasks_for(planned, self.setting, clean=self._clean)
+        blocks: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
+        for task in tasks:
+            for key, _ in task.cells:
+                blocks[key][task.shard.number] = task.shard.start, task.shard.stop
+        for key, own in blocks.items():
+            self.store.forget_other_cut(key, own, self.setting.n)
         self.observer.begin(self._missing(tasks))
         errors: dict[str, WhyNot] = {}
         while admitted := self.budget.admit(tasks):

@@ -52,33 +52,24 @@ class Setting:
         """Of a distribution, as it is part of a cell's key."""
         return self.versions.get(library) or version_of(library)
 
-    @property
-    def refills(self) -> bool:
-        """Whether a shard goes on until it holds `shard_size` examples that are attacked.
-
-        A GPU takes as long for a half-empty batch as for a full one. On the CPU a smaller batch
-        is cheaper, and more shards are more for the workers to share.
-        """
-        return self.device_type != "cpu"
-
     def shards(self, attacked: Sequence[int] | None = None) -> list[tuple[int, int]]:
         """The (start, stop) of each shard, in order; together they cover all examples.
+
+        A shard goes on until it holds `shard_size` examples that are attacked: a call costs what it
+        costs, however few examples are left.
 
         Args:
             attacked: the examples that a cell attacks, ascending; all where None.
         """
-        if attacked is None or not self.refills:
-            attacked = range(self.n)
-        firsts = attacked[self.shard_size :: self.shard_size]
-        return list(pairwise([0, *firsts, self.n]))
+        whole = range(self.n) if attacked is None else attacked
+        return list(pairwise([0, *whole[self.shard_size :: self.shard_size], self.n]))
 
     def made_of(self, blocks: Sequence[tuple[int, int]], attacked: Sequence[int]) -> bool:
-        """Whether these are the shards of a cell that attacked these examples.
+        """Whether these can be the shards of a cell that attacked these examples.
 
-        Where shards are refilled, others may have been attacked beside them, at other epsilons.
+        Others may have been attacked beside them, at other epsilons; and on a CPU shards once ended
+        at fixed places.
         """
-        if not self.refills:
-            return list(blocks) == self.shards()
         ends = [0, *(stop for _, stop in blocks)]
         return (
             list(blocks) == list(pairwise(ends))

@@ -153,6 +153,7 @@ def tasks_for(
     setting: Setting,
     *,
     clean: Mapping[str, Clean],
+    blocks: Sequence[tuple[int, int]] | None = None,
 ) -> list[Task]:
     """The tasks that fill these cells, the most expensive first; equally expensive ones by shard.
 
@@ -160,6 +161,8 @@ def tasks_for(
         planned: of one phase, each with its key and the examples that it attacks.
         setting: the run's.
         clean: the predictions on the unperturbed examples, by defense.
+        blocks: the (start, stop) of each shard, where some are stored; None for what the setting
+            says.
     """
     tasks = []
     for group in _groups(planned, clean):
@@ -168,7 +171,7 @@ def tasks_for(
         known = clean.get(cell.defense)
         fixed = attack is not None and attack.kind == "fixed"
         of_each = [range(setting.n) if each.chosen is None else each.chosen for each in group]
-        for number, (start, stop) in enumerate(setting.shards(_union(of_each))):
+        for number, (start, stop) in enumerate(blocks or setting.shards(_union(of_each))):
             mine = tuple(tuple(i for i in some if start <= i < stop) for some in of_each)
             active = _union(mine)
             searched = sum(map(len, mine)) if fixed else len(active)

@@ -28,7 +28,7 @@ from bench.record.outcomes import Outcomes
 from bench.record.schema import RunRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     import numpy as np
@@ -109,6 +109,25 @@ class RunStore:
         """
         for path in sorted((self.folder / "cells" / key).glob("*.parquet")):
             yield Outcomes.load(path, most)
+
+    def forget_other_cut(self, key: str, blocks: Mapping[int, tuple[int, int]], n: int) -> None:
+        """Forget an unfinished cell whose shards end elsewhere than these, as earlier ones did.
+
+        Args:
+            key: of the cell.
+            blocks: the (start, stop) of each of its shards, by number.
+            n: examples of the run.
+
+        Raises:
+            StoreError: a shard is damaged.
+        """
+        here = {path: _block(path) for path in (self.folder / "cells" / key).glob("*.parquet")}
+        if sum(stop - start for start, stop in here.values()) == n:
+            return  # it is finished, however it was cut
+        wanted = {self.shard_path(key, number): block for number, block in blocks.items()}
+        if not here.items() <= wanted.items():
+            for path in here:
+                path.unlink()
 
     def stored_keys(self) -> list[str]:
         """The cells of which something is stored, ascending."""
@@ -241,3 +260,18 @@ def open_run(folder: Path) -> tuple[RunStore, RunRecord]:
         raise StoreError(f"no run in {folder}: it has no run.json")
     store.check_plain()
     return store, record
+
+
+def _block(path: Path) -> tuple[int, int]:
+    """The (start, stop) of a shard, from the foot of its file."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        index = pq.read_metadata(path).row_group(0).column(0).statistics
+        if index is not None and index.has_min_max:
+            return int(index.min), int(index.max) + 1
+    except (OSError, pa.ArrowException):
+        pass  # reading it tells what is wrong
+    frame = Outcomes.load(path).frame
+    return int(frame["index"].min()), int(frame["index"].max()) + 1

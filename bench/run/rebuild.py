@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -168,14 +168,15 @@ class Rebuilder:
         }
         rebuilt = []
         for group, numbers in self._groups(shards):
-            tasks = tasks_for(group, self.setting, clean=self.clean)
-            made = Counter(key for task in tasks for key, _ in task.cells)
-            wrong = {each.key for each in group if made[each.key] != len(shards[each.key])}
-            for each in [each for each in group if each.key in wrong]:
-                why = "its shards are not those that its examples make"
-                self._leave_out(each.cell, len(numbers), why)
-            for task in [task for task in tasks if task.shard.number in numbers]:
-                if not any(key in wrong for key, _ in task.cells):
+            # Where a shard ends follows from what was asked, of which only a part may be left.
+            cut, *others = ([_block(shard) for shard in shards[each.key]] for each in group)
+            if any(other != cut for other in others):
+                for each in group:
+                    why = "its shards are not those of what it was computed with"
+                    self._leave_out(each.cell, len(numbers), why)
+                continue
+            for task in tasks_for(group, self.setting, clean=self.clean, blocks=cut):
+                if task.shard.number in numbers:
                     stored = tuple(shards[key][task.shard.number] for key, _ in task.cells)
                     rebuilt.append(Rebuilt(task, stored, self._surroundings(stored)))
         return rebuilt
@@ -197,11 +198,14 @@ class Rebuilder:
             self.faults[cell.key] += self._unaccounted(result, planned.attack)
             for number, shard in enumerate(stored):
                 with_it = shard.computed.epsilons if shard.computed else planned.chosen
-                beside[cell.defense, cell.label, cell.scope, with_it, number].append(planned)
+                # A run that was extended has checked one epsilon more than once, each time alone.
+                alone = cell.key if shard.computed and len(with_it or ()) == 1 else ""
+                place = cell.defense, cell.label, cell.scope, alone, with_it, number
+                beside[place].append(planned)
         groups: dict[tuple[str, ...], tuple[list[Planned], set[int]]] = {}
         for (*_, with_it, number), group in beside.items():
             computed = shards[group[0].key][number].computed
-            if computed and {str(each.epsilon.exact) for each in group} != set(with_it):
+            if computed and sorted(str(each.epsilon.exact) for each in group) != sorted(with_it):
                 for each in group:
                     self._leave_out(each.cell, 1, "what it was computed with is not all here")
                 continue
@@ -295,6 +299,12 @@ class Rebuilder:
 
 def _refused(planned: Planned, reason: str) -> Planned:
     return dataclasses.replace(planned, why_not=WhyNot("not-here", reason))
+
+
+def _block(shard: Outcomes) -> tuple[int, int]:
+    """The (start, stop) of a stored shard."""
+    index = shard.frame["index"]
+    return int(index.min()), int(index.max()) + 1
 
 
 def _named(cell: Cell) -> str:

@@ -1,7 +1,4 @@
-"""Shards on a GPU: filled up with examples that are attacked; on the CPU cut at fixed places.
-
-No GPU is needed: the plan of one is computed anywhere, and a run is made to follow it.
-"""
+"""Shards are filled up with examples that are attacked, and what others left starts in few."""
 
 from __future__ import annotations
 
@@ -13,6 +10,7 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting
+from bench.record.store import RunStore
 from bench.run.config import RunConfig
 from bench.run.prepare import prepare
 from tests.matrix.test_plan import SETTING
@@ -28,7 +26,8 @@ if TYPE_CHECKING:
     from bench.matrix.work import TaskResult
     from bench.record.schema import Sweep
 
-GPU = dataclasses.replace(SETTING, device_type="cuda")
+FIXED = Setting.shards
+"""How shards were once cut on a CPU, whatever was attacked."""
 
 
 @pytest.mark.parametrize(
@@ -40,19 +39,14 @@ GPU = dataclasses.replace(SETTING, device_type="cuda")
         ([], [(0, 110)]),
     ],
 )
-def test_a_shard_on_a_gpu_ends_where_it_is_full(
+def test_a_shard_ends_where_it_is_full(
     attacked: range | list[int], expected: list[tuple[int, int]]
 ) -> None:
     """Every shard but the last holds exactly 50 attacked examples; together they cover all."""
-    assert GPU.shards(attacked) == expected
+    assert SETTING.shards(attacked) == expected
     held = [sum(start <= i < stop for i in attacked) for start, stop in expected]
     assert all(count == 50 for count in held[:-1])
     assert sum(held) == len(attacked)
-
-
-def test_shards_on_the_cpu_do_not_depend_on_what_is_attacked() -> None:
-    """They are what workers share, and smaller batches are cheaper there."""
-    assert SETTING.shards([7]) == SETTING.shards() == [(0, 50), (50, 100), (100, 110)]
 
 
 def test_a_gpu_gets_larger_shards_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +76,6 @@ def test_what_is_left_is_attacked_in_full_batches(
         return Best.run(self, problem)
 
     monkeypatch.setattr("tests.plugins.Remaining.run", noted)
-    monkeypatch.setattr(Setting, "refills", True)
     result = sweep("test-remaining", how)
 
     worst = result.summary["defenses"]["model"]["worst_case"]
@@ -101,7 +94,6 @@ def test_what_is_left_is_attacked_in_full_batches(
 def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """FGSM does not depend on its batch: neither on where a shard ends."""
     fixed = sweep("fgsm")
-    monkeypatch.setattr(Setting, "refills", True)
     filled = sweep("fgsm")
 
     columns = ["epsilon", "index", "attacked", "broken", "prediction"]
@@ -114,7 +106,6 @@ def test_an_interrupted_run_with_full_batches_is_continued_to_the_same_result(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Law 4, whichever task was the last to end: where a shard ends follows from the plan alone."""
-    monkeypatch.setattr(Setting, "refills", True)
     whole = sweep("test-random,test-remaining", out=tmp_path / "whole")
     original = InProcess.run
     for stop_after in (6, 17):
@@ -138,3 +129,33 @@ def test_an_interrupted_run_with_full_batches_is_continued_to_the_same_result(
         continued = sweep("test-random,test-remaining", out=folder)
         assert figures(continued.summary) == figures(whole.summary)
         assert all(path.stat().st_mtime_ns == time for path, time in stored.items())
+
+
+@pytest.mark.parametrize("stop_after", [4, 25, 30, 35])
+@pytest.mark.usefixtures("gradients_alone")
+def test_a_run_that_ended_its_shards_elsewhere_is_continued(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_after: int
+) -> None:
+    """On a CPU they once ended at fixed places: what is finished stays, what is not starts anew."""
+    whole = sweep("test-random,test-remaining")
+    puts = iter(range(stop_after))
+    with monkeypatch.context() as before:
+        before.setattr(Setting, "shards", lambda self, attacked=None: FIXED(self))
+        put = RunStore.put
+
+        def killed(*arguments: Any) -> None:
+            if next(puts, None) is None:
+                raise KeyboardInterrupt
+            put(*arguments)
+
+        before.setattr(RunStore, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sweep("test-random,test-remaining", out=tmp_path)
+    continued = sweep("test-random,test-remaining", out=tmp_path)
+    worst, expected = (
+        [at["robust_accuracy"] for at in result.summary["defenses"]["model"]["worst_case"].values()]
+        for result in (continued, whole)
+    )
+    assert worst == expected
+    for result in continued.outcomes_full.groupby(["attack", "epsilon", "repeat"]):
+        assert sorted(result[1]["index"]) == list(range(int(continued.summary["n"])))
