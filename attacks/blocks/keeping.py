@@ -7,7 +7,6 @@ every few steps, and what has ended is left as it was until then.
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -27,11 +26,6 @@ def pace(x: Tensor) -> int:
 def some(which: Tensor) -> bool:
     """Whether any may be true: a GPU is not asked, for which the work costs less than to wait."""
     return which.is_cuda or bool(which.any())
-
-
-def surely_finite(values: Tensor) -> bool:
-    """False where one is not finite, where their sum is too large to tell, and on a GPU."""
-    return not values.is_cuda and math.isfinite(values.sum().item())
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 
-from bench.api.attacks import margins
-from bench.attacks.blocks.keeping import surely_finite
+from bench.api.attacks import margins, surely_finite
 from bench.attacks.blocks.looks import seeded
 from bench.defenses.activations.smooth import Smoothness, soften
 from bench.errors import is_out_of_memory
@@ -137,7 +136,7 @@ class Outlook:
         if self.backward is not None:
             self.backward.smooth = None
         found, gradient = margins(logits.detach(), labels).double(), gradient.detach()
-        if surely_finite(gradient):
+        if not gradient.is_cuda and surely_finite(gradient):
             return found, gradient
         usable = gradient.isfinite().flatten(1).all(dim=1).reshape(-1, *[1] * (x.ndim - 1))
         return found, torch.where(usable, gradient, 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
@@ -303,3 +304,11 @@ def margins(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None]).squeeze(1)
     others = logits.scatter(1, labels[:, None], float("-inf")).amax(dim=1)
     return own - others
+
+
+def surely_finite(values: Tensor) -> bool:
+    """False where a value is not finite, or where their sum is too large to tell: one reduction.
+
+    On a GPU the host waits for it.
+    """
+    return math.isfinite(values.detach().sum().item())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from bench.api import Cost
+from bench.api.attacks import surely_finite
 from bench.errors import ModelError, NonFiniteLogitsError, is_out_of_memory
 from bench.models import outputs
 from bench.models.guests import frozen
@@ -115,10 +115,10 @@ class CountedModel(nn.Module):
             x = _CountBackward.apply(x, count)
         logits: Tensor | None = None
         usable = torch.ones(rows, dtype=torch.bool, device=x.device)
-        if x.is_cuda or not _surely_finite(x):
+        if x.is_cuda or not surely_finite(x):
             usable = torch.isfinite(x).flatten(1).all(dim=1)
             x = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-        elif _surely_finite(logits := self._logits(x)):
+        elif surely_finite(logits := self._logits(x)):
             return logits
         logits = outputs.without_masks(self._logits(x) if logits is None else logits)
         finite = torch.isfinite(logits).all(dim=1)
@@ -277,11 +277,6 @@ class CountedModel(nn.Module):
             return False
         self.batch_size = (self.asked + 1) // 2
         return True
-
-
-def _surely_finite(x: Tensor) -> bool:
-    """False where a value is not finite, or where their sum is too large to tell: one reduction."""
-    return math.isfinite(x.detach().sum().item())
 
 
 class _CountBackward(torch.autograd.Function):
