@@ -93,8 +93,9 @@ def test_what_is_left_is_attacked_in_full_batches(
 @pytest.mark.usefixtures("gradients_alone")
 def test_rows_come_out_the_same_however_shards_are_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """FGSM does not depend on its batch: neither on where a shard ends."""
-    fixed = sweep("fgsm")
-    filled = sweep("fgsm")
+    filled = sweep("fgsm,test-remaining")
+    monkeypatch.setattr(Setting, "shards", lambda self, attacked=None: FIXED(self))
+    fixed = sweep("fgsm,test-remaining")
 
     columns = ["epsilon", "index", "attacked", "broken", "prediction"]
     assert filled.outcomes_full[columns].equals(fixed.outcomes_full[columns])
