@@ -159,12 +159,7 @@ class Filler:
 
     def _phase(self, planned: list[Planned]) -> list[CellRecord]:
         tasks = tasks_for(planned, self.setting, clean=self._clean)
-        blocks: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
-        for task in tasks:
-            for key, _ in task.cells:
-                blocks[key][task.shard.number] = task.shard.start, task.shard.stop
-        for key, own in blocks.items():
-            self.store.forget_other_cut(key, own, self.setting.n)
+        self._forget_other_cuts(tasks)
         self.observer.begin(self._missing(tasks))
         errors: dict[str, WhyNot] = {}
         while admitted := self.budget.admit(tasks):
@@ -186,6 +181,15 @@ class Filler:
                 records.append(finished.cell)
                 self.results[each.cell.defense].append(finished)
         return records
+
+    def _forget_other_cuts(self, tasks: list[Task]) -> None:
+        """Cells that an interrupted run left cut into other shards begin anew."""
+        blocks: dict[str, dict[int, tuple[int, int]]] = defaultdict(dict)
+        for task in tasks:
+            for key, _ in task.cells:
+                blocks[key][task.shard.number] = task.shard.start, task.shard.stop
+        for key, own in blocks.items():
+            self.store.forget_other_cut(key, own, self.setting.n)
 
     def _finished(self, planned: Planned) -> CellResult:
         """A cell that was filled."""

@@ -92,6 +92,12 @@ class Outcomes:
     computed: Computed | None = None
     """None where its attack takes one epsilon, or none."""
 
+    @property
+    def block(self) -> tuple[int, int]:
+        """The (start, stop) of its examples in the run's data."""
+        index = self.frame["index"]
+        return int(index.min()), int(index.max()) + 1
+
     def save(self, path: Path) -> None:
         """Write as Parquet; the rest in the schema's metadata; atomically.
 

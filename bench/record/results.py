@@ -141,11 +141,11 @@ class CellResult(NamedTuple):
                     f"shard of another cell: {' '.join(map(str, shard.place))}"
                 )
         frame = pd.concat([shard.frame for shard in shards], ignore_index=True)
-        blocks = [(int(f.min()), int(f.max()) + 1) for f in (s.frame["index"] for s in shards)]
         totals = sum((shard.totals for shard in shards), start=Totals())
         flags = sorted({flag for shard in shards for flag in shard.flags}, key=lambda f: f.sentence)
         every = (*flags, *_fault_flags(frame))
-        return cls(cell, frame, totals, every, tuple(blocks), tuple(s.computed for s in shards))
+        blocks = tuple(shard.block for shard in shards)
+        return cls(cell, frame, totals, every, blocks, tuple(s.computed for s in shards))
 
 
 def _same_place(a: Place, b: Place) -> bool:

@@ -273,5 +273,4 @@ def _block(path: Path) -> tuple[int, int]:
             return int(index.min), int(index.max) + 1
     except (OSError, pa.ArrowException):
         pass  # reading it tells what is wrong
-    frame = Outcomes.load(path).frame
-    return int(frame["index"].min()), int(frame["index"].max()) + 1
+    return Outcomes.load(path).block

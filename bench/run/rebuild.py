@@ -169,7 +169,7 @@ class Rebuilder:
         rebuilt = []
         for group, numbers in self._groups(shards):
             # Where a shard ends follows from what was asked, of which only a part may be left.
-            cut, *others = ([_block(shard) for shard in shards[each.key]] for each in group)
+            cut, *others = ([shard.block for shard in shards[each.key]] for each in group)
             if any(other != cut for other in others):
                 for each in group:
                     why = "its shards are not those of what it was computed with"
@@ -299,12 +299,6 @@ class Rebuilder:
 
 def _refused(planned: Planned, reason: str) -> Planned:
     return dataclasses.replace(planned, why_not=WhyNot("not-here", reason))
-
-
-def _block(shard: Outcomes) -> tuple[int, int]:
-    """The (start, stop) of a stored shard."""
-    index = shard.frame["index"]
-    return int(index.min()), int(index.max()) + 1
 
 
 def _named(cell: Cell) -> str:

@@ -139,27 +139,10 @@ class _Select(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _passed_by(ctx, gradient), None, None, None
-
-
-class _Pass(torch.autograd.Function):
-    """`_passed` likewise, for those who differentiate a gradient."""
-
-    @staticmethod
-    def forward(ctx: Any, values: Tensor, words: Tensor, units: int, last: bool) -> Tensor:
-        _keep_again(ctx, (values, words, units, last), values)
-        return _passed(values, words, units, last)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
-        return _passed_by(ctx, gradient), None, None, None
-
-
-def _passed_by(ctx: Any, gradient: Tensor) -> Tensor:
-    (words,) = ctx.saved_tensors
-    way = _Pass.apply if torch.is_grad_enabled() else _passed
-    passed: Tensor = way(gradient, words, ctx.units, ctx.last)
-    return passed
+        (words,) = ctx.saved_tensors
+        # The operator has a derivative, for whoever differentiates this gradient.
+        way = _pass if torch.is_grad_enabled() else _passed
+        return way(gradient, words, ctx.units, ctx.last), None, None, None
 
 
 _select = torch.library.custom_op(

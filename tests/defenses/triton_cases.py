@@ -19,9 +19,6 @@ from tests.pretended import GPU, pretended_gpu
 DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 INTEGERS = {torch.float32: torch.int32, torch.float16: torch.int16, torch.bfloat16: torch.int16}
 
-if DEVICE == "cuda" and not torch.cuda.is_available():
-    pytest.skip("no GPU here", allow_module_level=True)
-
 
 @pytest.fixture
 def kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[Mock]:
