@@ -1,0 +1,123 @@
+"""Faults of a model's answers, each in its own columns, and how rough a margin is."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bench.attacks.blocks.ball import untied
+from bench.attacks.blocks.behaviour import derivatives
+from tests.attacks.probed import CLASSES, linear, measured, posed
+from tests.attacks.worlds import solve
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def alike(x: Tensor) -> Tensor:
+    """Logits through a batch norm that uses its batch."""
+    return linear(functional.batch_norm(x, None, None, training=True) / 4 + 0.5)
+
+
+def mutating(x: Tensor) -> Tensor:
+    """Logits; the input is halved on the way."""
+    with torch.no_grad():
+        x.mul_(0.5)
+    return linear(2 * x)
+
+
+def optimising(x: Tensor) -> Tensor:
+    """Logits after a gradient step inside."""
+    with torch.enable_grad():
+        point = x.detach().clone().requires_grad_()
+        linear(point).logsumexp(dim=1).sum().backward()  # type: ignore[no-untyped-call]
+    assert point.grad is not None
+    return linear(x + 0.01 * point.grad)
+
+
+class Counting(nn.Module):
+    """Its answers drift with every call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, turned a little."""
+        self.calls += 1
+        return linear(x) + 0.01 * self.calls * torch.tensor([1.0, 0.0, 0.0])
+
+
+def nan_off_grid(x: Tensor) -> Tensor:
+    """NaN where the first pixel is black or white."""
+    edge = (x[:, 0, 0, 0] == 0) | (x[:, 0, 0, 0] == 1)
+    return linear(x).masked_fill(edge[:, None], torch.nan)
+
+
+def one_hot(x: Tensor) -> Tensor:
+    """The decision."""
+    return functional.one_hot(linear(x).argmax(dim=1), CLASSES).float()
+
+
+FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
+    "honest": (linear, set()),
+    "noise": (
+        lambda x: linear(x + 0.3 * torch.randn_like(x)),
+        {"logits_differ_repeat", "prediction_flips_repeat"},
+    ),
+    "numpy": (
+        lambda x: linear(x) + float(np.random.rand() + random.random()) * torch.eye(3)[0],  # noqa: NPY002
+        {"logits_differ_repeat"},
+    ),
+    "state": (Counting(), {"logits_differ_repeat", "state_differs"}),
+    "batch": (alike, {"prediction_differs_alone"}),
+    "mutation": (mutating, set()),  # it gets copies
+    "optimiser": (optimising, {"optimises_in_forward"}),
+    "NaN": (nan_off_grid, {"nonfinite_near"}),
+    "softmax": (lambda x: linear(x).softmax(dim=1), {"probability_output"}),
+    "one hot": (one_hot, {"probability_output", "one_hot_output"}),
+}
+#: Randomness and batches flip classes in each other's columns too, where margins are small.
+ALONGSIDE = {"prediction_differs_alone", "prediction_differs_shuffled", "prediction_flips_repeat"}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_behaviour(fault: str) -> None:
+    """Each fault raises its own columns; an honest model none."""
+    function, expected = FAULTS[fault]
+    found = measured("probe-behaviour", function)
+    raised = {c for c, v in found.items() if c != "unstable" and (np.nan_to_num(v) > 0).any()}
+    assert expected <= raised
+    assert raised - expected <= (
+        ALONGSIDE if fault in ("noise", "numpy", "state", "batch") else set()
+    )
+
+
+def test_watching_autograd_leaves_no_trace() -> None:
+    """After an exception as well."""
+    before = torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward
+    vector = torch.ones(2, requires_grad=True)
+    with pytest.raises(RuntimeError, match="scalar"), derivatives() as calls:
+        vector.backward()  # type: ignore[no-untyped-call]
+    assert "backward" in calls
+    assert (torch.autograd.grad, torch.autograd.backward, torch.Tensor.backward) == before
+
+
+def test_instability_of_a_linear_margin_is_exact() -> None:
+    """A slope is none, however small the margin; mean u² of u uniform within 0.01 is 1e-4 / 3."""
+    problem = posed(lambda x: torch.stack([x[:, 0, 0, 0] - 0.5, 0 * x[:, 0, 0, 0]], 1), classes=2)
+    problem.inputs[:], problem.labels[:] = 0.55, 0
+    assert solve("probe-behaviour", problem).extra["unstable"].max() < 1e-4
+    bent = posed(
+        lambda x: torch.stack([(x[:, 0, 0, 0] - 0.5) ** 2, 0 * x[:, 0, 0, 0]], 1), classes=2
+    )
+    bent.inputs[:], bent.labels[:] = 0.55, 0
+    largest = np.maximum(0.05, untied(bent)[:, 0, 0, 0].double().numpy() - 0.5) ** 2
+    found = solve("probe-behaviour[draws=2000]", bent).extra["unstable"]
+    np.testing.assert_allclose(found, 1e-4 / 3 / largest, rtol=0.06)
