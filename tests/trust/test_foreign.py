@@ -18,7 +18,7 @@ from bench.record.results import CellResult
 from bench.record.schema import CLEAN
 from bench.trust import Case, Menu, attack_marks, escalate, evidence_of, requests, verdict
 from tests.trust.frames import MENU, case, honest
-from tests.trust.test_verdict import TABLE
+from tests.trust.situations import TABLE
 
 ROOT = Path(bench.__file__).parent.parent
 #: What the copies' names begin with. It keeps the order of names.
