@@ -113,14 +113,15 @@ class CountedModel(nn.Module):
         count.turn = next(_TURNS)
         if torch.is_grad_enabled() and x.requires_grad:
             x = _CountBackward.apply(x, count)
-        logits: Tensor | None = None
-        usable = torch.ones(rows, dtype=torch.bool, device=x.device)
-        if x.is_cuda or not surely_finite(x):
+        if not x.is_cuda and surely_finite(x):
+            logits = self._logits(x)
+            if surely_finite(logits):
+                return logits
+            usable = torch.ones(rows, dtype=torch.bool, device=x.device)
+        else:
             usable = torch.isfinite(x).flatten(1).all(dim=1)
-            x = torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0)
-        elif surely_finite(logits := self._logits(x)):
-            return logits
-        logits = outputs.without_masks(self._logits(x) if logits is None else logits)
+            logits = self._logits(torch.where(usable.reshape(-1, *[1] * (x.ndim - 1)), x, 0.0))
+        logits = outputs.without_masks(logits)
         finite = torch.isfinite(logits).all(dim=1)
         count.bad = count.bad + (usable & ~finite).sum()
         count.pending, count.rows = count.pending + 1, count.rows + rows

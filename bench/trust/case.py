@@ -123,19 +123,20 @@ class Case:
         self, epsilon: Epsilon, repeat: int = 0, approaches: Iterable[Approach] | None = None
     ) -> dict[str, pd.DataFrame]:
         """Cells at an epsilon by attack, probes and clean predictions left out."""
-        wanted = set(approaches) if approaches is not None else None
-        found = {}
+        here = self._of_attacks.get((epsilon, repeat), {})
+        if approaches is None:
+            return dict(here)
+        wanted = set(approaches)
+        return {attack: f for attack, f in here.items() if self.approach(attack) in wanted}
+
+    @functools.cached_property
+    def _of_attacks(self) -> dict[tuple[Epsilon, int], dict[str, pd.DataFrame]]:
+        """Cells by epsilon and repeat, and by attack."""
+        found: dict[tuple[Epsilon, int], dict[str, pd.DataFrame]] = defaultdict(dict)
         for place, frame in self.frames.items():
-            way = self.approach(place.attack)
-            if (
-                way == "probe"
-                or place.repeat != repeat
-                or (wanted is not None and way not in wanted)
-            ):
-                continue
-            if Epsilon.parse(place.epsilon) == epsilon:
-                found[place.attack] = frame
-        return found
+            if self.approach(place.attack) != "probe":
+                found[Epsilon.parse(place.epsilon), place.repeat][place.attack] = frame
+        return dict(found)
 
     def here(self, attack: str, repeat: int = 0) -> pd.DataFrame | None:
         """A cell at the headline epsilon."""

@@ -12,13 +12,12 @@ from torch import Tensor
 
 from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
+from bench.defenses.activations.numpy_kwta import is_transformed, lies_in_channels_last
 from bench.defenses.activations.smooth import (
     SCORES,
     Competition,
     WinnersTakeAll,
     by_place,
-    is_transformed,
-    lies_in_channels_last,
     smoothed,
 )
 from bench.errors import ModelError, UsageError, is_out_of_memory
@@ -113,7 +112,7 @@ class KWTA(WinnersTakeAll):
         if x.ndim < 2 or 0 in x.shape[1:]:
             raise ModelError(f"k-WTA needs inputs (N, units, ...); got shape {tuple(x.shape)}")
         how = self.competition(x)
-        if how.whole and not self.exact and lies_in_channels_last(x):
+        if how.whole and not self.exact and _is_slow_in_channels_last(x):
             return self.forward(by_place(x)).permute(0, 3, 1, 2)
         first = 2 if how.channels else 1
         k = self.winners(x.shape[first:].numel())
@@ -140,14 +139,14 @@ class KWTA(WinnersTakeAll):
                 _fall_back(problem)
             else:
                 return fused
+        numpy = not hidden and numpy_kwta.serves(x)
+        if not self.exact and numpy:
+            kept = numpy_kwta.kwta(x, how.score, first, k)
+            if kept is not None:
+                return kept
         scored, _ = SCORES[how.score]
         with torch.no_grad():
             scores = scored(x.detach())
-        numpy = not hidden and numpy_kwta.serves(x)
-        if not self.exact and numpy:
-            kept = numpy_kwta.kwta(x, scores, first, k)
-            if kept is not None:
-                return kept
         kth = _kth(scores, first, k, numpy=numpy)
         mask, silent = scores >= kth, hidden or x.device.type != "cpu"
         if not silent:
@@ -157,6 +156,11 @@ class KWTA(WinnersTakeAll):
             if silent or bool((surplus > 0).any()):
                 mask = mask & ~_late((scores == kth).flatten(first), surplus).reshape(mask.shape)
         return torch.where(mask, x, torch.where(kth.isnan(), kth, 0) if silent else 0)
+
+
+def _is_slow_in_channels_last(x: Tensor) -> bool:
+    """Whether torch would copy it, where numpy reads it as it lies."""
+    return lies_in_channels_last(x) and not numpy_kwta.serves(x)
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:

@@ -15,10 +15,19 @@ import numpy as np
 import torch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
-#: Of a float's bytes, the integer of the same size.
-_INTEGERS = {torch.float32: torch.int32, torch.float64: torch.int64}
+#: By what units compete.
+SCORES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "value": lambda rows: rows,
+    "magnitude": np.abs,
+    "smallness": lambda rows: -np.abs(rows),
+}
+#: By a float's bytes, the integer of the same size, and minus infinity.
+_SAME_SIZE: dict[int, np.dtype[Any]] = {4: np.dtype("i4"), 8: np.dtype("i8")}
+_LOWEST: dict[int, Any] = {4: np.float32(-np.inf), 8: np.float64(-np.inf)}
 #: Units that are looked at together, which a core's own cache holds.
 _UNITS = 2**16
 #: Up to so many threads numpy on one is the fastest; beyond, torch on all.
@@ -26,65 +35,114 @@ THREADS = 4
 
 
 def serves(x: Tensor) -> bool:
-    """Whether this is the fastest way to k-WTA of such an input."""
-    threads = torch.get_num_threads()
-    return x.device.type == "cpu" and x.dtype in _INTEGERS and threads <= THREADS
+    """Whether this is the fastest way to k-WTA of such an input; a compiler sees torch alone."""
+    if torch.compiler.is_compiling():
+        return False
+    usual = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64)
+    return usual and torch.get_num_threads() <= THREADS
 
 
-def kwta(x: Tensor, scores: Tensor, first: int, k: int) -> Tensor | None:
+def kwta(x: Tensor, score: str, first: int, k: int) -> Tensor | None:
     """The winners of each group and +0 elsewhere; the choice counts as constant for the gradient.
 
     Args:
         x: float32 or float64, on the CPU, (N, ...).
-        scores: by which units compete, without a gradient, shape and dtype of `x`.
+        score: by what units compete.
         first: a group lies along the dimensions from here on.
         k: winners of each group, and all that tie with the last of them.
 
     Returns:
-        Shape, dtype and memory format of `x`; None where a score is not finite, or so large that
+        Shape, dtype and memory format of `x`; None where a value is not finite, or so large that
         their sum is not.
     """
-    if not math.isfinite(scores.sum().item()):
+    passes = torch.is_grad_enabled() and x.requires_grad
+    last = first == 1 and lies_in_channels_last(x)
+    rows = rows_of(x, math.prod(x.shape[first:]), last)
+    bits = _bits(SCORES[score](rows), k)
+    if bits is None:
         return None
-    kept = torch.from_numpy(_bits(scores.flatten(first).numpy(), k)).reshape(x.shape)
+    if not passes:
+        bits &= rows.view(bits.dtype)
+    kept = tensor_of(bits, x.shape, last)
     if kept.stride() != x.stride():
-        kept = torch.empty_like(x, dtype=kept.dtype).copy_(kept)
-    if torch.is_grad_enabled() and x.requires_grad:
+        kept = torch.empty_like(x, dtype=kept.dtype, requires_grad=False).copy_(kept)
+    if passes:
         masked: Tensor = _Masked.apply(x, kept)
         return masked
-    kept &= x.view(kept.dtype)
     return kept.view(x.dtype)
 
 
-def _bits(groups: np.ndarray, k: int) -> np.ndarray:
-    """All bits set for those of each group that reach its k-th largest, none for the others.
+def lies_in_channels_last(x: Tensor) -> bool:
+    """Whether the channels of each place lie together in memory, as kernels of a CPU like it.
+
+    Those of a GPU read an example where it lies, in any order.
+    """
+    if x.ndim != 4 or x.device.type != "cpu" or is_transformed() or x.is_contiguous():
+        return False
+    return x.is_contiguous(memory_format=torch.channels_last)
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work: it hides values, and sees torch's own calls.
+
+    It differentiates and batches what torch computes, so that numpy and kernels stay out.
+    """
+    return bool(torch._C._are_functorch_transforms_active())
+
+
+def rows_of(x: Tensor, units: int, last: bool) -> np.ndarray:
+    """Groups of so many units, (N, units), in the order of memory; without a copy if it has one.
 
     Args:
-        groups: finite, float32 or float64, (..., M).
+        x: (N, ...), on the CPU.
+        units: of a group.
+        last: whether the order is that of channels_last; each example is then one group.
+    """
+    values = x.detach().numpy()
+    return (values.transpose(0, 2, 3, 1) if last else values).reshape(-1, units)
+
+
+def tensor_of(rows: np.ndarray, shape: torch.Size, last: bool) -> Tensor:
+    """The tensor of this shape whose `rows_of` they are, in the same memory."""
+    if not last:
+        return torch.from_numpy(rows.reshape(shape))
+    count, channels, height, width = shape
+    placed = rows.reshape(count, height, width, channels)
+    return torch.from_numpy(placed.transpose(0, 3, 1, 2))
+
+
+def _bits(rows: np.ndarray, k: int) -> np.ndarray | None:
+    """All bits set for those of each row that reach its k-th largest, none for the others.
+
+    Args:
+        rows: float32 or float64, (N, M).
         k: of M.
 
     Returns:
-        Integers of the same size, shape of `groups`.
+        Integers of the same size, shape of `rows`; None where one of them is not finite, or their
+        sum is not.
     """
-    integer = np.dtype(f"i{groups.itemsize}")
-    units = groups.shape[-1]
-    rows = groups.reshape(-1, units)
-    kept = np.empty(rows.shape, integer)
-    together = max(1, _UNITS // units)
-    for begin in range(0, len(rows), together):
-        some, bits = rows[begin : begin + together], kept[begin : begin + together]
-        # Just below the k-th largest, so that the difference of winners is negative, and not 0.
-        below = np.nextafter(_kth(some, k, integer), groups.dtype.type(-np.inf))
-        with np.errstate(over="ignore"):  # to infinity, which has the sign as well
-            np.subtract(below, some, out=bits.view(groups.dtype))
-        np.right_shift(bits, 8 * groups.itemsize - 1, out=bits)
-    return kept.reshape(groups.shape)
+    kept = np.empty_like(rows)
+    bits = kept.view(_SAME_SIZE[rows.itemsize])
+    together = max(1, _UNITS // rows.shape[1])
+    # What is beyond the largest float is infinite, and has the sign as well.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if not math.isfinite(np.add.reduce(rows, axis=None)):
+            return None
+        for begin in range(0, len(rows), together):
+            some = rows[begin : begin + together]
+            # Just below the k-th largest, so that the difference of winners is negative, and not 0.
+            below = np.nextafter(_kth(some, k), _LOWEST[rows.itemsize])
+            np.subtract(below, some, out=kept[begin : begin + together])
+            part = bits[begin : begin + together]
+            np.right_shift(part, 8 * rows.itemsize - 1, out=part)
+    return bits
 
 
-def _kth(rows: np.ndarray, k: int, integer: np.dtype[Any]) -> np.ndarray:
+def _kth(rows: np.ndarray, k: int) -> np.ndarray:
     """The k-th largest of each row, (N, 1)."""
     rest = rows.shape[1] - k
-    found = rows.view(integer).copy()
+    found = rows.view(_SAME_SIZE[rows.itemsize]).copy()
     found.partition(rest, axis=1)
     kth = found[:, rest : rest + 1]
     # Of negative floats the order is the other way round.

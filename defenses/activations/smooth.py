@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_check
 import torch
 from torch import nn
 
+from bench.defenses.activations import numpy_kwta, numpy_smooth
+from bench.defenses.activations.numpy_kwta import is_transformed, lies_in_channels_last
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -110,14 +113,6 @@ SCORES: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor | 
 }
 
 
-def is_transformed() -> bool:
-    """Whether a transform of `torch.func` is at work: it hides values, and sees torch's own calls.
-
-    It differentiates and batches what torch computes, so that numpy and kernels stay out.
-    """
-    return bool(torch._C._are_functorch_transforms_active())
-
-
 def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     """Remember what the backward pass needs."""
     x, out, ctx.how, ctx.smooth = inputs
@@ -140,7 +135,16 @@ class _SmoothChoice(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
         how, (tau, jump) = ctx.how, ctx.smooth
-        x, out, g = (how.grouped(each) for each in (*ctx.saved_tensors, *gradients))
+        (x, out), (g,) = ctx.saved_tensors, gradients
+        shape = x.shape
+        plain = not (how.neighbours or torch.is_grad_enabled() or is_transformed())
+        if plain and numpy_kwta.serves(x):
+            units = shape[2 if how.channels else 1 :].numel()
+            last = how.whole and lies_in_channels_last(x)
+            values, won, back = (numpy_kwta.rows_of(each, units, last) for each in (x, out, g))
+            found = numpy_smooth.gradient(values, won, back, how.score, ctx.smooth)
+            return numpy_kwta.tensor_of(found, shape, last), None, None, None
+        x, out, g = (how.grouped(each) for each in (x, out, g))
         scored, slope = SCORES[how.score]
         scores = scored(x)
         width = (tau * how.spread(scores)).clamp(min=1e-12)
@@ -149,7 +153,7 @@ class _SmoothChoice(torch.autograd.Function):
         push = g * x * weight
         mean = push.sum(dim=-1, keepdim=True) / weight.sum(dim=-1, keepdim=True).clamp(min=1e-12)
         gradient = g * chosen + jump * slope(x) * (push - weight * mean)
-        return how.ungrouped(gradient, ctx.saved_tensors[0].shape), None, None, None
+        return how.ungrouped(gradient, shape), None, None, None
 
 
 class _Transformed(_SmoothChoice):
@@ -176,21 +180,11 @@ def smoothed(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Te
     Returns:
         The values, dtype and memory format of `out`.
     """
-    if how.whole and lies_in_channels_last(x):
+    if how.whole and lies_in_channels_last(x) and not numpy_kwta.serves(x):
         return smoothed(by_place(x), by_place(out), how, smooth).permute(0, 3, 1, 2)
     function = _Transformed if is_transformed() else _SmoothChoice
     chosen: Tensor = function.apply(x, out.detach(), how, smooth)
     return chosen
-
-
-def lies_in_channels_last(x: Tensor) -> bool:
-    """Whether the channels of each place lie together in memory, as kernels of a CPU like it.
-
-    Those of a GPU read an example where it lies, in any order.
-    """
-    if x.ndim != 4 or x.device.type != "cpu" or is_transformed() or x.is_contiguous():
-        return False
-    return x.is_contiguous(memory_format=torch.channels_last)
 
 
 def by_place(x: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA, LWTA, MaxPoolActivation
-from bench.defenses.activations.kinds import KINDS
+from bench.defenses.activations.kinds import KINDS, Kind
 from bench.defenses.activations.smooth import (
     JUMP,
     TAU,
@@ -146,6 +146,22 @@ def test_the_order_in_memory_changes_no_gradient(make: Callable[[], WinnersTakeA
             found += torch.autograd.grad(out, point, given, retain_graph=True)
     for each in found[1:]:
         torch.testing.assert_close(each, found[0], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(9, 6, 5, 7), (8, 40), (2, 3, 20, 20)])
+def test_numpy_computes_the_formula_bit_for_bit(kind: Kind, shape: tuple[int, ...]) -> None:
+    """Who asks for a second derivative is answered by torch: the same first one, ties included."""
+    x = draw(*shape).float()
+    x[0], x[1, :2] = 0.25, x[1, 2]
+    for number, scale in enumerate((1.0, 1e-4, 1e5)):
+        point = (scale * x).requires_grad_()
+        layer = KWTA(0.2, kind=kind)
+        layer.soften(*Smoothness.drawn(0, number))
+        out, incoming = layer(point), draw(*shape, seed=1).float()
+        (expected,) = torch.autograd.grad(out, point, incoming, create_graph=True)
+        (found,) = torch.autograd.grad(out, point, incoming)
+        assert torch.equal(found.view(torch.int32), expected.detach().view(torch.int32))
 
 
 def test_a_threshold_lies_between_those_that_won_and_those_that_lost() -> None:
