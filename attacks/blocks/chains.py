@@ -303,7 +303,8 @@ class Chains:
                 stay &= pays & (self.spent[rows] < self.limits.passes)
                 before = now
             (left,) = torch.where(stay)
-            rows, place, before = rows[left], place[left], before[left]
+            if len(left) < len(rows):
+                rows, place, before = rows[left], place[left], before[left]
             if not len(rows):
                 return
             self._round(rows, place, number)

@@ -28,6 +28,13 @@ class Moves:
 
     def __init__(self, ball: Ball, streams: Streams) -> None:
         self.ball, self.streams = ball, streams
+        self._latest: tuple[Tensor, Ball] | None = None
+
+    def _at(self, rows: Tensor) -> Ball:
+        """The balls of these rows, which are asked about again and again."""
+        if self._latest is None or self._latest[0] is not rows:
+            self._latest = rows, self.ball.at(rows)
+        return self._latest[1]
 
     def between(self, x: Tensor, other: Tensor, rows: Tensor, share: tuple[float, float]) -> Tensor:
         """Some pixels of one point in the place of another's: uniform crossover (Syswerda, 1989).
@@ -40,7 +47,7 @@ class Moves:
         """
         drawn, few = self.streams.uniform(rows), self.streams.uniform(rows, (1,))
         taken = share[0] + few[:, 0] * (share[1] - share[0])
-        return self.ball.at(rows).project(torch.where(drawn < wide_as(taken, drawn), other, x))
+        return self._at(rows).project(torch.where(drawn < wide_as(taken, drawn), other, x))
 
     def steps(self, rows: Tensor) -> Tensor:
         """The size of the first step of a descent after a hop, relative to epsilon, (M,)."""
@@ -59,7 +66,7 @@ class Moves:
             number: of the candidate: fewer and fewer pixels, and again; every second one a
                 rectangle.
         """
-        drawn, ball = self.streams.uniform(rows), self.ball.at(rows)
+        drawn, ball = self.streams.uniform(rows), self._at(rows)
         share = 0.25 / 2 ** (number % 5)
         if ball.norm is not Norm.LINF:
             signs = (drawn < share).float() - (drawn > 1 - share).float()
@@ -88,12 +95,13 @@ def wide_as(values: Tensor, like: Tensor) -> Tensor:
 
 def _rectangle(drawn: Tensor) -> Tensor:
     """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
-    height, width = drawn.shape[2:]
+    sides = drawn.shape[2:]
     few = drawn.flatten(1)[:, :4]
-    h = 1 + (few[:, 0] * (height / 2)).floor()
-    w = 1 + (few[:, 1] * (width / 2)).floor()
-    top, left = (few[:, 2] * (height - h + 1)).floor(), (few[:, 3] * (width - w + 1)).floor()
-    y = torch.arange(height, device=drawn.device).reshape(1, 1, -1, 1)
-    x = torch.arange(width, device=drawn.device).reshape(1, 1, 1, -1)
-    top, left, h, w = (wide_as(value, drawn) for value in (top, left, h, w))
-    return (y >= top) & (y < top + h) & (x >= left) & (x < left + w)
+    within = []
+    for number, side in enumerate(sides):
+        size = 1 + (few[:, number] * (side / 2)).floor()
+        first = (few[:, 2 + number] * (side - size + 1)).floor()
+        place = torch.arange(side, device=drawn.device)
+        within.append((place >= first[:, None]) & (place < (first + size)[:, None]))
+    rows, columns = within
+    return (rows[:, :, None] & columns[:, None, :])[:, None]

@@ -58,7 +58,7 @@ def gradient(
 
 
 def _slope(score: str, values: np.ndarray) -> np.ndarray:
-    sign = np.sign(values)
+    sign: np.ndarray = np.sign(values)
     return sign if score == "magnitude" else -sign
 
 
