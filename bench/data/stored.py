@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 Shape = tuple[int, int, int]
 #: Bytes of decoded images from which on they lie in a file rather than in each process.
-MAPPED = 2**26
+MAPPED = 2**24
 
 
 class StoredDataset(Dataset):
