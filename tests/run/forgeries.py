@@ -203,7 +203,6 @@ def changed_class(forger: Forger) -> None:
         forger.change_outcomes(clean_wrong, attack)
 
 
-#: Of a run that was not examined: the forgery, and a part of the fault that names it.
 def left_out(frame: pd.DataFrame) -> None:
     """A row leaves out what it broke."""
     struck = frame["attacked"] & frame["broken"]
@@ -250,6 +249,7 @@ def cheaper(forger: Forger) -> None:
         stored.save(path)
 
 
+#: Of a run that was not examined: the forgery, and a part of the fault that names it.
 FORGERIES: dict[str, tuple[Callable[[Forger], None], str]] = {
     "outcomes-unbroken": (outcomes(not_broken), "no outcome accounts for it"),
     "outcomes-unbroken-by-the-flag-alone": (outcomes(put("broken", False)), "what its draws say"),
@@ -372,6 +372,7 @@ EXAMINED: dict[str, tuple[Callable[[Forger], None], str]] = {
 }  # fmt: skip
 
 
+#: What only computing again could show, and the words that say so.
 RECORDED: dict[str, tuple[Callable[[Forger], None], str]] = {
     "headline": (edit(headline="0.005"), "headline"),
     "class-names": (inside("dataset", class_names=["ship", "plane"]), "names of its classes"),

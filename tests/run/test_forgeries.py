@@ -129,7 +129,6 @@ def test_what_follows_is_found_where_it_was_changed(
     assert any(name in fault and path in fault for fault in faults), faults
 
 
-#: What only computing again could show, and the words that say so.
 def test_a_run_that_hides_everything_is_not_called_proven(source: Path, tmp_path: Path) -> None:
     """Every outcome unbroken and every example gone: the figure is an upper bound, and says so."""
     run = small_run(Sum(), tmp_path / "run", attacks="test-best", epsilons=["0.01"])
