@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import PluginWarning, in_one_line
 from bench.matrix.execute import Died
-from bench.matrix.processes import SERVER, GuestProcess
+from bench.matrix.processes import SERVER, GuestProcess, begin_server
 from bench.matrix.work import TaskResult
 from bench.record.provenance import device_name
 
@@ -135,6 +135,8 @@ class LocalHands:
         self.bench, self.devices, self.start = bench, devices, start
         self._hands: list[LocalHand] = []
         self._folder = tempfile.TemporaryDirectory(prefix="winnow-workers-")
+        if start == SERVER and devices[0] == "cpu":
+            begin_server()
 
     def idle(self, wanted: int) -> list[LocalHand]:
         """Those that have nothing to do, of as many as there is work for."""

@@ -23,14 +23,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-#: Guests are forked from a server that has imported, once, what all of them need: two start in a
-#: tenth of a second where two new interpreters take ten. Nothing has been computed in it, so that
-#: no thread is lost by the fork; plugins are left to the processes, which start where the run does.
+#: Guests are forked from a server, in which nothing has been computed, so that no thread is lost.
 SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+#: What the server imports, once, for all of them: see `begin_server`.
+PRELOADED = ("torch", "pandas", "pyarrow.parquet", "foolbox", "pyautoattack", "bench.matrix.work")
 #: A copy of this process, where there are such: for what only this one has. It cannot use a GPU
 #: that this one has used, and computes with one thread, because others are not copied.
 COPY = "fork" if "fork" in multiprocessing.get_all_start_methods() else SERVER
-PRELOADED = ("torch", "pandas", "pyarrow.parquet", "foolbox", "pyautoattack", "bench.matrix.work")
 #: Of the memory that there is, what a guest on the CPU may take: the rest is for who watches it.
 SHARE = 0.8
 #: glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: bytes freed at the end of the heap that are handed
@@ -122,6 +121,26 @@ class GuestProcess:
         self.process.kill()
         self.process.join()
         self.connection.close()
+
+
+def begin_server() -> None:
+    """Have the server import what guests on a CPU need, beside this process; again does nothing.
+
+    Two of them start in a tenth of a second where two new interpreters take ten, and share the
+    memory of what is imported. Plugins are left to the processes, which start where the run does,
+    and so is torch where it is to use a GPU, which each sees of its own.
+    """
+    if SERVER != "forkserver":
+        return
+    from multiprocessing import forkserver
+
+    forkserver.set_forkserver_preload(list(PRELOADED))
+    # While it imports it would say of a Ctrl-C, which is this process's, where it was.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def memory() -> int:

@@ -15,7 +15,7 @@ from bench.matrix.execute import InProcess, Pool
 from bench.matrix.local import LocalHands
 from bench.matrix.patience import Patience
 from bench.matrix.plan import Setting, plan, start_of
-from bench.matrix.processes import COPY, SERVER
+from bench.matrix.processes import COPY, SERVER, begin_server
 from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
@@ -219,6 +219,8 @@ def prepare(
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
     devices = devices_of(config)
+    if config.executor == "local" and devices[0] == "cpu" and processes(config, devices):
+        begin_server()
     examples = dataset.choose(
         "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
     )

@@ -6,19 +6,20 @@ operations on what the gradient is made of are those of the formula in its order
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 
 from bench.defenses.activations.numpy_kwta import SCORES
 
-if TYPE_CHECKING:
-    from bench.defenses.activations.smooth import Smoothness
-
 
 def gradient(
-    values: np.ndarray, out: np.ndarray, incoming: np.ndarray, score: str, smooth: Smoothness
+    values: np.ndarray,
+    out: np.ndarray,
+    incoming: np.ndarray,
+    *,
+    score: str,
+    tau: float,
+    jump: float,
 ) -> np.ndarray:
     """See `smooth._SmoothChoice`.
 
@@ -27,12 +28,12 @@ def gradient(
         out: those of the winners, and 0; shape and dtype of `values`.
         incoming: the gradient of what was chosen, likewise.
         score: by what units compete.
-        smooth: the backward pass.
+        tau: see `smooth.Smoothness`.
+        jump: likewise.
 
     Returns:
         The gradient of the values, shape and dtype of `values`.
     """
-    tau, jump = smooth
     scores = SCORES[score](values)
     chosen: np.ndarray = np.empty_like(scores)
     both = np.empty_like(scores, shape=(2, *scores.shape))

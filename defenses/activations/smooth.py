@@ -142,7 +142,7 @@ class _SmoothChoice(torch.autograd.Function):
             units = shape[2 if how.channels else 1 :].numel()
             last = how.whole and lies_in_channels_last(x)
             values, won, back = (numpy_kwta.rows_of(each, units, last) for each in (x, out, g))
-            found = numpy_smooth.gradient(values, won, back, how.score, ctx.smooth)
+            found = numpy_smooth.gradient(values, won, back, score=how.score, tau=tau, jump=jump)
             return numpy_kwta.tensor_of(found, shape, last), None, None, None
         x, out, g = (how.grouped(each) for each in (x, out, g))
         scored, slope = SCORES[how.score]

@@ -63,8 +63,8 @@ def test_numbered_folders_beside_leftovers_give_the_right_figure_and_a_word(tmp_
 
 @pytest.mark.whole
 def test_images_are_prepared_once_and_interrupted_preparation_goes_on(tmp_path: Path) -> None:
-    """Four images of 17 MB each go into the cache; with a part of them there, the rest follows."""
-    pixels = [np.full((2400, 2400, 3), 40 * i, np.uint8) for i in range(4)]
+    """Four images of 16 MB each go into the cache; with a part of them there, the rest follows."""
+    pixels = [np.full((2300, 2300, 3), 40 * i, np.uint8) for i in range(4)]
     root = fill(tmp_path / "set", {f"{i % 2}/{i}.png": png(each) for i, each in enumerate(pixels)})
     cache = {**os.environ, "WINNOW_CACHE": str(tmp_path / "cache")}
 
@@ -75,9 +75,9 @@ def test_images_are_prepared_once_and_interrupted_preparation_goes_on(tmp_path: 
         return ended.stdout
 
     said = prepared()
-    assert "4 examples of set, 3x2400x2400, digest " in said
+    assert "4 examples of set, 3x2300x2300, digest " in said
     (place,) = (tmp_path / "cache/images").iterdir()
-    assert f"kept in {place / 'images'} (0.069 GB)" in said
+    assert f"kept in {place / 'images'} (0.063 GB)" in said
     whole, note = (place / "images").read_bytes(), json.loads((place / "done.json").read_text())
     size = len(whole) // 4
     half = {"done": 2, "sha256": hashlib.sha256(whole[: 2 * size]).hexdigest()}

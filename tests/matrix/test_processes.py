@@ -1,0 +1,43 @@
+"""Processes for guests start from a server that has imported what they need."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from bench.matrix.processes import SERVER
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SCRIPT = """
+import sys
+
+from bench.matrix.processes import SERVER, GuestProcess, begin_server
+
+
+def tell(connection):
+    connection.send("torch" in sys.modules)
+
+
+if __name__ == "__main__":
+    begin_server()
+    begin_server()
+    guest = GuestProcess(SERVER, tell)
+    print(guest.connection.recv(), "torch" in sys.modules)
+    guest.end()
+"""
+
+
+@pytest.mark.skipif(SERVER != "forkserver", reason="no such server here")
+def test_guests_find_imported_what_they_need(tmp_path: Path) -> None:
+    """As they start, with nothing of it in the process that starts them."""
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+
+    assert (done.stdout.split(), done.stderr) == (["True", "False"], "")
