@@ -128,9 +128,10 @@ def begin_server() -> None:
 
     Two of them start in a tenth of a second where two new interpreters take ten, and share the
     memory of what is imported. Plugins are left to the processes, which start where the run does,
-    and so is torch where it is to use a GPU, which each sees of its own.
+    and so is torch where it is to use a GPU, which each sees of its own. Elsewhere than on Linux
+    what has loaded such libraries cannot safely be forked: there each imports them.
     """
-    if SERVER != "forkserver":
+    if SERVER != "forkserver" or sys.platform != "linux":
         return
     from multiprocessing import forkserver
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bench.defenses.activations import numpy_kwta
 from bench.defenses.activations.kinds import KINDS, Kind, check_gamma, refuse_nan
-from bench.defenses.activations.numpy_kwta import is_transformed, lies_in_channels_last
+from bench.defenses.activations.numpy_rows import is_transformed, lies_in_channels_last, serves
 from bench.defenses.activations.smooth import (
     SCORES,
     Competition,
@@ -139,7 +139,7 @@ class KWTA(WinnersTakeAll):
                 _fall_back(problem)
             else:
                 return fused
-        numpy = not hidden and numpy_kwta.serves(x)
+        numpy = not hidden and serves(x)
         if not self.exact and numpy:
             kept = numpy_kwta.kwta(x, how.score, first, k)
             if kept is not None:
@@ -160,7 +160,7 @@ class KWTA(WinnersTakeAll):
 
 def _is_slow_in_channels_last(x: Tensor) -> bool:
     """Whether torch would copy it, where numpy reads it as it lies."""
-    return lies_in_channels_last(x) and not numpy_kwta.serves(x)
+    return lies_in_channels_last(x) and not serves(x)
 
 
 def _kernels(x: Tensor, first: int) -> ModuleType | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from bench.defenses.activations.numpy_kwta import SCORES
+from bench.defenses.activations.numpy_rows import SCORES
 
 
 def gradient(

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, runtime_check
 import torch
 from torch import nn
 
-from bench.defenses.activations import numpy_kwta, numpy_smooth
-from bench.defenses.activations.numpy_kwta import is_transformed, lies_in_channels_last
+from bench.defenses.activations import numpy_rows, numpy_smooth
+from bench.defenses.activations.numpy_rows import is_transformed, lies_in_channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,12 +138,12 @@ class _SmoothChoice(torch.autograd.Function):
         (x, out), (g,) = ctx.saved_tensors, gradients
         shape = x.shape
         plain = not (how.neighbours or torch.is_grad_enabled() or is_transformed())
-        if plain and numpy_kwta.serves(x):
+        if plain and numpy_rows.serves(x):
             units = shape[2 if how.channels else 1 :].numel()
             last = how.whole and lies_in_channels_last(x)
-            values, won, back = (numpy_kwta.rows_of(each, units, last) for each in (x, out, g))
+            values, won, back = (numpy_rows.rows_of(each, units, last) for each in (x, out, g))
             found = numpy_smooth.gradient(values, won, back, score=how.score, tau=tau, jump=jump)
-            return numpy_kwta.tensor_of(found, shape, last), None, None, None
+            return numpy_rows.tensor_of(found, shape, last), None, None, None
         x, out, g = (how.grouped(each) for each in (x, out, g))
         scored, slope = SCORES[how.score]
         scores = scored(x)
@@ -180,7 +180,7 @@ def smoothed(x: Tensor, out: Tensor, how: Competition, smooth: Smoothness) -> Te
     Returns:
         The values, dtype and memory format of `out`.
     """
-    if how.whole and lies_in_channels_last(x) and not numpy_kwta.serves(x):
+    if how.whole and lies_in_channels_last(x) and not numpy_rows.serves(x):
         return smoothed(by_place(x), by_place(out), how, smooth).permute(0, 3, 1, 2)
     function = _Transformed if is_transformed() else _SmoothChoice
     chosen: Tensor = function.apply(x, out.detach(), how, smooth)
