@@ -21,12 +21,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 #: Guests are forked from a server, in which nothing has been computed, so that no thread is lost.
 SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-#: What the server imports, once, for all of them: see `begin_server`.
-PRELOADED = ("torch", "pandas", "pyarrow.parquet", "foolbox", "pyautoattack", "bench.matrix.work")
 #: A copy of this process, where there are such: for what only this one has. It cannot use a GPU
 #: that this one has used, and computes with one thread, because others are not copied.
 COPY = "fork" if "fork" in multiprocessing.get_all_start_methods() else SERVER
@@ -135,13 +133,30 @@ def begin_server() -> None:
         return
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(list(PRELOADED))
-    # While it imports it would say of a Ctrl-C, which is this process's, where it was.
+    forkserver.set_forkserver_preload(["bench.matrix.preloaded"])
+    # It has to find the modules that this process finds, and a Ctrl-C is for this one alone.
+    path = os.pathsep.join(place or str(Path.cwd()) for place in sys.path)
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        forkserver.ensure_running()
+        with _environment(PYTHONPATH=path, PYTHONSAFEPATH="1"):
+            forkserver.ensure_running()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """What starts meanwhile has these in its environment."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def memory() -> int:

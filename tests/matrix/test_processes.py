@@ -32,10 +32,19 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the server imports on Linux alone")
 def test_guests_find_imported_what_they_need(tmp_path: Path) -> None:
-    """As they start, with nothing of it in the process that starts them."""
-    script = tmp_path / "script.py"
-    script.write_text(SCRIPT)
+    """As they start, with nothing of it in the process that starts them.
 
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=True)
+    What cannot be imported hinders nobody, and a module of the working folder, where the script
+    would not find it, is not taken for a library.
+    """
+    script, folder = tmp_path / "script.py", tmp_path / "elsewhere"
+    script.write_text(SCRIPT)
+    (tmp_path / "foolbox.py").write_text("raise RuntimeError('broken')\n")
+    folder.mkdir()
+    (folder / "torch.py").write_text("print('executed')\n")
+
+    done = subprocess.run(
+        [sys.executable, script], cwd=folder, capture_output=True, text=True, check=True
+    )
 
     assert (done.stdout.split(), done.stderr) == (["True", "False"], "")
