@@ -47,6 +47,8 @@ class Inherited:
     """Where it writes; None where the parent's standard error is."""
     memory: int | None
     """Bytes that it may take beside what it begins with; None for no limit."""
+    compiled: bool
+    """Whether what it imports is kept compiled beside the source."""
 
 
 class GuestProcess:
@@ -71,7 +73,11 @@ class GuestProcess:
         self.output = output
         self.connection, theirs = context.Pipe()
         around = Inherited(
-            Path.cwd(), dict(os.environ), output, round(SHARE * memory()) if limited else None
+            Path.cwd(),
+            dict(os.environ),
+            output,
+            round(SHARE * memory()) if limited else None,
+            not sys.dont_write_bytecode,
         )
         self.process = context.Process(
             target=_live, args=(around, start, target, theirs, *arguments), daemon=True
@@ -176,6 +182,7 @@ def _live(around: Inherited, start: str, target: Callable[..., None], *arguments
     with contextlib.suppress(OSError):
         os.setpgid(0, 0)
     os.chdir(around.folder)
+    sys.dont_write_bytecode = not around.compiled
     if dict(os.environ) != around.environment:
         os.environ.clear()
         os.environ.update(around.environment)
