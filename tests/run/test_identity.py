@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -163,7 +164,10 @@ def test_verification_compares_what_the_model_answers(tmp_path: Path) -> None:
 
 
 def test_an_edited_helper_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a file's model whose own text did not change; edited back, the first run is continued."""
+    """Of a file's model whose own text did not change; edited back, the first run is continued.
+
+    All within a second: Python would take what is compiled for the same, and nothing is.
+    """
     monkeypatch.setattr("sys.dont_write_bytecode", True)
     (tmp_path / "mine.py").write_text("import helper\n\n\ndef make():\n    return helper.Mine()\n")
     helper = (
@@ -173,6 +177,7 @@ def test_an_edited_helper_is_another_run(tmp_path: Path, monkeypatch: pytest.Mon
     folders = []
     for mean in (0.0, 0.3, 0.0):
         (tmp_path / "helper.py").write_text(helper.format(mean=mean))
+        os.utime(tmp_path / "helper.py", (1e9, 1e9))
         config = RunConfig(
             defenses=(f"file:{tmp_path}/mine.py:make",), attacks="test-best", n=10,
             epsilons=("0.05",), examine=False, workers=1, out=tmp_path / "runs",
