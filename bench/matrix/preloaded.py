@@ -9,8 +9,8 @@ from __future__ import annotations
 import contextlib
 import importlib
 
-NEEDED = ("torch", "pandas", "pyarrow.parquet", "foolbox", "pyautoattack", "bench.matrix.work")
+_NEEDED = ("torch", "pandas", "pyarrow.parquet", "foolbox", "pyautoattack", "bench.matrix.work")
 
-for _name in NEEDED:
+for _name in _NEEDED:
     with contextlib.suppress(Exception):
         importlib.import_module(_name)

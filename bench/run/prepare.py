@@ -219,14 +219,15 @@ def prepare(
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
     devices = devices_of(config)
-    if config.executor == "local" and devices[0] == "cpu" and processes(config, devices):
+    apart_from_here = processes(config, devices) > 0
+    if apart_from_here and config.executor == "local" and devices[0] == "cpu":
         begin_server()
     examples = dataset.choose(
         "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
     )
     starts = [start_of(attack) for attack in attacks if attack.needs == "source"]
     named = [start for start in starts if start != "twin"]
-    if processes(config, devices):
+    if apart_from_here:
         limit = Patience(config.timeout).first
         start = COPY if devices[0] == "cpu" else SERVER  # a copy has read the data already
         together = apart(_contenders, config, examples, named, start=start, timeout=limit)
