@@ -174,7 +174,6 @@ def _kernels(x: Tensor, first: int) -> ModuleType | None:
 _triton: ModuleType | None = None
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _ready() -> bool:
     """Import the kernels; whether that works. A compiler calls it, and does not look inside."""
     global _triton
@@ -184,6 +183,11 @@ def _ready() -> bool:
         _fall_back(problem)
         return False
     return True
+
+
+# What `torch.compiler.assume_constant_result` does, and imports the compiler for: two seconds of
+# every process.
+_ready._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 #: Why the kernels are not used in this process any more.

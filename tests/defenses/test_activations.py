@@ -273,3 +273,14 @@ def test_kinds_are_named_without_torch() -> None:
     )
 
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_kwta_brings_no_compiler() -> None:
+    """Neither a library nor a process that only asks a model pays two seconds for `torch.compile`."""
+    code = (
+        "import sys; import torch; from bench.defenses.activations.kwta import KWTA; "
+        "x = torch.rand(2, 8, requires_grad=True); KWTA(0.5)(x).sum().backward(); "
+        "sys.exit('torch._dynamo' in sys.modules)"
+    )
+
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
