@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
     from bench.run.config import RunConfig
 
+#: Of drivers of GPUs that torch knows on Linux, NVIDIA's, AMD's and that of a guest of Windows: the
+#: file that is there where one is.
+DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 #: Worker processes where nothing is said, at most: each holds about 1 GB.
 MAX_WORKERS = 8
 
@@ -38,6 +42,14 @@ def resolve_device(text: str) -> str:
     if int(index or 0) >= count:
         raise UsageError(f"no device {text!r} here: this machine has {count} CUDA device(s)")
     return f"cuda:{index or 0}"
+
+
+def surely_cpu(text: str) -> bool:
+    """Whether a device is the CPU, as far as that is known without torch, which takes seconds."""
+    written = text.strip().lower()
+    return written in ("cpu", "cpu:0") or (
+        written == "auto" and not any(Path(driver).exists() for driver in DRIVERS)
+    )
 
 
 def resolve_devices(text: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from bench.matrix.work import Bench
 from bench.record.files import digest_of
 from bench.record.schema import DatasetRecord, RunRecord, Sweep
 from bench.run.config import DEFAULT_N, ESCALATION, GPU_SHARD_SIZE, SHARD_SIZE
-from bench.run.devices import devices_of, processes
+from bench.run.devices import devices_of, processes, surely_cpu
 from bench.run.menu import menu_of
 from bench.threat import Epsilon, ThreatModel
 
@@ -218,10 +218,10 @@ def prepare(
         registry.defenses.create(name)
     dataset = open_dataset(config.dataset)
     epsilons = _epsilons(config, dataset.family)
+    if config.executor == "local" and config.workers != 0 and surely_cpu(config.device):
+        begin_server()  # it imports torch beside this process
     devices = devices_of(config)
     apart_from_here = processes(config, devices) > 0
-    if apart_from_here and config.executor == "local" and devices[0] == "cpu":
-        begin_server()
     examples = dataset.choose(
         "test", config.n or DEFAULT_N, fewer=config.n is None, on_progress=on_progress
     )

@@ -22,7 +22,7 @@ from bench.matrix.work import TaskResult
 from bench.record.schema import Cell
 from bench.run import run
 from bench.run.config import RunConfig
-from bench.run.devices import processes, resolve_devices
+from bench.run.devices import processes, resolve_devices, surely_cpu
 from bench.run.prepare import prepare
 from bench.threat import Epsilon, Norm
 from tests.pretended import pretended_gpu
@@ -237,6 +237,14 @@ def test_several_devices_are_gpus_of_one_kind(
     monkeypatch.setattr("bench.run.devices.device_name", lambda device: f"model {device[-1]}")
     with pytest.raises(UsageError, match="cuda:0 is a model 0, cuda:1 is a model 1"):
         resolve_devices("cuda:all")
+
+
+def test_the_cpu_is_known_before_torch_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where no driver of a GPU is, `auto` can be nothing else."""
+    monkeypatch.setattr("bench.run.devices.DRIVERS", (str(tmp_path / "driver"),))
+    assert list(map(surely_cpu, ("auto", "CPU ", "cuda", "cuda:1"))) == [True, True, False, False]
+    (tmp_path / "driver").touch()
+    assert list(map(surely_cpu, ("auto", "cpu"))) == [False, True]
 
 
 def test_a_gpu_has_a_process_unless_told_otherwise(two_gpus: None) -> None:
