@@ -46,8 +46,8 @@ def rows(planned: Sequence[Planned], headline: Epsilon, sweep: Sweep) -> list[li
     first = [each for each in planned if not _skips(each, sweep, headline)]
     together, others = _by_batch(later)
     upwards = sorted({each.epsilon for each in others}, key=float)
-    groups = [first, together, *([p for p in others if p.epsilon == e] for e in upwards)]
-    return [group for group in groups if group]
+    beside, *further = [[p for p in others if p.epsilon == e] for e in upwards] or [[]]
+    return [group for group in (first, together + beside, *further) if group]
 
 
 def leftovers(planned: Sequence[Planned], sweep: Sweep) -> list[list[Planned]]:

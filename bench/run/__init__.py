@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench.errors import HandsError, StoreError, UsageError
 from bench.matrix.fill import Filler, Silent
 from bench.record.files import locked
+from bench.record.outcomes import Totals
 from bench.record.results import outcomes_frame, read_cells
 from bench.record.store import RunStore, open_run
 from bench.record.summary import build
@@ -20,10 +21,10 @@ from bench.run.recording import evidence_file, examined, latest, record_of, with
 from bench.run.result import Result as Result  # what a run is answered with
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
-    from bench.matrix.execute import InProcess, Pool
     from bench.matrix.fill import Observer
+    from bench.record.results import CellResult
     from bench.record.schema import CellRecord, RunRecord
     from bench.run.prepare import Prepared
     from bench.run.recording import RunStatus
@@ -45,6 +46,36 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
         StoreError: the folder is in use or cannot be written.
         HandsError: a cluster has no worker left.
     """
+    with _at_work(prepared, observer or Silent()) as (prepared, previous, filler):
+        result = _run(prepared, previous, filler, question)
+    write_leaderboard(prepared.config.out)
+    return result
+
+
+def spent(prepared: Prepared, observer: Observer) -> Totals:
+    """What a run takes: it is done, and nobody is told what was found.
+
+    Args:
+        prepared: the run, in a folder where there is none.
+        observer: is told how it goes.
+
+    Raises:
+        ModelError, StoreError, HandsError: as of `run`.
+    """
+    with _at_work(prepared, observer) as (prepared, _, filler):
+        _fill(prepared, filler)
+    found = (result for results in filler.results.values() for result in results)
+    return sum((result.totals for result in found), start=Totals())
+
+
+@contextlib.contextmanager
+def _at_work(
+    prepared: Prepared, observer: Observer
+) -> Iterator[tuple[Prepared, RunRecord | None, Filler]]:
+    """A run as its models answer, what is stored of it, and who fills its cells.
+
+    Its folder is locked meanwhile.
+    """
     from bench.models.ambient import plain_torch
 
     executor = prepared.executor()
@@ -59,22 +90,22 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
                 store.clear()
             store.check_plain()
             keep(store, answers)
-            result = _run(prepared, store, executor, observer or Silent(), question)
-        write_leaderboard(prepared.config.out)
-    return result
+            previous = with_strays(store, store.read_record())
+            prepared = prepared.continuing(previous)
+            limit = prepared.config.budget
+            setting, headline = prepared.setting, prepared.headline
+            yield prepared, previous, Filler(setting, headline, store, executor, observer, limit)
 
 
-def _run(
-    prepared: Prepared,
-    store: RunStore,
-    executor: InProcess | Pool,
-    observer: Observer,
-    question: str,
-) -> Result:
-    previous = with_strays(store, store.read_record())
-    prepared = prepared.continuing(previous)
-    cells = prepared.cells
-    planned = [each.record("incomplete") for each in cells]
+def _fill(prepared: Prepared, filler: Filler) -> list[CellRecord]:
+    """Attack, and examine."""
+    filled = filler.fill(prepared.cells, prepared.sweep)
+    return Inquiry(prepared, filler).conduct(filled) if prepared.examined else filled
+
+
+def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, question: str) -> Result:
+    store = filler.store
+    planned = [each.record("incomplete") for each in prepared.cells]
     own = {cell.place for cell in planned}
     foreign = [c for c in previous.cells if c.place not in own] if previous else []
     store.clear_errors(but={cell.key for cell in foreign if cell.status == "failed"})
@@ -82,17 +113,7 @@ def _run(
         store.write_examples(prepared.examples)
     store.write_record(record_of(prepared, previous, planned, "running"))
     try:
-        filler = Filler(
-            prepared.setting,
-            prepared.headline,
-            store,
-            executor,
-            observer,
-            limit=prepared.config.budget,
-        )
-        filled = filler.fill(cells, prepared.sweep)
-        if prepared.examined:
-            filled = Inquiry(prepared, filler).conduct(filled)
+        filled = _fill(prepared, filler)
     except BaseException as error:
         kept = isinstance(error, (StoreError, HandsError))
         mistake = isinstance(error, UsageError) and not kept
@@ -110,11 +131,12 @@ def _run(
     stored = _with_examined(record, prepared, filled_last)
     stored = finished(stored, question)
     store.write_record(stored)
-    result = summarise(store, stored)
+    known = [result for results in filler.results.values() for result in results]
+    result = summarise(store, stored, known)
     asked = _of_command(record, prepared, filled_last)
     if len(asked.cells) == len(record.cells):
         return result
-    return result_of(store, _with_examined(asked, prepared, filled_last))
+    return result_of(store, _with_examined(asked, prepared, filled_last), known)
 
 
 def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]) -> RunRecord:
@@ -140,9 +162,12 @@ def _with_examined(
     return record.with_examined(names, [epsilon.text for epsilon in prepared.examined])
 
 
-def summarise(store: RunStore, record: RunRecord) -> Result:
-    """Write everything that follows from the outcomes: summary, leaderboard, manifest."""
-    result = result_of(store, record)
+def summarise(store: RunStore, record: RunRecord, known: Iterable[CellResult] = ()) -> Result:
+    """Write everything that follows from the outcomes: summary, leaderboard, manifest.
+
+    What is known of them was read before, and is not read again.
+    """
+    result = result_of(store, record, known)
     summary = result.summary
     store.write_json("summary.json", summary)
     store.write_json("evidence.json", evidence_file(summary))
@@ -160,8 +185,8 @@ def load_results(folder: Path | str) -> Result:
     return result_of(*open_run(Path(folder)))
 
 
-def result_of(store: RunStore, record: RunRecord) -> Result:
+def result_of(store: RunStore, record: RunRecord, known: Iterable[CellResult] = ()) -> Result:
     """What follows from the outcomes that a record names; nothing is written."""
-    results = read_cells(store, record)
+    results = read_cells(store, record, known)
     summary = build(record, results, examined(record, results))
     return Result(summary, outcomes_frame(results), store.folder)

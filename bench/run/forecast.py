@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 from bench.api import Cost
 from bench.errors import is_out_of_memory
 from bench.matrix.apart import apart, here
-from bench.run import run
+from bench.matrix.fill import Silent
+from bench.run import spent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -83,12 +84,8 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     with tempfile.TemporaryDirectory() as scratch:
         pilot = _pilot(prepared, count, Path(scratch))
         started = time.perf_counter()
-        summary = run(pilot, observer).summary
+        took = spent(pilot, observer or Silent())
         elapsed = time.perf_counter() - started
-    costs = [d["cost"] for g in ("defenses", "controls") for d in summary[g].values()]
-    forwards, backwards, busy = (
-        sum(cost[key] for cost in costs) for key in ("forwards", "backwards", "seconds")
-    )
     size = min(prepared.setting.shard_size, n)
     arguments = (
         [contender.load for contender in prepared.contenders],
@@ -105,9 +102,9 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     ratio, fits = growing
     growth = ratio * n / size
     beside = max(1, prepared.workers)
-    around = max(0.0, elapsed - busy / beside)
-    seconds = busy * max(1.0, growth) / beside + around
-    return Forecast(Cost(forwards, backwards) * (n / count), seconds, count, fits)
+    around = max(0.0, elapsed - took.seconds / beside)
+    seconds = took.seconds * max(1.0, growth) / beside + around
+    return Forecast(Cost(took.forwards, took.backwards) * (n / count), seconds, count, fits)
 
 
 def _pilot(prepared: Prepared, count: int, folder: Path) -> Prepared:
