@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from bench.errors import ModelError
@@ -197,9 +198,9 @@ class Filler:
         if planned.beside is None:
             return result
         # Its attack went over epsilons by itself: whether it left anything out is known only now.
-        attacked = set(result.frame["index"][result.frame["attacked"]])
+        attacked = set(result.table["index"][result.table["attacked"]].tolist())
         inferred = not attacked.issuperset(planned.chosen or ())
-        return result._replace(cell=result.cell.model_copy(update={"inferred": inferred}))
+        return replace(result, cell=result.cell.model_copy(update={"inferred": inferred}))
 
     def _stored(self, key: str, attacked: Sequence[int]) -> bool:
         """Whether every shard of a cell that attacks these examples is."""

@@ -27,6 +27,7 @@ def layout_on(device: str) -> str:
     return "channels_last" if device == "cpu" else AS_THEY_COME
 
 
+@functools.cache
 def version_of(distribution: str) -> str:
     """The installed version of a distribution, or `absent`."""
     try:

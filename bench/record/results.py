@@ -6,7 +6,10 @@ law 2); of sweeps, survivors, which is an inference that a run checks.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+import functools
+from collections import Counter
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from bench.api import Flag
 from bench.errors import StoreError, UsageError
@@ -15,7 +18,7 @@ from bench.record.schema import CLEAN
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     import pandas as pd
@@ -24,8 +27,12 @@ if TYPE_CHECKING:
     from bench.record.schema import CellRecord, Place, RunRecord
     from bench.record.store import RunStore
 
+    #: Columns of outcomes by name, each (n,).
+    Table = Mapping[str, np.ndarray]
 
-class CellResult(NamedTuple):
+
+@dataclass(frozen=True, eq=False)
+class CellResult:
     """One cell, read back."""
 
     cell: CellRecord
@@ -40,10 +47,16 @@ class CellResult(NamedTuple):
     """Whether it is a cell of the run whose shards are all there; else what it broke counts in the
     worst case alone."""
 
-    @property
+    @functools.cached_property
     def epsilon(self) -> Epsilon:
         """The radius; not of the clean predictions."""
         return Epsilon.parse(self.cell.epsilon)
+
+    @functools.cached_property
+    def table(self) -> Table:
+        """The numbers of `frame`: pandas takes longer to find a column than to add it up."""
+        columns = self.frame.items()
+        return {str(n): c.to_numpy() for n, c in columns if c.dtype.kind in "biuf"}
 
     def beside(self, others: Iterable[CellResult]) -> dict[str, tuple[int, ...]] | None:
         """What its computation was asked to attack, by exact epsilon, this cell included.
@@ -75,10 +88,14 @@ class CellResult(NamedTuple):
         return tuple(example for each in self.computed if each for example in each.asked)
 
     @property
+    def hit(self) -> np.ndarray:
+        """What was attacked and broken, clean errors not among it: bool, (n,)."""
+        return self.table["attacked"] & self.table["broken"]
+
+    @property
     def survived(self) -> np.ndarray:
         """What was attacked and not broken: bool, (n,)."""
-        left: np.ndarray = (self.frame["attacked"] & ~self.frame["broken"]).to_numpy()
-        return left
+        return self.table["attacked"] & ~self.table["broken"]
 
     @classmethod
     def read(cls, store: RunStore, cell: CellRecord, n: int) -> CellResult:
@@ -128,7 +145,7 @@ class CellResult(NamedTuple):
         rest["choice_wrong_draws"] = rest["wrong_draws"]
         rest["margin"] = float("nan")
         together = pd.concat([frame, rest]).sort_values("index", ignore_index=True)
-        return found._replace(frame=together, finished=False)
+        return replace(found, frame=together, finished=False)
 
     @classmethod
     def _joined(cls, cell: CellRecord, shards: Sequence[Outcomes]) -> CellResult:
@@ -166,24 +183,33 @@ def _incomplete(cell: CellRecord, n: int) -> StoreError:
 
 
 def _fault_flags(frame: pd.DataFrame) -> list[Flag]:
-    counts = frame["fault"].value_counts()
-    refused = [fault for fault in sorted(counts.index) if fault]
-    return [Flag("", f"{counts[fault]} candidate(s) {fault}") for fault in refused]
+    counts = Counter(frame["fault"].tolist())
+    return [Flag("", f"{counts[f]} candidate(s) {f}") for f in sorted(counts) if f]
 
 
-def read_cells(store: RunStore, record: RunRecord) -> dict[str, list[CellResult]]:
+def read_cells(
+    store: RunStore, record: RunRecord, known: Iterable[CellResult] = ()
+) -> dict[str, list[CellResult]]:
     """What is stored of a run by defense: its finished cells, in the order of the record.
 
     After them those that are unfinished, or whose place others took: what they broke is broken.
+
+    Args:
+        store: of the run.
+        record: the run's.
+        known: cells that were read before, and are not read again.
 
     Raises:
         StoreError: shards are missing or damaged.
     """
     results: dict[str, list[CellResult]] = {name: [] for name in record.defenses}
     clean = {}
+    before = {result.cell.key: result for result in known if result.finished}
     for cell in record.cells:
         if cell.status == "ok":
-            found = CellResult.read(store, cell, record.dataset.n)
+            found = before.get(cell.key)
+            if found is None or found.cell != cell:
+                found = CellResult.read(store, cell, record.dataset.n)
             results[cell.defense].append(found)
             if cell.attack == CLEAN:
                 clean[cell.defense] = found
@@ -205,14 +231,14 @@ def critical_distances(results: list[CellResult], norm: str) -> np.ndarray:
     import numpy as np
 
     column = f"distance_{norm.lower()}"
-    distances = [np.where(r.frame["broken"], r.frame[column], np.inf) for r in results]
+    distances = [np.where(r.table["broken"], r.table[column], np.inf) for r in results]
     smallest: np.ndarray = np.min(distances, axis=0)
     return smallest
 
 
 def is_randomised(results: Iterable[CellResult]) -> bool:
     """Whether the judge had to ask more than once."""
-    return any(int(result.frame["draws"].max()) > 1 for result in results)
+    return any(int(result.table["draws"].max()) > 1 for result in results)
 
 
 def correct_within(results: Sequence[CellResult], norm: str, epsilon: Epsilon) -> np.ndarray:
@@ -230,13 +256,13 @@ def correct_within(results: Sequence[CellResult], norm: str, epsilon: Epsilon) -
     column = f"distance_{norm.lower()}"
     worst, correct = np.full(len(results[0].frame), -1.0), np.ones(len(results[0].frame))
     for result in results:
-        frame = result.frame
+        table = result.table
         clean = result.cell.attack == CLEAN
-        distance = np.zeros(len(frame)) if clean else frame[column].to_numpy()
+        distance = np.zeros(len(worst)) if clean else table[column]
         within = broken_within(distance, epsilon)
-        chance = np.where(within, frame["choice_wrong_draws"] / frame["draws"], -1.0)
+        chance = np.where(within, table["choice_wrong_draws"] / table["draws"], -1.0)
         better = chance > worst
-        correct = np.where(better, 1 - frame["wrong_draws"] / frame["draws"], correct)
+        correct = np.where(better, 1 - table["wrong_draws"] / table["draws"], correct)
         worst = np.where(better, chance, worst)
     return correct
 
@@ -248,24 +274,18 @@ def broken_within(critical: np.ndarray, epsilon: Epsilon) -> np.ndarray:
 
 def outcomes_frame(results: dict[str, list[CellResult]]) -> pd.DataFrame:
     """All outcomes of a run: one row per defense, attack, epsilon and example."""
+    import numpy as np
     import pandas as pd
 
-    frames = [
-        result.frame.assign(
-            defense=name,
-            attack=result.cell.attack,
-            epsilon=result.cell.epsilon,
-            repeat=result.cell.repeat,
-        )
-        for name, group in results.items()
-        for result in group
-        if result.cell.attack != CLEAN and result.finished
-    ]
-    if not frames:
+    every = (result for group in results.values() for result in group)
+    found = [each for each in every if each.cell.attack != CLEAN and each.finished]
+    if not found:
         return pd.DataFrame()
-    joined = pd.concat(frames, ignore_index=True)
-    front = ["defense", "attack", "epsilon", "repeat"]
-    return joined[front + [column for column in joined if column not in front]]
+    joined = pd.concat([each.frame for each in found], ignore_index=True)
+    rows = [len(each.frame) for each in found]
+    for place, name in enumerate(("defense", "attack", "epsilon", "repeat")):
+        joined.insert(place, name, np.repeat([getattr(each.cell, name) for each in found], rows))
+    return joined
 
 
 def row_broken(result: CellResult, results: list[CellResult], norm: str) -> np.ndarray:
@@ -279,7 +299,7 @@ def row_broken(result: CellResult, results: list[CellResult], norm: str) -> np.n
         results: all cells of the defense.
         norm: of the run.
     """
-    broken: np.ndarray = result.frame["broken"].to_numpy(copy=True)
+    broken: np.ndarray = result.table["broken"].copy()
     if not result.cell.inferred:
         return broken
     same = (result.cell.label, result.cell.scope)
@@ -310,7 +330,7 @@ def inferred_survivors(results: list[CellResult], norm: str) -> dict[tuple[str, 
             if r.cell.attack == result.cell.attack and float(r.epsilon) > float(result.epsilon)
         ]
         attacked = [
-            r.frame["attacked"].to_numpy()
+            r.table["attacked"]
             for r in [result, *checks(results)]
             if (r.cell.attack, r.cell.epsilon) == place
         ]
@@ -332,8 +352,8 @@ def sweep_report(results: list[CellResult], norm: str) -> dict[str, Any] | None:
     None where nothing was ever inferred.
     """
     inferred = sum(map(len, inferred_survivors(results, norm).values()))
-    attacked = sum(int(r.frame["attacked"].sum()) for r in checks(results))
+    attacked = sum(int(r.table["attacked"].sum()) for r in checks(results))
     if not inferred and not attacked:
         return None
-    broken = sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in checks(results))
+    broken = sum(int(r.hit.sum()) for r in checks(results))
     return {"inferred": inferred, "checked": attacked, "differed": broken}

@@ -109,7 +109,7 @@ def _defense(
         "twin": entry.twin,
         "published": _published(record, entry),
         "clean_accuracy": None if clean is None else _clean_accuracy(clean),
-        "clean_correct": None if clean is None else int(n - clean.frame["broken"].sum()),
+        "clean_correct": None if clean is None else int(n - clean.table["broken"].sum()),
         "cost": _cost(totals),
         "worst_case": {
             epsilon: {
@@ -150,7 +150,7 @@ def _right(
     record: RunRecord, results: list[CellResult], clean: CellResult
 ) -> dict[str, list[float]]:
     """Of a randomised defense, the share of draws in which each example is right, by epsilon."""
-    unperturbed = 1 - clean.frame["wrong_draws"] / clean.frame["draws"]
+    unperturbed = 1 - clean.table["wrong_draws"] / clean.table["draws"]
     return {CLEAN: unperturbed.tolist()} | {
         epsilon: correct_within(results, record.norm, Epsilon.parse(epsilon)).tolist()
         for epsilon in record.epsilons
@@ -173,7 +173,7 @@ def _published(record: RunRecord, entry: DefenseRecord) -> dict[str, Any] | None
 
 
 def _clean_accuracy(clean: CellResult) -> float:
-    return float((1 - clean.frame["wrong_draws"] / clean.frame["draws"]).mean())
+    return float((1 - clean.table["wrong_draws"] / clean.table["draws"]).mean())
 
 
 def _together(
@@ -292,14 +292,14 @@ def _attack(
         place = cell.attack, cell.epsilon
         own += [r for r in checks(results) if (r.cell.attack, r.cell.epsilon) == place]
     entry |= {
-        "attacked": sum(int(r.frame["attacked"].sum()) for r in own),
-        "broken": sum(int((r.frame["attacked"] & r.frame["broken"]).sum()) for r in own),
+        "attacked": sum(int(r.table["attacked"].sum()) for r in own),
+        "broken": sum(int(r.hit.sum()) for r in own),
         "flags": sorted({flag.sentence for r in own for flag in r.flags}),
         **_cost(sum((r.totals for r in own), start=Totals())),
     }
     if cell.scope == "all":
-        frame = result.frame
-        wrong = float((frame["wrong_draws"] / frame["draws"]).sum())
+        table = result.table
+        wrong = float((table["wrong_draws"] / table["draws"]).sum())
         if cell.inferred:  # of a deterministic defense only
             wrong = float(row_broken(result, results, record.norm).sum())
         entry |= proportion(n - wrong, n)

@@ -114,7 +114,7 @@ class Inquiry:
                 (name, _by_gradient(result.cell.attack))
                 for name in names
                 for result in checks(self.filler.results[name])
-                if (result.frame["attacked"] & result.frame["broken"]).any()
+                if result.hit.any()
             }
 
     def _inferred(self, name: str) -> list[Inferred]:

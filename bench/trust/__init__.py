@@ -83,7 +83,7 @@ def requests(case: Case, menu: Menu) -> list[Cell]:
         case: the outcomes of the user's own attacks.
         menu: what can be run.
     """
-    whole = [attack for attack, frame in case.at(case.headline).items() if case.whole(frame)]
+    whole = [attack for attack, table in case.at(case.headline).items() if case.whole(table)]
     have = {case.declared(attack).name for attack in whole}
     wanted = [
         *menu.examination,
@@ -96,11 +96,11 @@ def requests(case: Case, menu: Menu) -> list[Cell]:
     written = {epsilon: epsilon.text for epsilon in case.epsilons}
     written |= {
         Epsilon.parse(place.epsilon): place.epsilon
-        for place in case.frames
+        for place in case.tables
         if place.attack != CLEAN
     }
     found += [asked(name, written.get(at, at.text)) for at in wide for name in menu.free[:1]]
-    return [cell for cell in dict.fromkeys(found) if case.frame(cell.attack, cell.epsilon) is None]
+    return [cell for cell in dict.fromkeys(found) if case.table(cell.attack, cell.epsilon) is None]
 
 
 def escalate(

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
-    import pandas as pd
 
     from bench.api.attacks import Approach
-    from bench.record.results import CellResult
+    from bench.record.results import CellResult, Table
     from bench.record.schema import RunRecord
 
 #: From so many classes on, a figure at chance is low enough to end with.
@@ -29,27 +28,34 @@ FEW_CLASSES = 5
 UNKNOWN = AttackRecord()
 
 
-def where(frame: pd.DataFrame, chosen: pd.Series) -> set[int]:
+def where(table: Table, chosen: np.ndarray) -> set[int]:
     """The examples of the rows for which `chosen` holds."""
-    return set(frame["index"].to_numpy()[chosen.to_numpy(dtype=bool)].tolist())
+    return set(table["index"][chosen].tolist())
 
 
-def hits(frame: pd.DataFrame) -> set[int]:
+def hits(table: Table) -> set[int]:
     """The examples that a cell attacked and broke: clean errors do not count."""
-    return where(frame, frame["attacked"] & frame["broken"])
+    return where(table, table["attacked"] & table["broken"])
 
 
-def attacked(frame: pd.DataFrame) -> set[int]:
+def attacked(table: Table) -> set[int]:
     """The examples that a cell attacked."""
-    return where(frame, frame["attacked"])
+    return where(table, table["attacked"])
 
 
-def marked(frame: pd.DataFrame, column: str) -> set[int]:
-    """The attacked examples at which an extra column is above 0."""
+def marked(table: Table, column: str, above: float = 0) -> set[int]:
+    """The attacked examples at which an extra column is above 0, or another number."""
     name = f"extra_{column}"
-    if name not in frame:
+    if name not in table:
         return set()
-    return where(frame, frame["attacked"] & (frame[name] > 0))
+    return where(table, table["attacked"] & (table[name] > above))
+
+
+def values(table: Table, column: str) -> np.ndarray:
+    """What an extra column says of the attacked examples, NaN left out; float64, (K,)."""
+    found = table[f"extra_{column}"][table["attacked"]].astype(float)
+    told: np.ndarray = found[found == found]
+    return told
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,22 +96,22 @@ class Case:
         )
 
     @functools.cached_property
-    def frames(self) -> dict[Place, pd.DataFrame]:
+    def tables(self) -> dict[Place, Table]:
         """The outcomes of cells that evidence may compare.
 
         Left out are those without what follows from another epsilon, those that check such
         inferences, and those that did not finish: they count in the worst case alone.
         """
-        return {r.cell.place: r.frame for r in self.results if r.finished and not _partial(r.cell)}
+        return {r.cell.place: r.table for r in self.results if r.finished and not _partial(r.cell)}
 
-    def frame(self, attack: str, epsilon: str, repeat: int = 0) -> pd.DataFrame | None:
+    def table(self, attack: str, epsilon: str, repeat: int = 0) -> Table | None:
         """The outcomes of a cell, if it has any."""
-        return self.frames.get(Place(self.name, attack, epsilon, repeat))
+        return self.tables.get(Place(self.name, attack, epsilon, repeat))
 
     @property
-    def clean(self) -> pd.DataFrame | None:
+    def clean(self) -> Table | None:
         """The outcomes of the unperturbed examples."""
-        return self.frame(CLEAN, "0")
+        return self.table(CLEAN, "0")
 
     def declared(self, attack: str) -> AttackRecord:
         """What an attack declared."""
@@ -121,39 +127,39 @@ class Case:
 
     def at(
         self, epsilon: Epsilon, repeat: int = 0, approaches: Iterable[Approach] | None = None
-    ) -> dict[str, pd.DataFrame]:
+    ) -> dict[str, Table]:
         """Cells at an epsilon by attack, probes and clean predictions left out."""
         here = self._of_attacks.get((epsilon, repeat), {})
         if approaches is None:
             return dict(here)
         wanted = set(approaches)
-        return {attack: f for attack, f in here.items() if self.approach(attack) in wanted}
+        return {attack: t for attack, t in here.items() if self.approach(attack) in wanted}
 
     @functools.cached_property
-    def _of_attacks(self) -> dict[tuple[Epsilon, int], dict[str, pd.DataFrame]]:
+    def _of_attacks(self) -> dict[tuple[Epsilon, int], dict[str, Table]]:
         """Cells by epsilon and repeat, and by attack."""
-        found: dict[tuple[Epsilon, int], dict[str, pd.DataFrame]] = defaultdict(dict)
-        for place, frame in self.frames.items():
+        found: dict[tuple[Epsilon, int], dict[str, Table]] = defaultdict(dict)
+        for place, table in self.tables.items():
             if self.approach(place.attack) != "probe":
-                found[Epsilon.parse(place.epsilon), place.repeat][place.attack] = frame
+                found[Epsilon.parse(place.epsilon), place.repeat][place.attack] = table
         return dict(found)
 
-    def here(self, attack: str, repeat: int = 0) -> pd.DataFrame | None:
+    def here(self, attack: str, repeat: int = 0) -> Table | None:
         """A cell at the headline epsilon."""
-        return self.frame(attack, self.headline.text, repeat)
+        return self.table(attack, self.headline.text, repeat)
 
-    def measured(self, column: str, repeat: int = 0) -> tuple[str, pd.DataFrame] | None:
+    def measured(self, column: str, repeat: int = 0) -> tuple[str, Table] | None:
         """The probe that measures a column at the headline epsilon, and its cell."""
-        for place, frame in self.frames.items():
+        for place, table in self.tables.items():
             here = (place.epsilon, place.repeat) == (self.headline.text, repeat)
             probes = self.approach(place.attack) == "probe"
             if here and probes and column in self.declared(place.attack).traces:
-                return place.attack, frame
+                return place.attack, table
         return None
 
-    def whole(self, frame: pd.DataFrame) -> bool:
+    def whole(self, table: Table) -> bool:
         """Whether a cell attacked every example that the model gets right."""
-        return len(attacked(frame)) == self.n - len(self.clean_errors)
+        return len(attacked(table)) == self.n - len(self.clean_errors)
 
     @functools.cached_property
     def clean_errors(self) -> set[int]:
@@ -170,10 +176,10 @@ class Case:
         column = f"distance_{self.norm.value.lower()}"
         broken = set(self.clean_errors)
         for result in self.results:
-            way, frame = self.approach(result.cell.attack), result.frame
+            way, table = self.approach(result.cell.attack), result.table
             if way != "probe" and (imported or way != "imported"):
-                near = frame["broken"] & (frame[column] <= float(epsilon) + TOLERANCE)
-                broken |= where(frame, near)
+                near = table["broken"] & (table[column] <= float(epsilon) + TOLERANCE)
+                broken |= where(table, near)
         return broken
 
     @property
@@ -187,7 +193,7 @@ class Case:
         broken: dict[int, set[int]] = defaultdict(set)
         for result in self.results:
             if result.cell.round and result.epsilon == self.headline:
-                broken[result.cell.round] |= where(result.frame, result.frame["broken"])
+                broken[result.cell.round] |= where(result.table, result.table["broken"])
         return tuple(len(broken[number] - self.clean_errors) for number in sorted(broken))
 
     @property

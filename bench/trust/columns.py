@@ -11,17 +11,16 @@ from bench.trust.comparisons import again, white_box
 from bench.trust.evidence import Check, allowed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from bench.record.results import Table
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
-Find = Callable[["pd.DataFrame"], set[int]]
+Find = Callable[["Table"], set[int]]
 
 
 def marks(*columns: str) -> Find:
     """The examples that one of these columns marks."""
-    return lambda frame: set().union(*(marked(frame, column) for column in columns))
+    return lambda table: set().union(*(marked(table, column) for column in columns))
 
 
 def one(case: Case, n: int) -> int:
@@ -58,13 +57,13 @@ class Probed:
         found = case.measured(self.column)
         if found is None:
             return self.check.not_run(f"nothing measured it at epsilon {case.headline}")
-        attack, frame = found
-        n = len(attacked(frame))
+        attack, table = found
+        n = len(attacked(table))
         if self.check.weight != "soft":
-            against = self.find(frame)
+            against = self.find(table)
             words = self.words.format(len(against))
             return self.check.counted(against, n, words, threshold=self.enough(case, n))
-        if f"extra_{self.column}" not in frame:
+        if f"extra_{self.column}" not in table:
             return self.check.not_run("no example was attacked")
 
         def at(repeat: int) -> set[int] | None:
@@ -97,8 +96,8 @@ class Traced:
         attack = min(told, key=lambda name: (-len(self._against(told[name])), name))
 
         def find(repeat: int) -> set[int] | None:
-            frame = traced(case, self.column, repeat).get(attack)
-            return None if frame is None else self._against(frame)
+            table = traced(case, self.column, repeat).get(attack)
+            return None if table is None else self._against(table)
 
         return self.check.recurring(
             find,
@@ -107,11 +106,11 @@ class Traced:
             again(case, [attack]),
         )
 
-    def _against(self, frame: pd.DataFrame) -> set[int]:
-        return marked(frame, self.column) - (hits(frame) if self.failures else set())
+    def _against(self, table: Table) -> set[int]:
+        return marked(table, self.column) - (hits(table) if self.failures else set())
 
 
-def traced(case: Case, column: str, repeat: int = 0) -> dict[str, pd.DataFrame]:
+def traced(case: Case, column: str, repeat: int = 0) -> dict[str, Table]:
     """The cells at the headline epsilon of gradient attacks that told this of their path.
 
     Those that attacked only what others had left are no sample of the examples, and are left out.
@@ -119,12 +118,12 @@ def traced(case: Case, column: str, repeat: int = 0) -> dict[str, pd.DataFrame]:
     the path of single draws may be that of chance.
     """
     found = {
-        attack: frame
-        for attack, frame in case.at(case.headline, repeat).items()
+        attack: table
+        for attack, table in case.at(case.headline, repeat).items()
         if attack in white_box(case)
         and column in case.declared(attack).traces
-        and f"extra_{column}" in frame
-        and case.whole(frame)
+        and f"extra_{column}" in table
+        and case.whole(table)
     }
-    over_draws = {a: frame for a, frame in found.items() if case.declared(a).over_draws}
+    over_draws = {a: table for a, table in found.items() if case.declared(a).over_draws}
     return over_draws or found

@@ -47,10 +47,10 @@ def broken_by(case: Case, attacks: Iterable[str], repeat: int = 0) -> set[int]:
     """The union of what attacks broke; those without this repeat count with the run's own seed."""
     found: set[int] = set()
     for attack in attacks:
-        frame = case.here(attack, repeat)
-        frame = case.here(attack) if frame is None else frame
-        if frame is not None:
-            found |= hits(frame)
+        table = case.here(attack, repeat)
+        table = case.here(attack) if table is None else table
+        if table is not None:
+            found |= hits(table)
     return found
 
 

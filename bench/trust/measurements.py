@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench.trust.case import attacked, hits, marked, where
+from bench.trust.case import attacked, hits, marked, values, where
 from bench.trust.columns import Probed, Traced, marks, tolerance, tolerance_of_all, traced
 from bench.trust.evidence import Check, allowed
 from bench.trust.planted import planted_examples
@@ -18,8 +18,7 @@ from bench.trust.planted import planted_examples
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import pandas as pd
-
+    from bench.record.results import Table
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
@@ -57,13 +56,13 @@ def measurements(case: Case) -> list[Evidence]:
     ]
 
 
-def _unfaithful(frame: pd.DataFrame) -> set[int]:
-    low = ~(frame["extra_fidelity"] >= FAITHFUL)  # NaN: constant, in spite of a gradient
-    return where(frame, frame["attacked"] & low) - marks("unmeasured", "no_gradient")(frame)
+def _unfaithful(table: Table) -> set[int]:
+    low = ~(table["extra_fidelity"] >= FAITHFUL)  # NaN: constant, in spite of a gradient
+    return where(table, table["attacked"] & low) - marks("unmeasured", "no_gradient")(table)
 
 
-def _unstable(frame: pd.DataFrame) -> set[int]:
-    return where(frame, frame["attacked"] & (frame["extra_unstable"] > STABLE))
+def _unstable(table: Table) -> set[int]:
+    return where(table, table["attacked"] & (table["extra_unstable"] > STABLE))
 
 
 _random = marks("logits_differ_repeat", "prediction_flips_repeat")
@@ -95,18 +94,14 @@ def loss_worsens(case: Case) -> Evidence:
     told = traced(case, "worsened")
     if not told:
         return check.not_run(f"no trace of a path was left at epsilon {case.headline}")
-    shares = {
-        attack: frame.loc[frame["attacked"], ["index", "extra_worsened"]].dropna()
-        for attack, frame in sorted(told.items())
-    }
-    shares = {attack: share for attack, share in shares.items() if not share.empty}
-    if not shares:
+    paths = [table for _, table in sorted(told.items()) if values(table, "worsened").size]
+    if not paths:
         return check.not_run("no example was attacked")
-    share = max(shares.values(), key=lambda share: float(share["extra_worsened"].mean()))
-    mean = float(share["extra_worsened"].mean())
-    worse = share.loc[share["extra_worsened"] > WORSENED, "index"].tolist()
+    path = max(paths, key=lambda table: float(values(table, "worsened").mean()))
+    shares = values(path, "worsened")
+    mean, worse = float(shares.mean()), marked(path, "worsened", above=WORSENED)
     words = f"{mean:.0%} of the small steps along the gradient made the attack's loss worse."
-    return check.rate(mean, WORSENED, len(share), words, worse)
+    return check.rate(mean, WORSENED, len(shares), words, worse)
 
 
 def transfer_failure(case: Case) -> Evidence:
@@ -114,11 +109,11 @@ def transfer_failure(case: Case) -> Evidence:
     check = Check(
         "transfer-failure", "comparisons", "Adversarial examples transfer", PINTOR, "context"
     )
-    for _, frame in sorted(case.at(case.headline, approaches=["transfer"]).items()):
-        if "extra_source_broken" in frame:
-            found = marked(frame, "source_broken") - hits(frame)
+    for _, table in sorted(case.at(case.headline, approaches=["transfer"]).items()):
+        if "extra_source_broken" in table:
+            found = marked(table, "source_broken") - hits(table)
             words = f"{len(found)} adversarial examples of the source do not fool this defense."
-            return check.counted(found, len(attacked(frame)), words)
+            return check.counted(found, len(attacked(table)), words)
     return check.not_run("no transfer attack said what it broke on its source")
 
 
@@ -135,12 +130,12 @@ def unconstrained_attack_failure(case: Case) -> Evidence:
     free = [attack for attack in sorted(cells) if case.declared(attack).traces]
     if not free:
         return check.not_run("no descent that tells of its path ran with the whole box to move in")
-    frame = cells[free[0]]
-    left = attacked(frame) - hits(frame)
+    table = cells[free[0]]
+    left = attacked(table) - hits(table)
     words = (
         f"{case.spoken(free[0])}, free to move in the whole box, failed on {len(left)} examples."
     )
-    return check.counted(left, len(attacked(frame)), words)
+    return check.counted(left, len(attacked(table)), words)
 
 
 def batch_dependence(case: Case) -> Evidence:
@@ -152,13 +147,13 @@ def batch_dependence(case: Case) -> Evidence:
     measured = case.measured("prediction_differs_alone")
     if measured is None:
         return check.not_run(f"nothing measured it at epsilon {case.headline}")
-    _, frame = measured
-    n = len(attacked(frame))
-    if len(_random(frame)) >= allowed(n):
+    _, table = measured
+    n = len(attacked(table))
+    if len(_random(table)) >= allowed(n):
         return check.not_run("the model answers differently in the same batch already")
-    other = marks("prediction_differs_alone", "prediction_differs_shuffled")(frame)
+    other = marks("prediction_differs_alone", "prediction_differs_shuffled")(table)
     words = f"{len(other)} inputs get another class beside other inputs."
-    return check.counted(other - _random(frame), n, words)
+    return check.counted(other - _random(table), n, words)
 
 
 def nan_logits(case: Case) -> Evidence:

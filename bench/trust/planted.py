@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 from bench.api import PLANTED
 from bench.record.results import is_randomised
-from bench.trust.case import attacked, marked
+from bench.trust.case import attacked, marked, values
 from bench.trust.comparisons import again
 from bench.trust.evidence import Check, allowed
 
 if TYPE_CHECKING:
-    import pandas as pd
-
+    from bench.record.results import Table
     from bench.trust.case import Case
     from bench.trust.evidence import Evidence
 
@@ -72,11 +71,11 @@ def planted_examples(case: Case) -> Evidence:
     measured = case.measured("planted")
     if measured is None:
         return CHECK.not_run(f"nothing was planted at epsilon {case.headline}")
-    attack, frame = measured
-    if why := _why_not(case, frame):
+    attack, table = measured
+    if why := _why_not(case, table):
         return CHECK.not_run(why)
     own = {record.name for record in case.attacks.values() if record.approach == "gradient"}
-    if not any(_plugin(name) in own for name in _found(frame)):
+    if not any(_plugin(name) in own for name in _found(table)):
         return CHECK.not_run("no attack on the model's own gradient searched them")
 
     def missed(repeat: int) -> set[int] | None:
@@ -87,7 +86,7 @@ def planted_examples(case: Case) -> Evidence:
         seen = [hits for name, hits in found.items() if _plugin(name) in own]
         return marked(repeated[1], "planted") - set().union(*seen)
 
-    n = len(marked(frame, "planted"))
+    n = len(marked(table, "planted"))
     return CHECK.recurring(
         missed,
         n,
@@ -99,9 +98,9 @@ def planted_examples(case: Case) -> Evidence:
     )
 
 
-def _why_not(case: Case, frame: pd.DataFrame) -> str | None:
+def _why_not(case: Case, table: Table) -> str | None:
     """Why what was found of planted examples says nothing, or None."""
-    looked, planted = len(attacked(frame)), len(marked(frame, "planted"))
+    looked, planted = len(attacked(table)), len(marked(table, "planted"))
     asked = case.measured("logits_differ_repeat")
     if is_randomised(case.results) or (
         asked is not None
@@ -110,18 +109,18 @@ def _why_not(case: Case, frame: pd.DataFrame) -> str | None:
         return "the model is randomised: what is planted by one answer is not there in the next"
     if planted < max(1, ENOUGH * looked):
         return f"they could be planted for {planted} of {looked} examples only"
-    if len(marked(frame, "planted_by_chance")) > CHANCE * planted:
+    if len(marked(table, "planted_by_chance")) > CHANCE * planted:
         return "random search finds them"
     return None
 
 
-def _found(frame: pd.DataFrame) -> dict[str, set[int]]:
+def _found(table: Table) -> dict[str, set[int]]:
     """The examples whose planted one each attack found, those planted for none left out."""
-    prefix = f"extra_{PLANTED}"
+    columns = [name.removeprefix("extra_") for name in sorted(table) if name.startswith("extra_")]
     return {
-        column.removeprefix(prefix): marked(frame, column.removeprefix("extra_"))
-        for column in sorted(frame.columns)
-        if column.startswith(prefix) and frame[column].notna().any()
+        column.removeprefix(PLANTED): marked(table, column)
+        for column in columns
+        if column.startswith(PLANTED) and values(table, column).size
     }
 
 

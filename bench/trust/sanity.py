@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from bench.record.schema import CLEAN
 from bench.threat import Epsilon, Norm
-from bench.trust.case import attacked, hits
+from bench.trust.case import attacked, hits, where
 from bench.trust.comparisons import (
     CARLINI,
     FLAT,
@@ -96,14 +96,14 @@ def epsilon_zero(case: Case) -> Evidence:
     check = Check("epsilon-zero", "answers", "Epsilon 0 gives the clean accuracy", CARLINI)
     probes = [
         place
-        for place in case.frames
+        for place in case.tables
         if place.attack != CLEAN and case.approach(place.attack) == "probe" and not place.repeat
     ]
     column = f"distance_{case.norm.value.lower()}"
     found: set[int] = set()
-    for frame in case.frames.values():
-        at_zero = frame["attacked"] & frame["broken"] & (frame[column] == 0)
-        found |= set(frame.loc[at_zero, "index"].tolist())
+    for table in case.tables.values():
+        at_zero = table["attacked"] & table["broken"] & (table[column] == 0)
+        found |= where(table, at_zero)
     if not probes and not found:
         return check.not_run("no probe asked about the inputs again")
     return check.counted(
@@ -145,9 +145,9 @@ def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: st
         fresh = case.at(epsilon, repeat, approaches=["gradient", "scores"])
         if not fresh:
             return None
-        frames = cells | fresh  # of those that were not repeated, what the run's own seed found
-        broken = set.union(*map(hits, frames.values()))
-        return set.union(*map(attacked, frames.values())) - broken
+        tables = cells | fresh  # of those that were not repeated, what the run's own seed found
+        broken = set.union(*map(hits, tables.values()))
+        return set.union(*map(attacked, tables.values())) - broken
 
     return check.recurring(
         find,
@@ -155,7 +155,7 @@ def _survivors(case: Case, check: Check, epsilon: Epsilon, spare: int, words: st
         lambda count: f"{count} examples {words}: the attack fails to optimise.",
         [
             asked(place.attack, place.epsilon, 1)
-            for place in sorted(case.frames)
+            for place in sorted(case.tables)
             if place.attack in cells
             and differs(case, place.attack)
             and not place.repeat
@@ -254,12 +254,12 @@ def curve_rises(case: Case) -> Evidence:
     """No attack breaks fewer examples at a larger epsilon; a single step may, by overshooting."""
     check = Check("curve-rises", BOUNDS, "Robust accuracy falls as epsilon grows", CARLINI)
     cells: dict[str, dict[Epsilon, str]] = defaultdict(dict)
-    for place, frame in case.frames.items():
+    for place, table in case.tables.items():
         attack = place.attack
         if place.repeat or case.approach(attack) in ("probe", "mixed", "imported"):
             continue
         single = case.declared(attack).strength == "single-step"
-        if case.whole(frame) and not single and not flat(case, [attack]):
+        if case.whole(table) and not single and not flat(case, [attack]):
             cells[attack][Epsilon.parse(place.epsilon)] = place.epsilon
     worst: tuple[int, str, tuple[str, str]] | None = None
     for attack, curve in sorted(cells.items()):
@@ -296,8 +296,8 @@ def _lost(case: Case, attack: str, ends: tuple[str, str]) -> int:
 
 
 def _hits(case: Case, attack: str, epsilon: str, repeat: int = 0) -> set[int] | None:
-    frame = case.frame(attack, epsilon, repeat)
-    return None if frame is None else hits(frame)
+    table = case.table(attack, epsilon, repeat)
+    return None if table is None else hits(table)
 
 
 def _single_steps(case: Case) -> list[str]:

@@ -111,11 +111,11 @@ def _weighed(evidence: Sequence[Evidence], case: Case) -> Verdict:
 
 def evaluated_over_draws(case: Case) -> bool:
     """Whether a randomised defense was attacked over its draws and judged on enough fresh ones."""
-    frames = [f for a, f in case.at(case.headline).items() if case.declared(a).over_draws]
+    tables = [f for a, f in case.at(case.headline).items() if case.declared(a).over_draws]
     return any(
-        frame.loc[frame["attacked"], "draws"].min() >= DRAWS
-        for frame in frames
-        if frame["attacked"].any()
+        table["draws"][table["attacked"]].min() >= DRAWS
+        for table in tables
+        if table["attacked"].any()
     )
 
 
@@ -135,14 +135,14 @@ def attack_marks(case: Case, evidence: Sequence[Evidence]) -> dict[str, Mark]:
         item.weight == "deterministic" for item in counting
     )
     others: set[int] = set()
-    for frame in case.at(
+    for table in case.at(
         case.headline, approaches=["smoothed", "surrogate", "transfer", "scores", "noise"]
     ).values():
-        others |= hits(frame)
-    for attack, frame in case.at(case.headline).items():
+        others |= hits(table)
+    for attack, table in case.at(case.headline).items():
         mark: Mark = "credible"
         if case.approach(attack) == "gradient":
-            left = attacked(frame) - hits(frame)
+            left = attacked(table) - hits(table)
             if len(left & _flat(case, attack)) >= allowed(case.n):
                 mark = "failed"
             elif doubted and len(left & others) >= allowed(case.n):
@@ -156,10 +156,10 @@ def _flat(case: Case, attack: str) -> set[int]:
     measured = case.measured("zero_margin_gradient")
     if measured is None:
         return set()
-    _, frame = measured
-    found = marked(frame, "zero_margin_gradient") | marked(frame, "no_gradient")
+    _, table = measured
+    found = marked(table, "zero_margin_gradient") | marked(table, "no_gradient")
     if case.declared(attack).lowers == "cross-entropy":
-        found |= marked(frame, "zero_ce_gradient")
+        found |= marked(table, "zero_ce_gradient")
     return found
 
 

@@ -276,7 +276,7 @@ def test_kinds_are_named_without_torch() -> None:
 
 
 def test_kwta_brings_no_compiler() -> None:
-    """Neither a library nor a process that only asks a model pays two seconds for `torch.compile`."""
+    """`torch.compile` takes two seconds to import, which nobody pays who only asks a model."""
     code = (
         "import sys; import torch; from bench.defenses.activations.kwta import KWTA; "
         "x = torch.rand(2, 8, requires_grad=True); KWTA(0.5)(x).sum().backward(); "

@@ -14,7 +14,6 @@ import pytest
 
 import bench
 from bench.api import PLANTED
-from bench.record.results import CellResult
 from bench.record.schema import CLEAN
 from bench.trust import Case, Menu, attack_marks, escalate, evidence_of, requests, verdict
 from tests.trust.frames import MENU, case, honest
@@ -84,10 +83,10 @@ def copied(this: Case) -> Case:
         return name.replace(PLANTED, PLANTED + MINE)
 
     results = [
-        CellResult(
-            r.cell.model_copy(update={"attack": mine(r.cell.attack)}),
-            r.frame.rename(columns=column),
-            *r[2:],
+        dataclasses.replace(
+            r,
+            cell=r.cell.model_copy(update={"attack": mine(r.cell.attack)}),
+            frame=r.frame.rename(columns=column),
         )
         for r in this.results
     ]

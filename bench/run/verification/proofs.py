@@ -8,7 +8,7 @@ normal deviate of `EXAMPLE` allows, all examples together as one of `TOGETHER` d
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import StoreError
@@ -278,7 +278,7 @@ class Recheck:
         attacked = [r for r in results if r.cell.attack != CLEAN]
         critical = np.full(len(self.examples), np.inf)
         if attacked:
-            own = [r._replace(frame=r.frame.assign(broken=_struck(r))) for r in attacked]
+            own = [replace(r, frame=r.frame.assign(broken=r.hit)) for r in attacked]
             critical = critical_distances(own, self.record.norm)
         for index in np.flatnonzero(np.isfinite(critical)).tolist():
             proof = found.get(index)
@@ -305,9 +305,3 @@ class Recheck:
             self.findings.note(f"{text}, on another kind of device or by other versions")
         else:
             self.findings.fault(text)
-
-
-def _struck(result: CellResult) -> np.ndarray:
-    """What a cell broke itself, clean errors left out."""
-    struck: np.ndarray = (result.frame["attacked"] & result.frame["broken"]).to_numpy()
-    return struck
