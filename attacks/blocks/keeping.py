@@ -28,6 +28,13 @@ def some(which: Tensor) -> bool:
     return which.is_cuda or bool(which.any())
 
 
+def perhaps(which: Tensor) -> Tensor:
+    """The places that may be true, int64 (M,): those that are; all on a GPU, which is not asked."""
+    if which.is_cuda:
+        return torch.arange(len(which), device=which.device)
+    return torch.where(which)[0]
+
+
 def _wide(values: Tensor, like: Tensor) -> Tensor:
     """One value a row, (M,), to be combined with (M, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))

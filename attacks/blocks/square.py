@@ -17,7 +17,7 @@ import torch
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.batches import State, at_once
-from bench.attacks.blocks.keeping import pace, some
+from bench.attacks.blocks.keeping import pace, perhaps, put, some
 from bench.attacks.blocks.patches import ShiftedPatches
 from bench.threat import Norm
 
@@ -96,21 +96,26 @@ class SquareSearch:
         total, sides = self._told(state, counts)
         if not total:
             return
-        who = torch.arange(len(counts), device=counts.device)
-        who = who.repeat_interleave(counts, output_size=total)
-        places = torch.arange(total, device=who.device)
-        clock = state.clock[who] + places - (counts.cumsum(dim=0) - counts)[who]
+        places = torch.arange(total, device=counts.device)
+        who, rows, x, clock, best = places, state.rows, state.x, state.clock, state.low
+        if self.pace > 1 or total > len(counts):  # not one of each
+            who = torch.arange(len(counts), device=counts.device)
+            who = who.repeat_interleave(counts, output_size=total)
+            rows, x, clock, best = rows[who], x[who], clock[who], best[who]
+            clock = clock + places - (counts.cumsum(dim=0) - counts)[who]
         draws = state.draws[who, clock % state.draws.shape[1]]
-        moved = self.moves.moved(state.rows[who], state.x[who], draws, self._sides[clock], sides)
-        low, logits = self._asked(moved, state.rows[who])
-        better = torch.where(low < state.low[who], places, total)
+        moved = self.moves.moved(rows, x, draws, self._sides[clock], sides)
+        low, logits = self._asked(moved, rows)
+        better = torch.where(low < best, places, total)
         first = torch.full_like(state.rows, total).scatter_reduce_(0, who, better, "amin")
         kept, place = first < total, first.clamp(max=total - 1)
         if some(kept):
-            x = moved[place]
-            self.catch.offer(state.rows, x, logits[place], kept)
-            state.x = torch.where(kept.reshape(-1, *[1] * (x.ndim - 1)), x, state.x)
-            state.low = torch.where(kept, low[place], state.low)
+            few = perhaps(kept)
+            found, there = kept[few], place[few]
+            x = moved[there]
+            self.catch.offer(state.rows[few], x, logits[there], found)
+            put(state.x, few, found, x)
+            put(state.low, few, found, low[there])
         state.clock = torch.where(kept, clock[place] + 1, state.clock + counts)
         state.better = torch.where(kept, state.clock, state.better)
 
@@ -162,39 +167,40 @@ class Stripes:
     smallest = 1
 
     def __init__(self, ball: Ball) -> None:
-        _, channels, _, width = ball.inputs.shape
+        _, channels, height, width = ball.inputs.shape
         self.ball = ball
         self.first = (channels, 1, width)
         """The shape of the random numbers of a start."""
         self.each = 2 + channels
         """How many random numbers a proposal needs."""
+        device = ball.inputs.device
+        self._lengths = torch.tensor([height, width], device=device)
+        self._places = torch.arange(max(height, width), device=device)
+        self._channels = torch.arange(channels, device=device)
 
     @functools.cached_property
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        return self.ball.ends
+    def _corners(self) -> Tensor:
+        """The lowest that each channel of each row may be, and then the highest: (2·N·C, H·W)."""
+        return torch.cat(self.ball.ends).flatten(2).flatten(0, 1)
 
     def start(self, rows: Tensor, draws: Tensor) -> Tensor:
         """A sign for each column and channel."""
-        low, high = self._ends
+        low, high = self.ball.ends
         return torch.where(draws < 0.5, low[rows], high[rows])
 
     def moved(
         self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, _: Sequence[int]
     ) -> Tensor:
         """A square of each, with a sign for each channel."""
-        height, width = x.shape[2:]
-        inside = _span(draws[:, 0], sides, height)[:, None, :, None]
-        inside = inside & _span(draws[:, 1], sides, width)[:, None, None, :]
-        low, high = self._ends
-        colour = torch.where(draws[:, 2:, None, None] < 0.5, low[rows], high[rows])
+        count, channels, height, width = self.ball.inputs.shape
+        sides = sides[:, None]
+        first = (draws[:, :2] * (self._lengths - sides + 1)).long()[:, :, None]
+        spans = (self._places >= first) & (self._places < first + sides[:, None])
+        inside = spans[:, 0, None, :height, None] & spans[:, 1, None, None, :width]
+        high = draws[:, 2:] >= 0.5
+        which = (high * count + rows[:, None]) * channels + self._channels
+        colour = self._corners.index_select(0, which.flatten()).reshape(x.shape)
         return torch.where(inside, colour, x)
-
-
-def _span(draws: Tensor, sides: Tensor, length: int) -> Tensor:
-    """Which of so many places lie in a window of this side, (M, length)."""
-    first = (draws * (length - sides + 1)).long()[:, None]
-    places = torch.arange(length, device=draws.device)
-    return (places >= first) & (places < first + sides[:, None])
 
 
 def _sides(queries: int, height: int, width: int, smallest: int) -> list[int]:
