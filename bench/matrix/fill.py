@@ -120,9 +120,14 @@ class Filler:
             records += self._attack_phase(group, sweep)
         return records
 
+    @property
+    def known(self) -> list[CellResult]:
+        """All finished cells that were filled here."""
+        return [result for results in self.results.values() for result in results]
+
     def read(self, record: RunRecord) -> dict[str, list[CellResult]]:
         """The finished cells of a run by defense; what was read here before is not read again."""
-        known = {r.cell.key: r for results in self.results.values() for r in results}
+        known = {result.cell.key: result for result in self.known}
         return {
             name: [
                 known.get(cell.key) or self._read(cell)

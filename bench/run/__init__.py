@@ -64,8 +64,7 @@ def spent(prepared: Prepared, observer: Observer) -> Totals:
     """
     with _at_work(prepared, observer) as (prepared, _, filler):
         _fill(prepared, filler)
-    found = (result for results in filler.results.values() for result in results)
-    return sum((result.totals for result in found), start=Totals())
+    return sum((result.totals for result in filler.known), start=Totals())
 
 
 @contextlib.contextmanager
@@ -131,12 +130,11 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
     stored = _with_examined(record, prepared, filled_last)
     stored = finished(stored, question)
     store.write_record(stored)
-    known = [result for results in filler.results.values() for result in results]
-    result = summarise(store, stored, known)
+    result = summarise(store, stored, filler.known)
     asked = _of_command(record, prepared, filled_last)
     if len(asked.cells) == len(record.cells):
         return result
-    return result_of(store, _with_examined(asked, prepared, filled_last), known)
+    return result_of(store, _with_examined(asked, prepared, filled_last), filler.known)
 
 
 def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]) -> RunRecord:

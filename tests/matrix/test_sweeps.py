@@ -11,11 +11,13 @@ import torch
 from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
+from bench.matrix import schedule
 from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.evaluation import evaluate
 from bench.run.inquiry import Inferred, sample
 from bench.run.prepare import prepare
+from bench.threat import Epsilon
 from bench.trust import asked
 from tests.run.test_run import figures
 from tests.toy_models import Sum, linear_examples, linf_thresholds
@@ -65,6 +67,22 @@ def defense(result: Result) -> dict[str, Any]:
 def curve(result: Result) -> list[float]:
     """The worst case over the epsilons."""
     return [defense(result)["worst_case"][e]["robust_accuracy"] for e in EPSILONS]
+
+
+def test_what_waits_for_nothing_else_goes_together() -> None:
+    """The headline first; then what takes all epsilons, beside the others' first, and the rest."""
+    chosen = ("square", "pgd", "margin-pgd")
+    config = RunConfig(("relu",), ",".join(chosen), epsilons=("0.05", "0.1", "0.2"), headline="0.1")
+    cells = [each for each in prepare(config).cells if each.cell.attack in chosen]
+    groups = schedule.rows(cells, Epsilon.parse("0.1"), "bracket")
+    assert [[(p.cell.attack, p.epsilon.text) for p in group] for group in groups] == [
+        [
+            ("square", "0.1"), ("pgd", "0.1"),
+            ("margin-pgd", "0.05"), ("margin-pgd", "0.1"), ("margin-pgd", "0.2"),
+        ],
+        [("square", "0.05"), ("square", "0.2"), ("pgd", "0.05")],
+        [("pgd", "0.2")],
+    ]  # fmt: skip
 
 
 class Misleading(Sum):
