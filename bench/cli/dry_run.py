@@ -24,7 +24,7 @@ def tell_plan(config: RunConfig) -> None:
         prepared = prepare(config)
     _print_plan(prepared)
     options.notes().print("calibrating by a pilot on some of the examples; Ctrl-C leaves it …")
-    with options.interruptible(), RunProgress(options.notes(), prepared.headline.text) as progress:
+    with options.interruptible(), RunProgress.of(options.notes(), prepared) as progress:
         expected = forecast(prepared, progress)
     cost, seconds = expected.cost, round(expected.seconds)
     options.echo(

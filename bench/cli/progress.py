@@ -81,5 +81,5 @@ class SeedsProgress:
     def running(self, prepared: Prepared, seed: int) -> Iterator[RunProgress]:
         """A line for the run."""
         self.console.print(f"training seed {seed}: run {prepared.id}")
-        with RunProgress(self.console, prepared.headline.text) as progress:
+        with RunProgress.of(self.console, prepared) as progress:
             yield progress

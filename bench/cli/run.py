@@ -244,7 +244,7 @@ def _execute(config: RunConfig, asked: str, *, quiet: bool) -> Result:
             prepared = prepare(config, on_progress=decoding.update)
         if not prepared.workers:
             options.notes().print(NOT_ISOLATED)
-        with RunProgress(options.notes(), prepared.headline.text) as progress:
+        with RunProgress.of(options.notes(), prepared) as progress:
             return execute(prepared, progress, asked)
 
 

@@ -10,7 +10,7 @@ from bench.errors import ModelError
 from bench.matrix import schedule
 from bench.matrix.plan import WhyNot
 from bench.matrix.schedule import Budget
-from bench.matrix.tasks import Clean, tasks_for
+from bench.matrix.tasks import Clean, planned_cost, tasks_for
 from bench.record.results import CellResult, broken_within, critical_distances
 from bench.record.schema import Place
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+    from bench.api import Cost
     from bench.matrix.execute import InProcess, Pool
     from bench.matrix.plan import Planned, Setting
     from bench.matrix.tasks import Task
@@ -31,8 +32,13 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Is told how the work goes; the command line shows it."""
 
-    def begin(self, tasks: Sequence[Task]) -> None:
-        """Tasks were planned; those of later phases come in a call of their own."""
+    def begin(self, tasks: Sequence[Task], ahead: Cost) -> None:
+        """A phase of tasks was planned.
+
+        Args:
+            tasks: those that are not stored.
+            ahead: what the phases take that wait for this one, at most.
+        """
 
     def busy(self, tasks: Sequence[Task]) -> None:
         """These tasks are being worked on."""
@@ -47,7 +53,7 @@ class Observer(Protocol):
 class Silent:
     """An observer that says nothing."""
 
-    def begin(self, tasks: Sequence[Task]) -> None:
+    def begin(self, tasks: Sequence[Task], ahead: Cost) -> None:
         """Say nothing."""
 
     def busy(self, tasks: Sequence[Task]) -> None:
@@ -101,7 +107,9 @@ class Filler:
         self._defense_keys |= {each.contender.name: each.contender.key for each in planned}
         records = [each.record("skipped", each.why_not) for each in planned if each.why_not]
         runnable = [each for each in planned if each.why_not is None]
-        clean = self._clean_phase([each for each in runnable if each.attack is None])
+        clean = self._clean_phase(
+            [each for each in runnable if each.attack is None], self._at_most(runnable)
+        )
         records += clean
         reasons = {record.defense: record.reason for record in clean}
         attacking = []
@@ -113,11 +121,13 @@ class Filler:
                 no_clean = WhyNot("no-clean", f"no clean predictions: {why}")
                 records.append(each.record("failed", no_clean))
         everywhere = [each for each in attacking if each.cell.scope != "remaining"]
-        for group in schedule.rows(everywhere, self.headline, sweep):
-            records += self._attack_phase(group, sweep)
         remaining = [each for each in attacking if each.cell.scope == "remaining"]
-        for group in schedule.leftovers(remaining, sweep):
-            records += self._attack_phase(group, sweep)
+        groups = schedule.rows(everywhere, self.headline, sweep)
+        groups += schedule.leftovers(remaining, sweep)
+        while groups:
+            group, *groups = groups
+            ahead = self._at_most([each for later in groups for each in later])
+            records += self._attack_phase(group, sweep, ahead)
         return records
 
     @property
@@ -141,8 +151,17 @@ class Filler:
         """The examples that a defense gets right, as far as it was asked here; none where not."""
         return self._clean[defense].right if defense in self._clean else []
 
-    def _clean_phase(self, planned: list[Planned]) -> list[CellRecord]:
-        records = self._phase(planned)
+    def _at_most(self, planned: Sequence[Planned]) -> Cost:
+        """What of these cells is not stored takes, at most."""
+        missing = [
+            each
+            for each in planned
+            if not each.key or not self._stored(each.key, self.right(each.cell.defense))
+        ]
+        return planned_cost(missing, self.setting)
+
+    def _clean_phase(self, planned: list[Planned], ahead: Cost) -> list[CellRecord]:
+        records = self._phase(planned, ahead)
         for record in records:
             if record.status != "ok":
                 continue
@@ -154,19 +173,19 @@ class Filler:
             self._learn(name, self.store.smallest(self._defense_keys[name]).distances())
         return records
 
-    def _attack_phase(self, planned: list[Planned], sweep: Sweep) -> list[CellRecord]:
+    def _attack_phase(self, planned: list[Planned], sweep: Sweep, ahead: Cost) -> list[CellRecord]:
         """Cells that do not wait for one another, each with the examples that it attacks."""
         chooser = schedule.Chooser(self.setting, sweep, self.headline, self._stored)
         chosen = [
             chooser.choose(each, self._clean[each.cell.defense], self.results[each.cell.defense])
             for each in planned
         ]
-        return self._phase(chooser.together(chosen, self._clean))
+        return self._phase(chooser.together(chosen, self._clean), ahead)
 
-    def _phase(self, planned: list[Planned]) -> list[CellRecord]:
+    def _phase(self, planned: list[Planned], ahead: Cost) -> list[CellRecord]:
         tasks = tasks_for(planned, self.setting, clean=self._clean)
         self._forget_other_cuts(tasks)
-        self.observer.begin(self._missing(tasks))
+        self.observer.begin(self._missing(tasks), ahead)
         errors: dict[str, WhyNot] = {}
         while admitted := self.budget.admit(tasks):
             taken = set(map(id, admitted))

@@ -217,7 +217,7 @@ def _watched(prepared: Prepared) -> AbstractContextManager[Observer | None]:
     console = Console(stderr=True)
     if not (console.is_terminal or console.is_jupyter):
         return contextlib.nullcontext()
-    return RunProgress(console, prepared.headline.text, ticking=not prepared.workers)
+    return RunProgress.of(console, prepared, ticking=not prepared.workers)
 
 
 def _as_many_as(labels: Tensor) -> Sequence[Any]:

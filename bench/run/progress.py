@@ -23,13 +23,17 @@ if TYPE_CHECKING:
 
     from rich.console import Console, RenderableType
 
+    from bench.api import Cost
     from bench.matrix.tasks import Task
     from bench.matrix.work import TaskResult
+    from bench.run.prepare import Prepared
 
 #: Seconds between two lines where nothing is live, and between two pictures of a notebook's cell.
 QUIET_INTERVAL, CELL_INTERVAL = 10.0, 0.5
 #: The part of the plan from which on its rate is told: before it nearly all is starting.
 TOLD = 0.01
+#: What every task costs, in forwards.
+EACH = 100.0
 
 
 class _Bar(Progress):
@@ -141,25 +145,49 @@ class RunProgress(ProgressLine):
     """Shows cells done and time left, and below which attack leads and what is being done.
 
     The time left is the share of the planned passes not yet done, at the rate so far; attacks that
-    break their examples early need fewer passes than planned, so that it tends to fall faster.
+    break their examples early need fewer passes than planned, so that it tends to fall faster. What
+    an examination will ask for is not known before: `≥` says that it is to come.
+
+    Args:
+        console: where it is shown.
+        headline: the epsilon at which an attack leads.
+        examined: whether an examination follows.
+        ticking: whether what is live is drawn again by itself.
     """
 
-    def __init__(self, console: Console, headline: str = "", *, ticking: bool = True) -> None:
+    def __init__(
+        self,
+        console: Console,
+        headline: str = "",
+        *,
+        examined: bool = False,
+        ticking: bool = True,
+    ) -> None:
         super().__init__(console, "starting", ticking=ticking)
         self.headline = headline
+        self._least = "≥ " if examined else ""
         self._cells_done = 0
         self._open: dict[str, int] = {}
         self._planned = 0.0
+        self._ahead = 0.0
+        """Of phases that have not begun."""
         self._done = 0.0
         self._robust: dict[str, float] = {}
         self._broke: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
         self._busy: Sequence[Task] = ()
         self._started = time.monotonic()
 
-    def begin(self, tasks: Sequence[Task]) -> None:
-        """Tasks were planned."""
+    @classmethod
+    def of(cls, console: Console, prepared: Prepared, *, ticking: bool = True) -> Self:
+        """Shows how a run goes."""
+        examined = bool(prepared.examined)
+        return cls(console, prepared.headline.text, examined=examined, ticking=ticking)
+
+    def begin(self, tasks: Sequence[Task], ahead: Cost) -> None:
+        """A phase of tasks was planned; what waits for it takes so much, at most."""
+        self._ahead = _weight(ahead)
         for task in tasks:
-            self._planned += _weight(task)
+            self._planned += _weight(task.cost) + EACH
             for key, _ in task.cells:
                 self._open[key] = self._open.get(key, 0) + 1
         self._show()
@@ -172,7 +200,7 @@ class RunProgress(ProgressLine):
     def done(self, result: TaskResult, robust: float | None) -> None:
         """A task ended."""
         cell = result.task.cell
-        self._done += _weight(result.task)
+        self._done += _weight(result.task.cost) + EACH
         if robust is not None:
             self._robust[cell.defense] = robust
         for key, _ in result.task.cells:
@@ -194,7 +222,7 @@ class RunProgress(ProgressLine):
         self.say(
             f"{cells}, {left}: {below}",
             below=below,
-            total=self._planned or None,
+            total=self._planned + self._ahead or None,
             completed=self._done,
             figures=cells,
             left=left,
@@ -208,10 +236,11 @@ class RunProgress(ProgressLine):
         return f"{said}, {leader} leads (broke {broke[leader]})" if any(broke.values()) else said
 
     def _left(self) -> str:
-        if not self._done or self._done < TOLD * self._planned:
+        whole = self._planned + self._ahead
+        if not self._done or self._done < TOLD * whole:
             return "ETA –"
         spent = time.monotonic() - self._started
-        return f"ETA {duration(spent * (self._planned - self._done) / self._done)}"
+        return f"ETA {self._least}{duration(spent * (whole - self._done) / self._done)}"
 
 
 def duration(seconds: float) -> str:
@@ -225,6 +254,6 @@ def _one_line(text: str) -> str:
     return " ".join(printable(text).split())
 
 
-def _weight(task: Task) -> float:
-    """A backward costs about two forwards; every task costs a little."""
-    return task.cost.forwards + 2 * task.cost.backwards + 100.0
+def _weight(cost: Cost) -> float:
+    """A backward costs about two forwards."""
+    return cost.forwards + 2 * cost.backwards

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bench.api import Cost
 from bench.matrix.execute import InProcess, Pool
 from bench.matrix.fill import Silent
 from bench.matrix.local import LocalHands
@@ -203,7 +204,7 @@ class _Recomputation:
 
     def _results(self, chosen: Sequence[Rebuilt]) -> Iterator[tuple[Rebuilt, TaskResult]]:
         """Do these, each with the forward passes that it was done with."""
-        self.observer.begin([each.task for each in chosen])
+        self.observer.begin([each.task for each in chosen], Cost(0))
         by_place = {_place(each.task): each for each in chosen}
         for size in dict.fromkeys(each.surroundings.batch_size for each in chosen):
             tasks = [each.task for each in chosen if each.surroundings.batch_size == size]

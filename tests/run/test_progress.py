@@ -13,6 +13,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 import bench
+from bench.api import Cost
 from bench.run.progress import RunProgress, duration
 from tests.toy_models import Sum, linear_examples
 
@@ -55,6 +56,19 @@ def test_bar_count_and_time_left_fit_eighty_columns() -> None:
 def test_no_time_left_is_told_from_the_start_alone() -> None:
     """Of the first few passes nearly all is loading: it would be days."""
     assert "ETA –" in shown(80, done=0.9)[0]
+
+
+def test_the_time_left_counts_the_phases_to_come_and_says_that_more_may() -> None:
+    """A quarter of all that is planned took an hour, whichever phase it is in."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    for examined, said in ((False, "ETA 3:00:0"), (True, "ETA ≥ 3:00:0")):
+        progress = RunProgress(console, examined=examined, ticking=False)
+        progress.begin([], Cost(60, 70))
+        assert progress._planned == 0
+        progress._planned, progress._done = 100.0, 75.0
+        progress._started -= 3600.0
+        progress._show()
+        assert said in drawn(console, progress)[0]
 
 
 def test_a_second_line_says_what_is_left_and_which_attack_leads() -> None:
