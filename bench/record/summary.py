@@ -13,16 +13,13 @@ from bench.record.outcomes import Totals
 from bench.record.results import (
     CellResult,
     broken_within,
-    checks,
     correct_within,
     critical_distances,
-    inferred_survivors,
     is_randomised,
-    row_broken,
-    sweep_report,
 )
 from bench.record.schema import CLEAN, SCHEMA_VERSION
 from bench.record.statistics import wilson
+from bench.record.sweeps import checks, inferred_survivors, row_broken, sweep_report
 from bench.threat import Epsilon
 
 if TYPE_CHECKING:

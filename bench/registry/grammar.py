@@ -17,6 +17,8 @@ from bench.errors import PluginError, UsageError, printable
 Value = bool | int | float | str
 
 
+#: What a bare name looks like.
+NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _WRITTEN = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<options>[^\[\]]*)\])?")
 
 

@@ -11,8 +11,8 @@ from bench.matrix.plan import WhyNot, plan_cell
 from bench.matrix.schedule import by_scores
 from bench.matrix.tasks import estimate
 from bench.record.files import digest_of
-from bench.record.results import checks, inferred_survivors
 from bench.record.schema import Cell, CellRecord
+from bench.record.sweeps import checks, inferred_survivors
 from bench.run.recording import latest, record_of
 from bench.trust import Case, cases, escalate, evidence_of, pending, requests
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bench import registry
 from bench.errors import UsageError
 from bench.record.files import write_bytes
-from bench.registry.plugins import NAME
+from bench.registry.grammar import NAME
 
 if TYPE_CHECKING:
     from bench.registry.plugins import Registry
