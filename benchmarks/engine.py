@@ -169,7 +169,7 @@ def rows(names: Sequence[str], n: int, seeds: int) -> Iterator[list[str]]:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print the table, and where ours is weaker."""
-    parser = asking(__doc__, n=50, full=200)
+    parser = asking(__doc__, n=20, full=200)
     parser.add_argument("--attacks", default="autoattack")
     parser.add_argument("--seeds", type=int, default=1)
     arguments = parser.parse_args(argv)

@@ -16,7 +16,7 @@ import math
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from torch.nn import functional
+from torch.nn.functional import cross_entropy
 
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
@@ -258,13 +258,12 @@ class Chains:
         return Way(self.number, Smoothness.drawn(self.problem.seed, self.number))
 
     def _loss(self, number: int, rows: Tensor) -> Loss:
-        labels = self.problem.labels[rows]
         if number == 0:
-            return lambda logits: -functional.cross_entropy(logits, labels, reduction="none")
+            return lambda logits, labels: -cross_entropy(logits, labels, reduction="none")
         if number == 3:
-            return lambda logits: margins(logits, labels)
-        pair = torch.stack([labels, self.others[rows, number - 1]], dim=1)
-        return lambda logits: logits.gather(1, pair)[:, 0] - logits.gather(1, pair)[:, 1]
+            return margins
+        pair = torch.stack([self.problem.labels[rows], self.others[rows, number - 1]], dim=1)
+        return lambda logits, _: logits.gather(1, pair)[:, 0] - logits.gather(1, pair)[:, 1]
 
     # --- hops and what lies around ----------------------------------------------------------------
 

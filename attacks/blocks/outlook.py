@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from bench.api import Problem
     from bench.attacks.blocks.smoothing import SmoothBackward
 
-#: From logits (M, classes) to what a descent lowers, (M,).
-Loss = Callable[["Tensor"], "Tensor"]
+#: From logits (M, classes) and labels, int64 (M,), to what a descent lowers, (M,).
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 #: Answers of a randomised model that a look is the mean of.
 DRAWS = 16
 #: Sets the draws of one descent apart from those of another.
@@ -132,10 +132,12 @@ class Outlook:
         x = x.detach().requires_grad_()
         with torch.enable_grad():
             logits = module(x)
-            gradient = _gradient(loss(logits).sum(), x)
+            lowered = loss(logits, labels)
+            gradient = _gradient(lowered.sum(), x)
         if self.backward is not None:
             self.backward.smooth = None
-        found, gradient = margins(logits.detach(), labels).double(), gradient.detach()
+        told = lowered.detach() if loss is margins else margins(logits.detach(), labels)
+        found, gradient = told.double(), gradient.detach()
         if not gradient.is_cuda and surely_finite(gradient):
             return found, gradient
         usable = gradient.isfinite().flatten(1).all(dim=1).reshape(-1, *[1] * (x.ndim - 1))
