@@ -95,13 +95,22 @@ def wide_as(values: Tensor, like: Tensor) -> Tensor:
 
 def _rectangle(drawn: Tensor) -> Tensor:
     """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
-    sides = drawn.shape[2:]
-    few = drawn.flatten(1)[:, :4]
-    within = []
-    for number, side in enumerate(sides):
-        size = 1 + (few[:, number] * (side / 2)).floor()
-        first = (few[:, 2 + number] * (side - size + 1)).floor()
-        place = torch.arange(side, device=drawn.device)
-        within.append((place >= first[:, None]) & (place < (first + size)[:, None]))
-    rows, columns = within
-    return (rows[:, :, None] & columns[:, None, :])[:, None]
+    lengths = torch.tensor(drawn.shape[2:], device=drawn.device)
+    of_size, of_place = drawn.flatten(1)[:, :4].reshape(-1, 2, 2).unbind(dim=1)
+    size = 1 + (of_size * (lengths / 2)).floor()
+    return windows((of_place * (lengths - size + 1)).floor(), size, drawn.shape[2:])
+
+
+def windows(first: Tensor, size: Tensor, shape: torch.Size) -> Tensor:
+    """True in a rectangle of each row, bool (M, 1, H, W).
+
+    Args:
+        first: its upper row and its left column, (M, 2).
+        size: its height and width, (M, 2), or the side of a square, (M, 1).
+        shape: (H, W).
+    """
+    height, width = shape
+    place = torch.arange(max(shape), device=first.device)
+    first, last = first[:, :, None], (first + size)[:, :, None]
+    within = (place >= first) & (place < last)
+    return within[:, 0, None, :height, None] & within[:, 1, None, None, :width]

@@ -18,6 +18,7 @@ from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.batches import State, at_once
 from bench.attacks.blocks.keeping import pace, perhaps, put, some
+from bench.attacks.blocks.moves import windows
 from bench.attacks.blocks.patches import ShiftedPatches
 from bench.threat import Norm
 
@@ -175,7 +176,6 @@ class Stripes:
         """How many random numbers a proposal needs."""
         device = ball.inputs.device
         self._lengths = torch.tensor([height, width], device=device)
-        self._places = torch.arange(max(height, width), device=device)
         self._channels = torch.arange(channels, device=device)
 
     @functools.cached_property
@@ -192,11 +192,10 @@ class Stripes:
         self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, _: Sequence[int]
     ) -> Tensor:
         """A square of each, with a sign for each channel."""
-        count, channels, height, width = self.ball.inputs.shape
+        count, channels = self.ball.inputs.shape[:2]
         sides = sides[:, None]
-        first = (draws[:, :2] * (self._lengths - sides + 1)).long()[:, :, None]
-        spans = (self._places >= first) & (self._places < first + sides[:, None])
-        inside = spans[:, 0, None, :height, None] & spans[:, 1, None, None, :width]
+        first = (draws[:, :2] * (self._lengths - sides + 1)).long()
+        inside = windows(first, sides, x.shape[2:])
         high = draws[:, 2:] >= 0.5
         which = (high * count + rows[:, None]) * channels + self._channels
         colour = self._corners.index_select(0, which.flatten()).reshape(x.shape)

@@ -52,7 +52,7 @@ def run(prepared: Prepared, observer: Observer | None = None, question: str = ""
     return result
 
 
-def spent(prepared: Prepared, observer: Observer) -> Totals:
+def totals_of(prepared: Prepared, observer: Observer) -> Totals:
     """What a run takes: it is done, and nobody is told what was found.
 
     Args:

@@ -18,7 +18,7 @@ from bench.api import Cost
 from bench.errors import is_out_of_memory
 from bench.matrix.apart import apart, here
 from bench.matrix.fill import Silent
-from bench.run import spent
+from bench.run import totals_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,7 +84,7 @@ def forecast(prepared: Prepared, observer: Observer | None = None) -> Forecast:
     with tempfile.TemporaryDirectory() as scratch:
         pilot = _pilot(prepared, count, Path(scratch))
         started = time.perf_counter()
-        took = spent(pilot, observer or Silent())
+        took = totals_of(pilot, observer or Silent())
         elapsed = time.perf_counter() - started
     size = min(prepared.setting.shard_size, n)
     arguments = (

@@ -12,8 +12,9 @@ from bench.cli import app
 from bench.errors import WinnowError
 from bench.record.files import canonical_json, read_json
 from bench.run.verification import verify_run
-from tests.run.forgeries import EXAMINED, FORGERIES, RECORDED, hidden_examples
+from tests.run.forgeries import EXAMINED, FORGERIES, RECORDED
 from tests.run.forging import SOURCE, Forger, Silent, small_run
+from tests.run.tampering import hidden_examples
 from tests.toy_models import Sum
 
 if TYPE_CHECKING:

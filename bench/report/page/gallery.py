@@ -147,8 +147,7 @@ def _broken_by(results: list[CellResult]) -> dict[int, set[str]]:
     broke: dict[int, set[str]] = {}
     for result in results:
         if result.cell.attack != CLEAN:
-            struck = result.frame["attacked"] & result.frame["broken"]
-            for index in result.frame["index"][struck].tolist():
+            for index in result.table["index"][result.hit].tolist():
                 broke.setdefault(index, set()).add(result.cell.attack)
     return broke
 
