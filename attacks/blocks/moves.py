@@ -95,7 +95,9 @@ def wide_as(values: Tensor, like: Tensor) -> Tensor:
 
 def _rectangle(drawn: Tensor) -> Tensor:
     """True in a random rectangle of each example, at most half as high and wide; (N, 1, H, W)."""
-    lengths = torch.tensor(drawn.shape[2:], device=drawn.device)
+    height, width = drawn.shape[2:]
+    # Made there: a GPU would be waited for to bring it.
+    lengths = height + (width - height) * torch.arange(2, device=drawn.device)
     of_size, of_place = drawn.flatten(1)[:, :4].reshape(-1, 2, 2).unbind(dim=1)
     size = 1 + (of_size * (lengths / 2)).floor()
     return windows((of_place * (lengths - size + 1)).floor(), size, drawn.shape[2:])
