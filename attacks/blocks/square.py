@@ -99,7 +99,8 @@ class SquareSearch:
             return
         places = torch.arange(total, device=counts.device)
         who, rows, x, clock, best = places, state.rows, state.x, state.clock, state.low
-        if self.pace > 1 or total > len(counts):  # not one of each
+        one_each = self.pace == 1 and total == len(counts)
+        if not one_each:
             who = torch.arange(len(counts), device=counts.device)
             who = who.repeat_interleave(counts, output_size=total)
             rows, x, clock, best = rows[who], x[who], clock[who], best[who]
@@ -107,9 +108,11 @@ class SquareSearch:
         draws = state.draws[who, clock % state.draws.shape[1]]
         moved = self.moves.moved(rows, x, draws, self._sides[clock], sides)
         low, logits = self._asked(moved, rows)
-        better = torch.where(low < best, places, total)
-        first = torch.full_like(state.rows, total).scatter_reduce_(0, who, better, "amin")
-        kept, place = first < total, first.clamp(max=total - 1)
+        kept, place = low < best, places
+        if not one_each:
+            better = torch.where(kept, places, total)
+            first = torch.full_like(state.rows, total).scatter_reduce_(0, who, better, "amin")
+            kept, place = first < total, first.clamp(max=total - 1)
         if some(kept):
             few = perhaps(kept)
             found, there = kept[few], place[few]
@@ -135,11 +138,13 @@ class SquareSearch:
 
         Squares are kept ever more rarely: half as many are asked about as since the last one.
         """
-        block = state.draws.shape[1]
-        left = torch.minimum(block - state.clock % block, self.queries - state.clock)
-        often = 1 + (state.clock - state.better) // 2
-        often = often.clamp(max=max(1, min(AHEAD, self.most // len(often))))
-        counts = torch.minimum(often, left)
+        most = min(AHEAD, self.most // len(state.rows))
+        counts = torch.ones_like(state.clock)
+        if most > 1:
+            block = state.draws.shape[1]
+            left = torch.minimum(block - state.clock % block, self.queries - state.clock)
+            often = 1 + (state.clock - state.better) // 2
+            counts = torch.minimum(often.clamp(max=most), left)
         return counts if self.pace == 1 else torch.where(self.ended(state), 0, counts)
 
     def _told(self, state: Tries, counts: Tensor) -> tuple[int, list[int]]:

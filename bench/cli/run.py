@@ -71,7 +71,7 @@ def run(
         int | None,
         typer.Option(
             help="Examples attacked together, part of what a result depends on "
-            "(default: 50 on the CPU, 500 on a GPU)."
+            "(default: 50 on the CPU, 100 of small images, 500 on a GPU)."
         ),
     ] = None,
     checkpoint: options.Checkpoint = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -18,9 +19,10 @@ if TYPE_CHECKING:
 DEFAULT_N = 100
 
 
-#: Examples of a shard where nothing is said: on the CPU, where they are shared by workers, and on
-#: a GPU, which smaller batches leave idle. A network that does not fit gets them in parts.
-SHARD_SIZE, GPU_SHARD_SIZE = 50, 500
+#: Examples of a shard where nothing is said: on the CPU, where they are shared by workers, twice as
+#: many images of up to so many values, of which a call costs more than their arithmetic (measured at
+#: 64 and 784), and on a GPU, which smaller batches leave idle. What does not fit goes in parts.
+SHARD_SIZE, SMALL, GPU_SHARD_SIZE = 50, 256, 500
 
 
 #: Passes per example that escalation may spend on a defense where nothing is said.
@@ -51,8 +53,8 @@ class RunConfig:
     batch_size: int | None = None
     """Of one forward pass; results do not depend on it."""
     shard_size: int | None = None
-    """Part of every cell's key: attacks draw random numbers for the whole shard. `SHARD_SIZE` or
-    `GPU_SHARD_SIZE` where None."""
+    """Part of every cell's key: attacks draw random numbers for the whole shard. Where None see
+    `usual_shard_size`."""
     workers: int | None = None
     """Processes that guests are asked in; 0 for this one, where None see `processes`."""
     timeout: float | None = None
@@ -104,3 +106,15 @@ class RunConfig:
             raise UsageError(
                 f"sweep has to be one of {', '.join(get_args(Sweep))} (got {self.sweep!r})"
             )
+
+
+def usual_shard_size(device_type: str, shape: tuple[int, int, int]) -> int:
+    """Examples of a shard where nothing is said.
+
+    Args:
+        device_type: as torch has it.
+        shape: of an example, (C, H, W).
+    """
+    if device_type != "cpu":
+        return GPU_SHARD_SIZE
+    return SHARD_SIZE * (2 if math.prod(shape) <= SMALL else 1)

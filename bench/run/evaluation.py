@@ -102,7 +102,7 @@ def evaluate(
         device: `auto`, `cpu`, `cuda` or `cuda:1`, or a `torch.device`.
         batch_size: largest forward pass; outcomes do not depend on it.
         shard_size: examples attacked together, part of what a result depends on; where None 50 on
-            the CPU and 500 on a GPU.
+            the CPU, 100 where an image has at most 256 values, and 500 on a GPU.
         out: folder of runs to store this one in, so that it can be continued and verified; nothing
             is kept on the disk where None. A model is known by its weights and by what it answers:
             one that answers otherwise has a run of its own.

@@ -20,7 +20,7 @@ from bench.matrix.tasks import planned_cost
 from bench.matrix.work import Bench
 from bench.record.files import digest_of
 from bench.record.schema import DatasetRecord, RunRecord, Sweep
-from bench.run.config import DEFAULT_N, ESCALATION, GPU_SHARD_SIZE, SHARD_SIZE
+from bench.run.config import DEFAULT_N, ESCALATION, usual_shard_size
 from bench.run.devices import devices_of, processes, surely_cpu
 from bench.run.menu import menu_of
 from bench.threat import Epsilon, ThreatModel
@@ -286,7 +286,7 @@ def setting_of(
 ) -> Setting:
     """What all cells of a run share."""
     device_type = device.partition(":")[0]
-    usual = SHARD_SIZE if device_type == "cpu" else GPU_SHARD_SIZE
+    usual = usual_shard_size(device_type, examples.shape)
     return Setting(
         norm=config.norm,
         epsilons=tuple(epsilons),

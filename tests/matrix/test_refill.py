@@ -11,7 +11,7 @@ import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.execute import InProcess
 from bench.matrix.plan import Setting
 from bench.record.store import RunStore
-from bench.run.config import RunConfig
+from bench.run.config import RunConfig, usual_shard_size
 from bench.run.prepare import prepare
 from tests.matrix.test_plan import SETTING
 from tests.matrix.test_sweeps import EPSILONS, THRESHOLDS, sweep
@@ -50,16 +50,26 @@ def test_a_shard_ends_where_it_is_full(
 
 
 def test_a_gpu_gets_larger_shards_than_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """50 images leave a GPU idle; what the user says counts on either."""
+    """100 small images leave a GPU idle; what the user says counts on either."""
     monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
     config = RunConfig(defenses=("relu",), attacks="fgsm", n=20, twins=False)
 
     def size(**change: Any) -> int:
         return prepare(dataclasses.replace(config, **change)).setting.shard_size
 
-    assert size(device="cpu") == 50
+    assert size(device="cpu") == 100
     assert size(device="cuda") > size(device="cpu")
     assert size(device="cpu", shard_size=7) == size(device="cuda", shard_size=7) == 7
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((1, 8, 8), 100), ((1, 16, 16), 100), ((1, 1, 257), 50), ((1, 28, 28), 50), ((3, 32, 32), 50)],
+)
+def test_small_images_come_in_larger_shards(shape: tuple[int, int, int], expected: int) -> None:
+    """Of small ones a call costs more than their arithmetic; of larger ones it is memory."""
+    assert usual_shard_size("cpu", shape) == expected
+    assert usual_shard_size("cuda", shape) > expected
 
 
 @pytest.mark.parametrize("how", ["bracket", "each"])
