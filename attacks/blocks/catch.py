@@ -57,12 +57,13 @@ class Catch:
             logits: what the model says of them, (M, classes).
             among: bool (M,), those that are offered; None for all.
         """
-        wrong = logits.argmax(dim=1) != self.problem.labels[rows]
+        labels = self.problem.labels[rows]
+        wrong = logits.argmax(dim=1) != labels
         if among is not None:
             wrong &= among
         if not some(wrong):  # mostly: what is wrong beyond doubt has left
             return
-        own = logits.gather(1, self.problem.labels[rows][:, None]).squeeze(1)
+        own = logits.gather(1, labels[:, None]).squeeze(1)
         margin = logits.amax(dim=1) - own
         better = wrong & (margin > self.broken_by[rows]) & ~self.settled[rows]
         if not x.is_cuda:

@@ -58,6 +58,11 @@ class Found(NamedTuple):
     input: Any
     """float32 array, (C, H, W); `Packed` where it is large."""
 
+    @property
+    def rank(self) -> tuple[float, str]:
+        """By what the smallest is chosen."""
+        return self.distance, self.origin
+
 
 def packed(moved: np.ndarray, clean: np.ndarray) -> np.ndarray | Packed:
     """An adversarial input as it is stored: compressed where it is large.
@@ -156,8 +161,9 @@ class Smallest:
         for item in found:
             number = item.example // BLOCK
             new = better.setdefault(number, {})
-            known = _ranks(new).get(item.example) or self._known(number).get(item.example)
-            if known is None or (item.distance, item.origin) < known:
+            held = new.get(item.example)
+            known = held.rank if held else self._known(number).get(item.example)
+            if known is None or item.rank < known:
                 new[item.example] = item
         for number, new in sorted(better.items()):
             if new:
@@ -193,8 +199,8 @@ class Smallest:
 
 
 def _ranks(block: dict[int, Found]) -> dict[int, tuple[float, str]]:
-    """By what the smallest is chosen."""
-    return {index: (item.distance, item.origin) for index, item in block.items()}
+    """Of each example's."""
+    return {index: item.rank for index, item in block.items()}
 
 
 def _write(path: Path, block: dict[int, Found]) -> None:
