@@ -20,8 +20,9 @@ DEFAULT_N = 100
 
 
 #: Examples of a shard where nothing is said: on the CPU, where they are shared by workers, twice as
-#: many images of up to so many values, of which a call costs more than their arithmetic (measured at
-#: 64 and 784), and on a GPU, which smaller batches leave idle. What does not fit goes in parts.
+#: many of images of up to so many values, of which a call costs more than their arithmetic (as
+#: measured at 64 and 784), and on a GPU, which smaller batches leave idle. What does not fit goes
+#: in parts.
 SHARD_SIZE, SMALL, GPU_SHARD_SIZE = 50, 256, 500
 
 
