@@ -176,7 +176,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     say("")
     memory(sorted({int(n) for n in text.split(",")}), arguments.attacks, arguments.seed)
     told = surroundings(n=text, seed=arguments.seed, repeats=repeats, data="digits")
-    run_by = f"{DEFENSE} by {arguments.attacks} at Linf {EPSILON}, in shards of 50"
+    run_by = f"{DEFENSE} by {arguments.attacks} at Linf {EPSILON}"
     say(f"\n{told} Seconds are medians; runs are of {run_by}.")
 
 

@@ -199,7 +199,7 @@ class Smallest:
 
 
 def _ranks(block: dict[int, Found]) -> dict[int, tuple[float, str]]:
-    """Of each example's."""
+    """By what each example's is chosen."""
     return {index: item.rank for index, item in block.items()}
 
 
