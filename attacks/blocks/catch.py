@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from bench.api.attacks import radii
-from bench.attacks.blocks.keeping import first_lowest, put, some
+from bench.attacks.blocks.keeping import first_lowest, put
 from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
@@ -57,30 +57,30 @@ class Catch:
             logits: what the model says of them, (M, classes).
             among: bool (M,), those that are offered; None for all.
         """
-        labels = self.problem.labels[rows]
-        wrong = logits.argmax(dim=1) != labels
+        labels = self.problem.labels.index_select(0, rows)
+        highest, said = logits.max(dim=1)
+        better = said != labels
         if among is not None:
-            wrong &= among
-        if not some(wrong):  # mostly: what is wrong beyond doubt has left
-            return
-        own = logits.gather(1, labels[:, None]).squeeze(1)
-        margin = logits.amax(dim=1) - own
-        better = wrong & (margin > self.broken_by[rows]) & ~self.settled[rows]
+            better &= among
         if not x.is_cuda:
             (few,) = torch.where(better)
-            if len(few) == 0:
+            if len(few) == 0:  # mostly: what is wrong beyond doubt has left
                 return
-            rows, x, logits, margin, better = (
-                each[few] for each in (rows, x, logits, margin, better)
+            offered = rows, x, logits, labels, highest, better
+            rows, x, logits, labels, highest, better = (
+                each.index_select(0, few) for each in offered
             )
+        margin = highest - logits.gather(1, labels[:, None]).squeeze(1)
+        better &= margin > self.broken_by.index_select(0, rows)
+        better &= ~self.settled.index_select(0, rows)
         better &= self._inside(rows, x)
-        kept, place = first_lowest(rows, -margin, better, len(self.best))
+        rows, kept, place = first_lowest(rows, -margin, better, len(self.best))
         put(self.found, rows, kept, kept)
-        put(self.best, rows, kept, x[place])
-        put(self.broken_by, rows, kept, margin[place])
+        put(self.best, rows, kept, x.index_select(0, place))
+        put(self.broken_by, rows, kept, margin.index_select(0, place))
         if not self.problem.randomised:
             solid = margin > SOLID * logits.abs().amax(dim=1)
-            put(self.settled, rows, kept & solid[place], kept)
+            put(self.settled, rows, kept & solid.index_select(0, place), kept)
 
     def take(self, row: int, other: int) -> None:
         """Let a row have what was found for another one of its example at a smaller epsilon."""
@@ -89,6 +89,6 @@ class Catch:
 
     def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
         flat, problem = x.flatten(1), self.problem
-        distance = problem.norm.distance(problem.inputs[rows], x)
+        distance = problem.norm.distance(problem.inputs.index_select(0, rows), x)
         in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
-        return in_box & (distance <= self.radii[rows] + TOLERANCE)
+        return in_box & (distance <= self.radii.index_select(0, rows) + TOLERANCE)

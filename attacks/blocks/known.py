@@ -44,7 +44,8 @@ class Known:
 
     def keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Keep the lowest points of examples, of several equally low ones the first."""
-        better, place = first_lowest(rows, low, low < self.lowest[rows], len(self.lowest))
+        better = low < self.lowest.index_select(0, rows)
+        rows, better, place = first_lowest(rows, low, better, len(self.lowest))
         put(self.best, rows, better, points[place])
         put(self.lowest, rows, better, low[place])
         put(self.broken, rows, better, broken[place])

@@ -34,7 +34,7 @@ class ShiftedPatches:
         ball: of the rows; images are at least 5 pixels wide and high.
     """
 
-    smallest = 3
+    smallest, sized = 3, True
 
     def __init__(self, ball: Ball) -> None:
         self.ball, self.norm = ball, ball.norm
@@ -69,7 +69,7 @@ class ShiftedPatches:
             rows: int64 (M,).
             x: the points that are moved, (M, C, H, W).
             draws: their random numbers, (M, `each`).
-            sides: of their windows, int64 (M,).
+            sides: of their windows, whole numbers, (M,).
             among: all that these may be.
         """
         inputs, radius = self.ball.inputs[rows], self.ball.radius[rows]

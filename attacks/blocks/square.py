@@ -17,7 +17,7 @@ import torch
 from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.batches import State, at_once
-from bench.attacks.blocks.keeping import pace, perhaps, put, some
+from bench.attacks.blocks.keeping import first_lowest, pace, put
 from bench.attacks.blocks.moves import windows
 from bench.attacks.blocks.patches import ShiftedPatches
 from bench.threat import Norm
@@ -50,8 +50,6 @@ class Tries(State):
     """(M, C, H, W): the best point."""
     low: Tensor
     """(M,): its margin."""
-    draws: Tensor
-    """(M, BLOCK, K): the random numbers of this block of proposals, in [0, 1)."""
 
 
 class SquareSearch:
@@ -74,22 +72,23 @@ class SquareSearch:
         self.moves = Stripes(self.ball) if norm is Norm.LINF else ShiftedPatches(self.ball)
         self.most = at_once(inputs)
         self._every = _sides(queries, inputs.shape[2], inputs.shape[3], self.moves.smallest)
-        self._sides = torch.tensor(self._every, device=inputs.device)
+        self._sides = torch.tensor(self._every, dtype=torch.float32, device=inputs.device)
+        self._block = min(BLOCK, queries)
+        # Of each row the random numbers for its block of proposals, in [0, 1).
+        self._draws = inputs.new_zeros(len(inputs), self._block, self.moves.each)
 
     def enter(self, rows: Tensor) -> Tries:
         """See `Stepwise`; asks about the starts."""
         draws = self.streams.uniform(rows, self.moves.first)
         x = self.moves.start(rows, draws)
         low = self._ask(x, rows)[0]
-        zero = torch.zeros_like(rows)
-        block = x.new_zeros(len(rows), min(BLOCK, self.queries), self.moves.each)
-        return Tries(rows, zero, zero, x, low, block)
+        return Tries(rows, torch.zeros_like(rows), torch.zeros_like(rows), x, low)
 
     def ended(self, state: Tries) -> Tensor:
         """See `Stepwise`. Where the defense is randomised, one wrong answer ends its row."""
         catch, rows = self.catch, state.rows
         done = catch.found if self.problem.randomised else catch.settled
-        return done[rows] | (state.clock >= self.queries)
+        return done.index_select(0, rows) | (state.clock >= self.queries)
 
     def step(self, state: Tries) -> None:
         """Ask about the next proposals of each row, and keep the first that is better."""
@@ -97,31 +96,26 @@ class SquareSearch:
         total, sides = self._told(state, counts)
         if not total:
             return
-        places = torch.arange(total, device=counts.device)
-        who, rows, x, clock, best = places, state.rows, state.x, state.clock, state.low
-        one_each = self.pace == 1 and total == len(counts)
-        if not one_each:
-            who = torch.arange(len(counts), device=counts.device)
+        who = torch.arange(len(counts), device=counts.device)
+        rows, x, clock, best = state.rows, state.x, state.clock, state.low
+        if self.pace > 1 or total > len(counts):  # else one of each
             who = who.repeat_interleave(counts, output_size=total)
-            rows, x, clock, best = rows[who], x[who], clock[who], best[who]
-            clock = clock + places - (counts.cumsum(dim=0) - counts)[who]
-        draws = state.draws[who, clock % state.draws.shape[1]]
-        moved = self.moves.moved(rows, x, draws, self._sides[clock], sides)
+            rows, x, clock, best = (each.index_select(0, who) for each in (rows, x, clock, best))
+            before = (counts.cumsum(dim=0) - counts).index_select(0, who)
+            clock = clock + torch.arange(total, device=clock.device) - before
+        draws = self._draws.flatten(0, 1).index_select(0, rows * self._block + clock % self._block)
+        moved = self.moves.moved(rows, x, draws, self._sides.index_select(0, clock), sides)
         low, logits = self._asked(moved, rows)
-        kept, place = low < best, places
-        if not one_each:
-            better = torch.where(kept, places, total)
-            first = torch.full_like(state.rows, total).scatter_reduce_(0, who, better, "amin")
-            kept, place = first < total, first.clamp(max=total - 1)
-        if some(kept):
-            few = perhaps(kept)
-            found, there = kept[few], place[few]
-            x = moved[there]
-            self.catch.offer(state.rows[few], x, logits[there], found)
-            put(state.x, few, found, x)
-            put(state.low, few, found, low[there])
-        state.clock = torch.where(kept, clock[place] + 1, state.clock + counts)
-        state.better = torch.where(kept, state.clock, state.better)
+        state.clock = state.clock + counts
+        won, kept, place = first_lowest(who, clock, low < best, len(counts))
+        if len(won):
+            x, low, clock = (each.index_select(0, place) for each in (moved, low, clock + 1))
+            rows, logits = state.rows.index_select(0, won), logits.index_select(0, place)
+            self.catch.offer(rows, x, logits, kept)
+            put(state.x, won, kept, x)
+            put(state.low, won, kept, low)
+            put(state.clock, won, kept, clock)
+            put(state.better, won, kept, clock)
 
     def _ask(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         low, logits = self._asked(x, rows)
@@ -131,7 +125,7 @@ class SquareSearch:
     def _asked(self, x: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         with torch.no_grad():
             logits = self.problem.model(x)
-        return margins(logits, self.problem.labels[rows]), logits
+        return margins(logits, self.problem.labels.index_select(0, rows)), logits
 
     def _ahead(self, state: Tries) -> Tensor:
         """How many proposals of each row are asked about: int64 (M,), none of what has ended.
@@ -141,8 +135,8 @@ class SquareSearch:
         most = min(AHEAD, self.most // len(state.rows))
         counts = torch.ones_like(state.clock)
         if most > 1:
-            block = state.draws.shape[1]
-            left = torch.minimum(block - state.clock % block, self.queries - state.clock)
+            block = self._block - state.clock % self._block
+            left = torch.minimum(block, self.queries - state.clock)
             often = 1 + (state.clock - state.better) // 2
             counts = torch.minimum(often.clamp(max=most), left)
         return counts if self.pace == 1 else torch.where(self.ended(state), 0, counts)
@@ -152,15 +146,15 @@ class SquareSearch:
 
         New random numbers are drawn where a block of them begins.
         """
-        due = (state.clock % state.draws.shape[1] == 0) & (counts > 0)
-        ends = (state.clock.min(), (state.clock + counts).max())
-        asked = torch.stack([counts.sum(), due.sum(), *ends])
-        total, begins, first, last = asked.tolist()
+        due = state.clock % self._block == 0
+        asked = [counts.sum(), due.sum()]
+        if self.moves.sized:
+            asked += [state.clock.min(), (state.clock + counts).max()]
+        total, begins, *ends = torch.stack(asked).tolist()
         if begins:
-            (rows,) = torch.where(due)
-            drawn = self.streams.uniform(state.rows[rows], state.draws.shape[1:])
-            state.draws = state.draws.index_copy(0, rows, drawn)
-        return total, sorted(set(self._every[first:last]))
+            rows = state.rows[due]
+            self._draws.index_copy_(0, rows, self.streams.uniform(rows, self._draws.shape[1:]))
+        return total, sorted(set(self._every[slice(*ends)])) if ends else []
 
 
 class Stripes:
@@ -170,7 +164,7 @@ class Stripes:
         ball: of the rows.
     """
 
-    smallest = 1
+    smallest, sized = 1, False
 
     def __init__(self, ball: Ball) -> None:
         _, channels, height, width = ball.inputs.shape
@@ -180,7 +174,7 @@ class Stripes:
         self.each = 2 + channels
         """How many random numbers a proposal needs."""
         device = ball.inputs.device
-        self._lengths = torch.tensor([height, width], device=device)
+        self._beyond = torch.tensor([height + 1.0, width + 1.0], device=device)
         self._channels = torch.arange(channels, device=device)
 
     @functools.cached_property
@@ -199,12 +193,12 @@ class Stripes:
         """A square of each, with a sign for each channel."""
         count, channels = self.ball.inputs.shape[:2]
         sides = sides[:, None]
-        first = (draws[:, :2] * (self._lengths - sides + 1)).long()
+        first = (draws[:, :2] * (self._beyond - sides)).floor()
         inside = windows(first, sides, x.shape[2:])
         high = draws[:, 2:] >= 0.5
         which = (high * count + rows[:, None]) * channels + self._channels
         colour = self._corners.index_select(0, which.flatten()).reshape(x.shape)
-        return torch.where(inside, colour, x)
+        return torch.lerp(x, colour, inside)
 
 
 def _sides(queries: int, height: int, width: int, smallest: int) -> list[int]:

@@ -11,7 +11,7 @@ from scipy import stats
 from bench.api import Problem
 from bench.attacks.blocks import ball
 from bench.attacks.blocks.counters import Counters
-from bench.attacks.blocks.keeping import first_lowest
+from bench.attacks.blocks.keeping import first_lowest, put
 from bench.attacks.blocks.looks import _bases, _many_bases
 from bench.errors import NonFiniteLogitsError
 from bench.models.ambient import plain_torch
@@ -154,11 +154,25 @@ def test_orthogonal_draws_of_many_at_once(pairs: int) -> None:
     torch.testing.assert_close(found, signs * expected, rtol=0, atol=2e-3 if pairs == 36 else 1e-5)
 
 
-def test_the_lowest_of_each_row_is_the_first_of_equal_ones() -> None:
-    """Of those that count; rows without any have none."""
-    rows = torch.tensor([2, 0, 2, 2, 1, 0])
-    values = torch.tensor([3.0, 1.0, 2.0, 2.0, 0.0, -1.0])
-    among = torch.tensor([True, True, True, True, False, False])
-    has, place = first_lowest(rows, values, among, 4)
-    assert has.tolist() == [True, True, True, True, False, True]
-    assert place[has].tolist() == [2, 1, 2, 2, 1]
+@pytest.mark.parametrize("device", ["cpu", GPU])
+@pytest.mark.parametrize("repeated", [True, False])
+def test_the_lowest_of_each_row_is_the_first_of_equal_ones(device: str, repeated: bool) -> None:
+    """Of those that count, as one finds by going through them; rows without any keep what they had.
+
+    Rows that are there once, and in order, are found in a shorter way.
+    """
+    generator = torch.Generator().manual_seed(3)
+    rows = torch.randint(20, (60,), generator=generator) if repeated else torch.arange(0, 20, 2)
+    values = torch.randint(4, rows.shape, generator=generator).double()
+    among = torch.rand(rows.shape, generator=generator) < 0.7
+    expected = [-1] * 20
+    for place, row in enumerate(rows.tolist()):
+        held = expected[row]
+        if among[place] and (held < 0 or values[place] < values[held]):
+            expected[row] = place
+    with pretended_gpu():
+        there = rows.to(device), values.to(device), among.to(device)
+        into = torch.full((20,), -1, device=device)
+        put(into, *first_lowest(*there, 20))
+        assert into.tolist() == expected
+    assert -1 in expected
