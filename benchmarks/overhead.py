@@ -32,6 +32,7 @@ from measuring import Spent, asking, interleaved, say, surroundings
 
 from bench import registry
 from bench.api import Problem
+from bench.matrix.processes import hold_memory
 from bench.matrix.tasks import Clean, tasks_for
 from bench.models.ambient import plain_torch
 from bench.models.manner import Manner
@@ -216,6 +217,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--epsilon", default="0.1", help="in Linf")
     arguments = parser.parse_args(argv)
     measured, device = [], resolve_device(arguments.device)
+    hold_memory()
     with tempfile.TemporaryDirectory() as folder, plain_torch(device):
         for attack in split_names(arguments.attacks):
             for defense in split_names(arguments.defenses):

@@ -29,7 +29,6 @@ class Catch:
         problem: with an epsilon.
 
     Attributes:
-        found: bool (N,), where some input was adversarial.
         best: the inputs of the problem, replaced by the adversarial one with the largest margin.
         settled: bool (N,), where it is so beyond doubt that the search may end.
         broken_by: float32 (N,), the best other logit minus that of the label; -1 where not found.
@@ -38,10 +37,14 @@ class Catch:
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.radii = radii(problem)
-        self.found = torch.zeros_like(problem.labels, dtype=torch.bool)
         self.best = problem.inputs.clone()
-        self.settled = torch.zeros_like(self.found)
+        self.settled = torch.zeros_like(problem.labels, dtype=torch.bool)
         self.broken_by = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
+
+    @property
+    def found(self) -> Tensor:
+        """Where some input was adversarial, bool (N,)."""
+        return self.broken_by >= 0
 
     @property
     def left(self) -> Tensor:
@@ -75,17 +78,16 @@ class Catch:
         better &= ~self.settled.index_select(0, rows)
         better &= self._inside(rows, x)
         rows, kept, place = first_lowest(rows, -margin, better, len(self.best))
-        put(self.found, rows, kept, kept)
         put(self.best, rows, kept, x.index_select(0, place))
         put(self.broken_by, rows, kept, margin.index_select(0, place))
         if not self.problem.randomised:
             solid = margin > SOLID * logits.abs().amax(dim=1)
-            put(self.settled, rows, kept & solid.index_select(0, place), kept)
+            put(self.settled, rows, kept, solid.index_select(0, place))
 
     def take(self, row: int, other: int) -> None:
         """Let a row have what was found for another one of its example at a smaller epsilon."""
         self.best[row], self.broken_by[row] = self.best[other], self.broken_by[other]
-        self.found[row], self.settled[row] = True, self.settled[other]
+        self.settled[row] = self.settled[other]
 
     def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
         flat, problem = x.flatten(1), self.problem

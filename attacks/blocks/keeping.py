@@ -41,15 +41,18 @@ def _wide(values: Tensor, like: Tensor) -> Tensor:
     return values.reshape(-1, *[1] * (like.ndim - 1))
 
 
-def put(into: Tensor, rows: Tensor, which: Tensor, values: Tensor) -> None:
+def put(into: Tensor, rows: Tensor, which: Tensor | None, values: Tensor) -> None:
     """Let rows have these values where `which` is true.
 
     Args:
         into: (N, ...), changed.
         rows: int64 (M,); where one is there several times, all its values and `which` are equal.
-        which: bool (M,).
+        which: bool (M,); None for all.
         values: (M, ...), dtype of `into`.
     """
+    if which is None:
+        into.index_copy_(0, rows, values)
+        return
     if which.is_cuda:
         before = into.index_select(0, rows)
         into.index_copy_(0, rows, torch.where(_wide(which, values), values, before))
@@ -71,8 +74,8 @@ class Lowest(NamedTuple):
 
     rows: Tensor
     """Int64 (K,); all places of a row have the same of the rest."""
-    which: Tensor
-    """Whether there is one for the row, bool (K,)."""
+    which: Tensor | None
+    """Whether there is one for the row, bool (K,); None where there is for all."""
     place: Tensor
     """Where, int64 (K,)."""
 
@@ -95,8 +98,7 @@ def first_lowest(rows: Tensor, values: Tensor, among: Tensor, count: int) -> Low
             begins = np.ones(len(own), dtype=bool)
             np.not_equal(own[1:], own[:-1], out=begins[1:])
             found, own = found[begins], own[begins]
-        every = torch.ones(len(own), dtype=torch.bool)
-        return Lowest(torch.from_numpy(own), every, torch.from_numpy(found))
+        return Lowest(torch.from_numpy(own), None, torch.from_numpy(found))
     places = torch.arange(len(rows), device=rows.device)
     values = torch.where(among, values, torch.inf)
     low = values.new_full((count,), torch.inf).scatter_reduce_(0, rows, values, "amin")

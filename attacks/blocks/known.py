@@ -45,10 +45,10 @@ class Known:
     def keep(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Keep the lowest points of examples, of several equally low ones the first."""
         better = low < self.lowest.index_select(0, rows)
-        rows, better, place = first_lowest(rows, low, better, len(self.lowest))
-        put(self.best, rows, better, points[place])
-        put(self.lowest, rows, better, low[place])
-        put(self.broken, rows, better, broken[place])
+        rows, kept, place = first_lowest(rows, low, better, len(self.lowest))
+        put(self.best, rows, kept, points.index_select(0, place))
+        put(self.lowest, rows, kept, low.index_select(0, place))
+        put(self.broken, rows, kept, broken.index_select(0, place))
 
     def enchain(self, rows: Tensor, points: Tensor, low: Tensor, broken: Tensor) -> None:
         """Put points in the place of the highest end of each example, where they are lower."""

@@ -34,11 +34,11 @@ class ShiftedPatches:
         ball: of the rows; images are at least 5 pixels wide and high.
     """
 
-    smallest, sized = 3, True
+    smallest, sized, dtype = 3, True, torch.float32
 
-    def __init__(self, ball: Ball) -> None:
+    def __init__(self, ball: Ball, _: Sequence[int] = ()) -> None:
         self.ball, self.norm = ball, ball.norm
-        _, channels, height, width = ball.inputs.shape
+        channels, height, width = ball.inputs.shape[1:]
         self.side = height // GRID
         self.edge = (height - GRID * self.side) // 2
         down, across = ((size - self.edge) // self.side for size in (height, width))
@@ -46,6 +46,8 @@ class ShiftedPatches:
         """The shape of the random numbers of a start."""
         self.each = 5 + channels
         """How many random numbers a proposal needs."""
+        self.told = 1 + self.each
+        """And how many numbers tell what it is."""
 
     def start(self, rows: Tensor, draws: Tensor) -> Tensor:
         """A patch in each place of the grid, upright or lying, with a sign for each channel."""
@@ -60,18 +62,20 @@ class ShiftedPatches:
         delta[:, :, inside, beside] = whole
         return self._reached(rows, inputs, delta)
 
-    def moved(
-        self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, among: Sequence[int]
-    ) -> Tensor:
+    def planned(self, _: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
+        """What proposals are: the random numbers (M, B, `each`) and the sides (M, B) of windows."""
+        return torch.cat([draws, sides[..., None].float()], dim=2)
+
+    def moved(self, rows: Tensor, x: Tensor, plans: Tensor, among: Sequence[int]) -> Tensor:
         """The next proposals; windows of each size for themselves.
 
         Args:
             rows: int64 (M,).
             x: the points that are moved, (M, C, H, W).
-            draws: their random numbers, (M, `each`).
-            sides: of their windows, whole numbers, (M,).
-            among: all that these may be.
+            plans: what the proposals are, (M, `told`).
+            among: all that the sides may be.
         """
+        draws, sides = plans[:, :-1], plans[:, -1]
         inputs, radius = self.ball.inputs[rows], self.ball.radius[rows]
         delta = x - inputs
         if len(among) == 1:

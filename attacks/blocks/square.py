@@ -7,6 +7,7 @@ call and the first that is better is kept: the same search for fewer calls.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from bench.api.attacks import margins
 from bench.attacks.blocks.ball import Ball, Streams
 from bench.attacks.blocks.batches import State, at_once
 from bench.attacks.blocks.keeping import first_lowest, pace, put
-from bench.attacks.blocks.moves import windows
 from bench.attacks.blocks.patches import ShiftedPatches
 from bench.threat import Norm
 
@@ -69,13 +69,15 @@ class SquareSearch:
         self.pace = pace(inputs)
         self.ball = Ball(norm, inputs, catch.radii)
         self.streams = Streams(self.problem, purpose)
-        self.moves = Stripes(self.ball) if norm is Norm.LINF else ShiftedPatches(self.ball)
+        moves = Stripes if norm is Norm.LINF else ShiftedPatches
+        self._every = _sides(queries, inputs.shape[2], inputs.shape[3], moves.smallest)
+        self.moves = moves(self.ball, self._every)
         self.most = at_once(inputs)
-        self._every = _sides(queries, inputs.shape[2], inputs.shape[3], self.moves.smallest)
-        self._sides = torch.tensor(self._every, dtype=torch.float32, device=inputs.device)
+        self._sides = torch.tensor(self._every, device=inputs.device)
         self._block = min(BLOCK, queries)
-        # Of each row the random numbers for its block of proposals, in [0, 1).
-        self._draws = inputs.new_zeros(len(inputs), self._block, self.moves.each)
+        # What each row's block of proposals is, told by its moves.
+        shape = len(inputs), self._block, self.moves.told
+        self._plans = torch.zeros(shape, dtype=self.moves.dtype, device=inputs.device)
 
     def enter(self, rows: Tensor) -> Tries:
         """See `Stepwise`; asks about the starts."""
@@ -96,18 +98,23 @@ class SquareSearch:
         total, sides = self._told(state, counts)
         if not total:
             return
-        who = torch.arange(len(counts), device=counts.device)
         rows, x, clock, best = state.rows, state.x, state.clock, state.low
-        if self.pace > 1 or total > len(counts):  # else one of each
+        if counts is not None:
+            who = torch.arange(len(counts), device=counts.device)
             who = who.repeat_interleave(counts, output_size=total)
             rows, x, clock, best = (each.index_select(0, who) for each in (rows, x, clock, best))
             before = (counts.cumsum(dim=0) - counts).index_select(0, who)
             clock = clock + torch.arange(total, device=clock.device) - before
-        draws = self._draws.flatten(0, 1).index_select(0, rows * self._block + clock % self._block)
-        moved = self.moves.moved(rows, x, draws, self._sides.index_select(0, clock), sides)
+        plans = self._plans.flatten(0, 1).index_select(0, rows * self._block + clock % self._block)
+        moved = self.moves.moved(rows, x, plans, sides)
         low, logits = self._asked(moved, rows)
-        state.clock = state.clock + counts
-        won, kept, place = first_lowest(who, clock, low < best, len(counts))
+        if counts is None:
+            state.clock = clock + 1
+            won = place = torch.where(low < best)[0]
+            kept = None
+        else:
+            state.clock = state.clock + counts
+            won, kept, place = first_lowest(who, clock, low < best, len(counts))
         if len(won):
             x, low, clock = (each.index_select(0, place) for each in (moved, low, clock + 1))
             rows, logits = state.rows.index_select(0, won), logits.index_select(0, place)
@@ -127,12 +134,15 @@ class SquareSearch:
             logits = self.problem.model(x)
         return margins(logits, self.problem.labels.index_select(0, rows)), logits
 
-    def _ahead(self, state: Tries) -> Tensor:
+    def _ahead(self, state: Tries) -> Tensor | None:
         """How many proposals of each row are asked about: int64 (M,), none of what has ended.
 
         Squares are kept ever more rarely: half as many are asked about as since the last one.
+        None where it is one of each, as no more fit into a call.
         """
         most = min(AHEAD, self.most // len(state.rows))
+        if most <= 1 and self.pace == 1:
+            return None
         counts = torch.ones_like(state.clock)
         if most > 1:
             block = self._block - state.clock % self._block
@@ -141,20 +151,27 @@ class SquareSearch:
             counts = torch.minimum(often.clamp(max=most), left)
         return counts if self.pace == 1 else torch.where(self.ended(state), 0, counts)
 
-    def _told(self, state: Tries, counts: Tensor) -> tuple[int, list[int]]:
+    def _told(self, state: Tries, counts: Tensor | None) -> tuple[int, list[int]]:
         """What the host has to know, in one wait: of all proposals their number and their sides.
 
         New random numbers are drawn where a block of them begins.
         """
         due = state.clock % self._block == 0
-        asked = [counts.sum(), due.sum()]
+        asked = [due.sum()]
         if self.moves.sized:
-            asked += [state.clock.min(), (state.clock + counts).max()]
-        total, begins, *ends = torch.stack(asked).tolist()
+            last = state.clock if counts is None else state.clock + counts - 1
+            asked += [state.clock.min(), last.max()]
+        if counts is not None:
+            asked.append(counts.sum())
+        begins, *ends = torch.stack(asked).tolist()
+        total = len(due) if counts is None else ends.pop()
         if begins:
             rows = state.rows[due]
-            self._draws.index_copy_(0, rows, self.streams.uniform(rows, self._draws.shape[1:]))
-        return total, sorted(set(self._every[slice(*ends)])) if ends else []
+            numbers = self.streams.uniform(rows, (self._block, self.moves.each))
+            clock = state.clock[due][:, None] + torch.arange(self._block, device=rows.device)
+            sides = self._sides[clock.clamp(max=self.queries - 1)]
+            self._plans.index_copy_(0, rows, self.moves.planned(rows, numbers, sides))
+        return total, sorted(set(self._every[ends[0] : ends[1] + 1])) if ends else []
 
 
 class Stripes:
@@ -162,20 +179,28 @@ class Stripes:
 
     Args:
         ball: of the rows.
+        sides: all that squares have.
     """
 
-    smallest, sized = 1, False
+    smallest, sized, dtype = 1, False, torch.int32
 
-    def __init__(self, ball: Ball) -> None:
-        _, channels, height, width = ball.inputs.shape
+    def __init__(self, ball: Ball, sides: Sequence[int]) -> None:
+        channels, height, width = ball.inputs.shape[1:]
         self.ball = ball
         self.first = (channels, 1, width)
         """The shape of the random numbers of a start."""
         self.each = 2 + channels
         """How many random numbers a proposal needs."""
+        self.told = 2 + channels
+        """And how many numbers tell what it is."""
         device = ball.inputs.device
-        self._beyond = torch.tensor([height + 1.0, width + 1.0], device=device)
+        self._lengths = torch.tensor([height, width], device=device)
         self._channels = torch.arange(channels, device=device)
+        self._ranked = torch.tensor(sorted(set(sides)), device=device)
+        place = torch.arange(max(height, width), device=device)
+        behind = place[:, None] - place
+        # By the rank of a side and the first line of a square: 1 in its lines, 0 beside it.
+        self._lines = ((behind <= 0) & (behind + self._ranked[:, None, None] > 0)).float()
 
     @functools.cached_property
     def _corners(self) -> Tensor:
@@ -187,25 +212,37 @@ class Stripes:
         low, high = self.ball.ends
         return torch.where(draws < 0.5, low[rows], high[rows])
 
-    def moved(
-        self, rows: Tensor, x: Tensor, draws: Tensor, sides: Tensor, _: Sequence[int]
-    ) -> Tensor:
-        """A square of each, with a sign for each channel."""
+    def planned(self, rows: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
+        """What proposals are: int32 (M, B, `told`).
+
+        Which lines are a square's rows, which its columns, and which corner each channel gets.
+
+        Args:
+            rows: int64 (M,).
+            draws: of B proposals of each, (M, B, `each`).
+            sides: of their squares, int64 (M, B).
+        """
+        sides = sides[..., None]
+        first = (draws[..., :2] * (self._lengths - sides + 1)).long()
+        lines = torch.searchsorted(self._ranked, sides) * self._lines.shape[1] + first
         count, channels = self.ball.inputs.shape[:2]
-        sides = sides[:, None]
-        first = (draws[:, :2] * (self._beyond - sides)).floor()
-        inside = windows(first, sides, x.shape[2:])
-        high = draws[:, 2:] >= 0.5
-        which = (high * count + rows[:, None]) * channels + self._channels
-        colour = self._corners.index_select(0, which.flatten()).reshape(x.shape)
-        return torch.lerp(x, colour, inside)
+        which = ((draws[..., 2:] >= 0.5) * count + rows[:, None, None]) * channels + self._channels
+        return torch.cat([lines, which], dim=2).int()
+
+    def moved(self, rows: Tensor, x: Tensor, plans: Tensor, _: Sequence[int]) -> Tensor:
+        """A square of each, with a sign for each channel."""
+        (height, width), every = x.shape[2:], self._lines.flatten(0, 1)
+        down, across = (every.index_select(0, plans[:, axis]) for axis in (0, 1))
+        inside = down[:, None, :height, None] * across[:, None, None, :width]
+        colour = self._corners.index_select(0, plans[:, 2:].flatten()).reshape(x.shape)
+        return torch.lerp(x, colour, inside)  # exact where the weight is 0 or 1
 
 
 def _sides(queries: int, height: int, width: int, smallest: int) -> list[int]:
     """The side of the square of each query: section 3.2; odd outside Linf."""
     sides = []
     for query in range(queries):
-        share = COVERED / 2 ** sum(query > after for after in HALVED)
+        share = COVERED / 2 ** bisect.bisect_left(HALVED, query)
         side = max(round(math.sqrt(share * height * width)), smallest)
         side += smallest > 1 and side % 2 == 0
         sides.append(min(side, height, width))

@@ -311,4 +311,6 @@ def surely_finite(values: Tensor) -> bool:
 
     On a GPU the host waits for it.
     """
-    return math.isfinite(values.detach().sum().item())
+    if values.requires_grad:
+        values = values.detach()
+    return math.isfinite(values.sum().item())

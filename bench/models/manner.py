@@ -52,6 +52,8 @@ class Manner:
         repetitions of its last row, whose answers are left out.
         """
         if self.size is None:
+            if x.dtype is self.dtype:  # half the time of `to`, which a small network notices
+                return module(x.clone(memory_format=self.layout))
             return module(x.to(self.dtype, copy=True, memory_format=self.layout))
         answers = []
         for part in torch.split(x, self.size):

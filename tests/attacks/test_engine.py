@@ -137,12 +137,13 @@ def test_windows_lie_anywhere(norm: Norm) -> None:
     """Each pixel of the border is moved by some proposal, and no proposal is out of the ball."""
     inputs = torch.full((1, *SHAPE), 0.5)
     ball = Ball(norm, inputs, torch.tensor([0.4], dtype=torch.float64))
-    moves = Stripes(ball) if norm is Norm.LINF else ShiftedPatches(ball)
+    moves = Stripes(ball, [3]) if norm is Norm.LINF else ShiftedPatches(ball)
     generator = torch.Generator().manual_seed(1)
     rows = torch.zeros(400, dtype=torch.int64)
     x = moves.start(rows, torch.rand(400, *moves.first, generator=generator))
-    draws = torch.rand(400, moves.each, generator=generator)
-    moved = moves.moved(rows, x, draws, torch.full((400,), 3), [3])
+    draws = torch.rand(400, 1, moves.each, generator=generator)
+    plans = moves.planned(rows, draws, torch.full((400, 1), 3))
+    moved = moves.moved(rows, x, plans[:, 0], [3])
     touched = (moved - x).abs().sum(dim=0)[0] > 0
     assert touched.all()
     far = distances(norm, inputs.expand_as(moved), moved)
