@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import ROOT, interleaved, say, surroundings, verdict
+from measuring import ROOT, interleaved, medians, say, surroundings, verdict
 
 from bench.report.writing import table
 
@@ -68,7 +68,7 @@ def start(arguments: Sequence[str]) -> str:
 def startup(repeats: int) -> None:
     """Print the table of commands and what it says."""
     works = {name: partial(start, words) for name, words in (OWN | PEERS).items()}
-    spent = {name: time.seconds for name, time in interleaved(works, repeats).items()}
+    spent = {name: time.seconds for name, time in medians(interleaved(works, repeats)).items()}
     header = ["command", "seconds", "of import torch", "of import foolbox"]
     lines = [
         [f"`{name}`", *(f"{seconds / unit:.2f}" for unit in (1, spent[TORCH], spent[FOOLBOX]))]

@@ -136,19 +136,21 @@ def timed(work: Callable[[], Value]) -> tuple[Value, Spent]:
     return value, Spent(time.perf_counter() - wall, time.process_time() - processor)
 
 
-def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Spent]:
-    """Medians of each work's times; every round does each once, so that they share its weather.
+def interleaved(works: Mapping[str, Callable[[], object]], rounds: int) -> list[dict[str, Spent]]:
+    """Each work's times in each round, which does each once, so that they share its weather.
 
     Args:
         works: by name, each repeatable.
         rounds: at least 1.
     """
-    samples: dict[str, list[Spent]] = {name: [] for name in works}
-    for _ in range(rounds):
-        for name, work in works.items():
-            samples[name].append(timed(work)[1])
+    return [{name: timed(work)[1] for name, work in works.items()} for _ in range(rounds)]
+
+
+def medians(rounds: Sequence[Mapping[str, Spent]]) -> dict[str, Spent]:
+    """Of each work's times, by name."""
     return {
-        name: Spent(*map(statistics.median, zip(*s, strict=True))) for name, s in samples.items()
+        name: Spent(*map(statistics.median, zip(*(spent[name] for spent in rounds), strict=True)))
+        for name in rounds[0]
     }
 
 

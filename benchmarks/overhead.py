@@ -2,7 +2,7 @@
 
     python benchmarks/overhead.py --n 50 --rounds 3
 
-Of one shard, in turns, medians of wall seconds:
+Of one shard, in turns, medians of wall seconds, and of the shares that each round gives:
 
 - library: the library called plainly;
 - its passes: those that the library makes, at its batch sizes, and nothing else;
@@ -14,21 +14,23 @@ What is no pass is the library's arithmetic on one side, and the same and the ha
 the harness's own share is what the second has more of, in parts of bare passes. Its aim is under
 5 %. The whole is what a user sees: shard and storing against the library; a shard makes fewer
 passes, since what is broken leaves, and more, since what is broken is judged alone as well. All
-sides get the same frozen weights, the examples that the model gets right, and the same seed. The
-last two columns are by the time of this process on the processor, which other work disturbs less.
+sides get the same frozen weights, the examples that the model gets right, and the same seed, and
+keep the memory that they free, as a run's workers do. The last two columns are by the time of this
+process on the processor, which other work disturbs less.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import peers
-from measuring import Spent, asking, interleaved, say, surroundings
+from measuring import Spent, asking, interleaved, medians, say, surroundings
 
 from bench import registry
 from bench.api import Problem
@@ -69,27 +71,33 @@ class Measured:
     """Forwards and backwards that the library makes, of all examples together."""
     shard: int
     """Forwards and backwards of the shard, the judge's included."""
-    spent: dict[str, Spent]
-    """Medians of `library passes`, `library`, `shard passes`, `shard` and `storing`."""
+    rounds: list[dict[str, Spent]]
+    """Of each `library passes`, `library`, `shard passes`, `shard` and `storing`."""
 
-    def _time(self, clock: str) -> dict[str, float]:
-        return {name: float(getattr(spent, clock)) for name, spent in self.spent.items()}
+    def _times(self, clock: str) -> list[dict[str, float]]:
+        return [
+            {name: float(getattr(spent, clock)) for name, spent in each.items()}
+            for each in self.rounds
+        ]
 
     def own(self, clock: str = "seconds") -> float:
         """What the harness takes that is no pass and not the library's, in percent of passes."""
-        time = self._time(clock)
-        arithmetic = time["library"] / time["library passes"]
-        return 100 * ((time["shard"] + time["storing"]) / time["shard passes"] - arithmetic)
+        return 100 * statistics.median(
+            (time["shard"] + time["storing"]) / time["shard passes"]
+            - time["library"] / time["library passes"]
+            for time in self._times(clock)
+        )
 
     def more(self, clock: str = "seconds") -> float:
         """The whole of it, in percent of the library."""
-        time = self._time(clock)
-        return 100 * ((time["shard"] + time["storing"]) / time["library"] - 1)
+        return 100 * statistics.median(
+            (time["shard"] + time["storing"]) / time["library"] - 1 for time in self._times(clock)
+        )
 
     @property
     def row(self) -> list[str]:
         """One line of the table."""
-        time = self._time("seconds")
+        time = {name: spent.seconds for name, spent in medians(self.rounds).items()}
         return [
             self.attack,
             self.defense,
@@ -152,8 +160,14 @@ def plain(attack: Attack, module: nn.Module, problem: Problem) -> object:
     )
 
 
-def measure(prepared: Prepared, rounds: int) -> Measured:
-    """Everything about one attack on one defense; the run has one of each and one epsilon."""
+def measure(prepared: Prepared, rounds: int, folder: Path) -> Measured:
+    """Everything about one attack on one defense; the run has one of each and one epsilon.
+
+    Args:
+        prepared: the run.
+        rounds: of which medians are taken.
+        folder: in which each round stores what it found anew.
+    """
     bench, task = plan(prepared)
     attack, model = registry.attacks.create(task.cell.attack), bench.loaded.model(task.cell.defense)
     examples, rows = bench.examples, list(task.active)
@@ -175,10 +189,9 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         raise RuntimeError(done.error)
 
     def store() -> None:
-        with tempfile.TemporaryDirectory() as folder:
-            place = RunStore(Path(folder))
-            place.smallest("defense").add(done.found)
-            place.put(task.cells[0][0], task.shard.number, done.outcomes[0])
+        place = RunStore(Path(tempfile.mkdtemp(dir=folder)))
+        place.smallest("defense").add(done.found)
+        place.put(task.cells[0][0], task.shard.number, done.outcomes[0])
 
     store()  # the first of each also imports
     again = functools.partial(peers.replay, model.module)
@@ -192,8 +205,8 @@ def measure(prepared: Prepared, rounds: int) -> Measured:
         "shard": functools.partial(bench.run, task),
         "storing": store,
     }
-    spent = interleaved(works, rounds)
-    return Measured(attack.name, task.cell.defense, library.passes, shard.passes, spent)
+    times = interleaved(works, rounds)
+    return Measured(attack.name, task.cell.defense, library.passes, shard.passes, times)
 
 
 def words(measured: Measured) -> str:
@@ -232,7 +245,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     out=Path(folder),
                     examine=False,
                 )
-                measured.append(measure(prepared, arguments.rounds))
+                measured.append(measure(prepared, arguments.rounds, Path(folder)))
     text = frozenset({"attack", "defense"})
     say(table(HEADER, [line.row for line in measured], text=text) + "\n")
     for line in measured:

@@ -140,14 +140,14 @@ def found_in(
     """The adversarial examples of one judgement, of the candidates for one cell of the task."""
     if judgement is None:
         return []
-    distances = frame[f"distance_{task.norm.value.lower()}"]
+    distances = frame[f"distance_{task.norm.value.lower()}"].tolist()
     origin = f"{task.cell.label} @ {task.cells[part.position][1]}"  # what people read
     judged, clean = _array(judgement.judged), _array(part.inputs)
     broken = _array(judgement.broken)
     return [
         Found(
             task.shard.start + place,
-            float(distances[place]),
+            distances[place],
             origin,
             packed(judged[line], clean[line]),
         )

@@ -15,6 +15,7 @@ from bench.errors import AttackError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from bench.models.counted import CountedModel
     from bench.threat import ThreatModel
 
 #: Raise it when what counts as adversarial changes: figures of other versions do not compare.
@@ -96,7 +97,7 @@ def is_randomised(model: nn.Module, inputs: Tensor) -> bool:
     )
 
 
-def predict(model: nn.Module, inputs: Tensor, labels: Tensor, *, draws: int = 1) -> Prediction:
+def predict(model: CountedModel, inputs: Tensor, labels: Tensor, *, draws: int = 1) -> Prediction:
     """Ask the model in one batch, and again alone about each input it got wrong.
 
     A randomised defense is asked `draws` times to choose and as often to report instead.
@@ -108,9 +109,8 @@ def predict(model: nn.Module, inputs: Tensor, labels: Tensor, *, draws: int = 1)
     with torch.no_grad():
         logits = model(inputs)
         rows = (logits.argmax(dim=1) != labels).nonzero().flatten()
-        # Each alone in its pass, and read together: a GPU is waited for once.
-        if each := [model(inputs[i : i + 1]) for i in rows.tolist()]:
-            alone = torch.cat(each)
+        if len(rows):
+            alone = model.singly(inputs[rows])  # read together: a GPU is waited for once
             right = (alone.argmax(dim=1) == labels[rows])[:, None]
             logits = logits.index_copy(0, rows, torch.where(right, alone, logits[rows]))
     classes = logits.argmax(dim=1)
@@ -134,7 +134,7 @@ def _predict_draws(model: nn.Module, inputs: Tensor, labels: Tensor, draws: int)
 
 
 def judge(
-    model: nn.Module,
+    model: CountedModel,
     inputs: Tensor,
     labels: Tensor,
     candidates: Tensor,

@@ -227,10 +227,9 @@ class Bench:
         epsilon, epsilons = float(task.cells[0][1]), None
         if task.rows is not None:
             rows = [i for some in task.rows for i in some]
-            radii = [
-                float(e) for (_, e), some in zip(task.cells, task.rows, strict=True) for _ in some
-            ]
-            epsilons = torch.tensor(radii, dtype=torch.float64, device=self.device)
+            each = torch.tensor([float(e) for _, e in task.cells], dtype=torch.float64)
+            epsilons = each.repeat_interleave(torch.tensor([*map(len, task.rows)]))
+            epsilons = epsilons.to(self.device)
         inputs, labels = self._examples(rows)
         return Problem(
             model=model,

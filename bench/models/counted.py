@@ -129,6 +129,22 @@ class CountedModel(nn.Module):
             self.check_finite()
         return logits.masked_fill(~usable[:, None], float("nan"))
 
+    def singly(self, x: Tensor) -> Tensor:
+        """Logits as `forward` gives them, each input in a pass of its own.
+
+        Args:
+            x: as for `forward`.
+
+        Raises:
+            ModelError, NonFiniteLogitsError: as `forward` does.
+        """
+        size, self.batch_size = self.batch_size, 1
+        try:
+            logits: Tensor = self(x)
+        finally:
+            self.batch_size = size
+        return logits
+
     def check_finite(self) -> None:
         """Ask whether the answers since the last time were finite; a GPU is waited for once.
 

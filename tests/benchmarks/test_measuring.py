@@ -23,14 +23,17 @@ def test_a_loser_is_told(
 
 
 def test_rounds_are_interleaved(script: Callable[[str], ModuleType]) -> None:
-    """Every round does each work once, in turn."""
+    """Every round does each work once, in turn, and has its times."""
     done: list[str] = []
     works = {name: lambda name=name: done.append(name) for name in "ab"}
+    measuring = script("measuring")
 
-    spent = script("measuring").interleaved(works, 3)
+    rounds = measuring.interleaved(works, 3)
 
     assert done == ["a", "b"] * 3
-    assert list(spent) == ["a", "b"]
+    assert [list(spent) for spent in rounds] == [["a", "b"]] * 3
+    times = [{"a": measuring.Spent(t, 10 - t)} for t in (1.0, 2.0, 6.0)]
+    assert measuring.medians(times) == {"a": (2.0, 8.0)}
 
 
 def test_works_in_processes_of_their_own_come_back_in_order(

@@ -11,6 +11,7 @@ from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.matrix.judge import judge, margins
+from bench.models.counted import CountedModel
 from bench.threat import Epsilon, Norm, ThreatModel
 from tests.plugins import Best
 from tests.toy_models import Sum, attack_only, linear_examples, linf_thresholds
@@ -125,7 +126,9 @@ def test_wrong_in_a_batch_but_right_alone_is_not_broken() -> None:
     examples = linear_examples(4)
     threat = ThreatModel(Norm.LINF, Epsilon.parse("0.01"))
     inputs, labels = examples.inputs, examples.labels
-    judgement = judge(BatchDependent(), inputs, labels, inputs.clone(), threat)
+    model = CountedModel(BatchDependent(), 2, None, "cpu")
+    judgement = judge(model, inputs, labels, inputs.clone(), threat)
+    assert model.forwards == 8, "four together, and each alone"
     assert (BatchDependent()(inputs).argmax(dim=1) != labels).all()
     assert not judgement.broken.any()
     assert torch.equal(judgement.prediction.classes, labels)
@@ -137,10 +140,10 @@ def test_membership_allows_the_rounding_of_float32_and_no_more() -> None:
     examples = linear_examples()
     inputs, labels = examples.inputs, examples.labels
     threat = ThreatModel(Norm.LINF, Epsilon.parse("1/30"))
-    step = torch.tensor(1 / 30)
-    exact = judge(Sum(), inputs, labels, inputs + step, threat)
+    step, model = torch.tensor(1 / 30), CountedModel(Sum(), 2, None, "cpu")
+    exact = judge(model, inputs, labels, inputs + step, threat)
     assert not exact.projected.any()
-    beyond = judge(Sum(), inputs, labels, inputs + 1.001 * step, threat)
+    beyond = judge(model, inputs, labels, inputs + 1.001 * step, threat)
     assert beyond.projected.all()
 
 

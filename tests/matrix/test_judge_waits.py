@@ -6,6 +6,7 @@ from bench.api import Cost
 from bench.matrix.judge import predict
 from bench.matrix.tasks import Clean, Shard, Task
 from bench.matrix.work import Bench
+from bench.models.counted import CountedModel
 from bench.record.schema import Cell
 from bench.run.evaluation import contender_of
 from bench.threat import Epsilon, Norm
@@ -20,12 +21,13 @@ def test_those_that_are_wrong_are_asked_alone_without_a_wait_for_each() -> None:
     for count in (2, 20):
         inputs, labels = examples.inputs[:count], 1 - examples.labels[:count]
         with pretended_gpu() as waits:
-            module, there = Sum().to(GPU), (inputs.to(GPU), labels.to(GPU))
+            model, there = CountedModel(Sum(), 2, None, GPU), (inputs.to(GPU), labels.to(GPU))
             waits.clear()
-            prediction = predict(module, *there)
+            prediction = predict(model, *there)
             waited.append(sum(waits.values()))
             assert bool(prediction.wrong.all())
-        assert torch.equal(predict(Sum(), inputs, labels).wrong, torch.ones(count).bool())
+        model = CountedModel(Sum(), 2, None, "cpu")
+        assert torch.equal(predict(model, inputs, labels).wrong, torch.ones(count).bool())
     assert waited[0] == waited[1] <= 3
 
 

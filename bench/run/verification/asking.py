@@ -72,7 +72,7 @@ class Asked:
 
         with torch.no_grad():
             together = self.again(lambda model: model(inputs))
-            alone = self.again(lambda model: torch.cat([model(x[None]) for x in inputs]))
+            alone = self.again(lambda model: model.singly(inputs))
         return not torch.allclose(together, alone, rtol=ALONE, atol=ALONE)
 
 
