@@ -136,7 +136,7 @@ class AutoPGD:
     def ended(self, state: Climb) -> Tensor:
         """See `Stepwise`."""
         last = (state.phase == len(self._steps) - 1) & (state.clock > self._steps[-1])
-        return last | self.catch.settled[state.rows]
+        return last | self.catch.settled.index_select(0, state.rows)
 
     def step(self, state: Climb) -> None:
         """Ask the model, and go on: from the best point where the loss has stopped rising."""

@@ -30,21 +30,26 @@ class Catch:
 
     Attributes:
         best: the inputs of the problem, replaced by the adversarial one with the largest margin.
-        settled: bool (N,), where it is so beyond doubt that the search may end.
-        broken_by: float32 (N,), the best other logit minus that of the label; -1 where not found.
     """
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
         self.radii = radii(problem)
         self.best = problem.inputs.clone()
-        self.settled = torch.zeros_like(problem.labels, dtype=torch.bool)
-        self.broken_by = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
+        self._reach = self.radii + TOLERANCE
+        # What the best other logit minus that of the label has to exceed, float32 (N,): -1 where
+        # nothing was found, infinite where it is settled.
+        self._bar = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
 
     @property
     def found(self) -> Tensor:
         """Where some input was adversarial, bool (N,)."""
-        return self.broken_by >= 0
+        return self._bar >= 0
+
+    @property
+    def settled(self) -> Tensor:
+        """Where it is so beyond doubt that the search may end, bool (N,)."""
+        return self._bar == torch.inf
 
     @property
     def left(self) -> Tensor:
@@ -62,35 +67,31 @@ class Catch:
         """
         labels = self.problem.labels.index_select(0, rows)
         highest, said = logits.max(dim=1)
-        better = said != labels
+        wrong = said != labels
         if among is not None:
-            better &= among
+            wrong &= among
+        margin = highest - logits.gather(1, labels[:, None]).squeeze(1)
         if not x.is_cuda:
-            (few,) = torch.where(better)
+            (few,) = torch.where(wrong)
             if len(few) == 0:  # mostly: what is wrong beyond doubt has left
                 return
-            offered = rows, x, logits, labels, highest, better
-            rows, x, logits, labels, highest, better = (
-                each.index_select(0, few) for each in offered
+            rows, x, logits, margin, wrong = (
+                each.index_select(0, few) for each in (rows, x, logits, margin, wrong)
             )
-        margin = highest - logits.gather(1, labels[:, None]).squeeze(1)
-        better &= margin > self.broken_by.index_select(0, rows)
-        better &= ~self.settled.index_select(0, rows)
-        better &= self._inside(rows, x)
+        better = wrong & (margin > self._bar.index_select(0, rows)) & self._inside(rows, x)
         rows, kept, place = first_lowest(rows, -margin, better, len(self.best))
-        put(self.best, rows, kept, x.index_select(0, place))
-        put(self.broken_by, rows, kept, margin.index_select(0, place))
         if not self.problem.randomised:
             solid = margin > SOLID * logits.abs().amax(dim=1)
-            put(self.settled, rows, kept, solid.index_select(0, place))
+            margin = torch.where(solid, torch.inf, margin)
+        put(self.best, rows, kept, x.index_select(0, place))
+        put(self._bar, rows, kept, margin.index_select(0, place))
 
     def take(self, row: int, other: int) -> None:
         """Let a row have what was found for another one of its example at a smaller epsilon."""
-        self.best[row], self.broken_by[row] = self.best[other], self.broken_by[other]
-        self.settled[row] = self.settled[other]
+        self.best[row], self._bar[row] = self.best[other], self._bar[other]
 
     def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
         flat, problem = x.flatten(1), self.problem
         distance = problem.norm.distance(problem.inputs.index_select(0, rows), x)
-        in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
-        return in_box & (distance <= self.radii.index_select(0, rows) + TOLERANCE)
+        in_box = (flat == flat.clamp(0, 1)).all(dim=1)  # False for NaN as well
+        return in_box & (distance <= self._reach.index_select(0, rows))

@@ -96,8 +96,8 @@ class Recorder(Guard):
         catch.offer(rows, part.detach(), logits.detach())
         answer = logits if whole else self._logits.index_copy(0, rows, logits)
         if self.calls % pace(x) == 0:
-            (stay,) = torch.where(~catch.settled[rows])
+            (stay,) = torch.where(~catch.settled.index_select(0, rows))
             if len(stay) < len(rows):
                 self._logits.index_copy_(0, rows, logits.detach())
-                self._left = rows[stay]
+                self._left = rows.index_select(0, stay)
         return answer
