@@ -29,11 +29,6 @@ def some(which: Tensor) -> bool:
     return which.is_cuda or bool(which.any())
 
 
-def perhaps(which: Tensor) -> Tensor:
-    """The places that may be true, int64 (M,): those that are; all on a GPU, which is not asked."""
-    if which.is_cuda:
-        return torch.arange(len(which), device=which.device)
-    return torch.where(which)[0]
 
 
 def _wide(values: Tensor, like: Tensor) -> Tensor:
@@ -89,16 +84,15 @@ def first_lowest(rows: Tensor, values: Tensor, among: Tensor, count: int) -> Low
         among: bool (M,), which places count.
         count: of all rows.
     """
-    if not rows.is_cuda:  # mostly few: a call of torch takes five times as long as numpy's
-        (found,) = among.numpy().nonzero()
-        own = rows.numpy()[found]
-        if not (own[1:] > own[:-1]).all():  # else each row is there once
-            order = np.lexsort((values.numpy()[found], own))
-            found, own = found[order], own[order]
-            begins = np.ones(len(own), dtype=bool)
-            np.not_equal(own[1:], own[:-1], out=begins[1:])
-            found, own = found[begins], own[begins]
-        return Lowest(torch.from_numpy(own), None, torch.from_numpy(found))
+    if not rows.is_cuda:  # mostly few, of which each row is there once
+        (place,) = torch.where(among)
+        own = rows.index_select(0, place)
+        if len(set(own.tolist())) < len(own):
+            order = np.lexsort((values.index_select(0, place).numpy(), own.numpy()))
+            starts = np.unique(own.numpy()[order], return_index=True)[1]
+            place = place.index_select(0, torch.from_numpy(order[starts]))
+            own = rows.index_select(0, place)
+        return Lowest(own, None, place)
     places = torch.arange(len(rows), device=rows.device)
     values = torch.where(among, values, torch.inf)
     low = values.new_full((count,), torch.inf).scatter_reduce_(0, rows, values, "amin")
