@@ -29,8 +29,6 @@ def some(which: Tensor) -> bool:
     return which.is_cuda or bool(which.any())
 
 
-
-
 def _wide(values: Tensor, like: Tensor) -> Tensor:
     """One value a row, (M,), to be combined with (M, ...)."""
     return values.reshape(-1, *[1] * (like.ndim - 1))
