@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import torch
 
 from bench.api.attacks import radii
 from bench.attacks.blocks.keeping import first_lowest, put
-from bench.threat import TOLERANCE
+from bench.threat import TOLERANCE, Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -91,7 +92,24 @@ class Catch:
         self.best[row], self._bar[row] = self.best[other], self._bar[other]
 
     def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
-        flat, problem = x.flatten(1), self.problem
+        """Whether points are in the ball, `TOLERANCE` allowed, and in the box; bool (M,)."""
+        problem = self.problem
+        if problem.norm is Norm.LINF:
+            low, high = (end.index_select(0, rows) for end in self._ends)
+            return ((x >= low) & (x <= high)).flatten(1).all(dim=1)
+        flat = x.flatten(1)
         distance = problem.norm.distance(problem.inputs.index_select(0, rows), x)
         in_box = (flat == flat.clamp(0, 1)).all(dim=1)  # False for NaN as well
         return in_box & (distance <= self._reach.index_select(0, rows))
+
+    @functools.cached_property
+    def _ends(self) -> tuple[Tensor, Tensor]:
+        """In Linf, the least and the most that each value may be: float32, rounded inwards."""
+        x, reach = self.problem.inputs.double(), self._reach
+        reach = reach.reshape(-1, *[1] * (x.ndim - 1))
+        least, most = (x - reach).clamp(min=0), (x + reach).clamp(max=1)
+        low, high = least.float(), most.float()
+        return (
+            torch.where(low < least, low.nextafter(torch.ones_like(low)), low),
+            torch.where(high > most, high.nextafter(torch.zeros_like(high)), high),
+        )

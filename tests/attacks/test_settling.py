@@ -11,7 +11,7 @@ import torch
 from bench.attacks.blocks import catch
 from bench.attacks.blocks.watching import Recorder, Settled
 from bench.models.counted import CountedModel
-from bench.threat import Norm
+from bench.threat import TOLERANCE, Epsilon, Norm, ThreatModel
 from tests.attacks.worlds import SHAPE, Function, broken, column, grey, linear_problem, pose, solve
 
 if TYPE_CHECKING:
@@ -137,3 +137,35 @@ def test_one_answer_of_a_randomised_defense_settles_nothing() -> None:
     problem, _ = linear_problem(5, Norm.LINF, 12)
     solve("pgd", replace(problem, randomised=True))
     assert passes(problem) == (41 * 12, 40 * 12)
+
+
+@pytest.mark.parametrize("norm", list(Norm))
+def test_what_is_caught_lies_where_the_judge_allows_it(norm: Norm) -> None:
+    """Points some bits around the border of the ball and of the box, one coordinate moved, or all.
+
+    The judge's own measure is `ThreatModel.contains`.
+    """
+    generator = torch.Generator().manual_seed(5)
+    inputs = torch.rand(400, *SHAPE, generator=generator)
+    inputs[:40] = inputs[:40].round()  # on the border of the box
+    threat = ThreatModel(norm, Epsilon.parse("0.03"))
+    moved = torch.rand(inputs.shape, generator=generator) - 0.5
+    alone = torch.zeros_like(moved).flatten(1)
+    alone[:, 3] = moved.flatten(1)[:, 3]
+    moved[::2] = alone.reshape(moved.shape)[::2]
+    size = norm.distance(torch.zeros_like(moved), moved).reshape(-1, 1, 1, 1)
+    x = (inputs + moved.double() * (0.03 + TOLERANCE) / size).float()
+    for _ in range(3):  # a few bits out or in
+        out = torch.rand(x.shape, generator=generator) < 0.5
+        x = torch.where(out, x.nextafter(x + moved), x.nextafter(inputs))
+    x[5, 0, 0, 0] = torch.nan
+    problem = pose(
+        Function(lambda x: column(torch.zeros(len(x)), torch.ones(len(x)))),
+        inputs, torch.zeros(400).long(), epsilon=0.03, classes=2, norm=norm,
+    )  # fmt: skip
+    kept = catch.Catch(problem)
+    logits = column(torch.zeros(400), torch.ones(400))
+    kept.offer(torch.arange(400), x, logits)
+    expected = threat.contains(inputs, x)
+    assert 0 < expected.sum() < 400
+    assert torch.equal(kept.found, expected)
