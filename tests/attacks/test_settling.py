@@ -155,7 +155,7 @@ def test_what_is_caught_lies_where_the_judge_allows_it(norm: Norm) -> None:
     moved[::2] = alone.reshape(moved.shape)[::2]
     size = norm.distance(torch.zeros_like(moved), moved).reshape(-1, 1, 1, 1)
     x = (inputs + moved.double() * (0.03 + TOLERANCE) / size).float()
-    for _ in range(3):  # a few bits out or in
+    for _ in range(2):  # two bits out, two in, or none
         out = torch.rand(x.shape, generator=generator) < 0.5
         x = torch.where(out, x.nextafter(x + moved), x.nextafter(inputs))
     x[5, 0, 0, 0] = torch.nan
