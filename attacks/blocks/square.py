@@ -166,9 +166,10 @@ class SquareSearch:
         begins, *ends = torch.stack(asked).tolist()
         total = len(due) if counts is None else ends.pop()
         if begins:
-            rows = state.rows[due]
+            (which,) = torch.where(due)
+            rows, clock = (each.index_select(0, which) for each in (state.rows, state.clock))
             numbers = self.streams.uniform(rows, (self._block, self.moves.each))
-            clock = state.clock[due][:, None] + torch.arange(self._block, device=rows.device)
+            clock = clock[:, None] + torch.arange(self._block, device=rows.device)
             sides = self._sides[clock.clamp(max=self.queries - 1)]
             self._plans.index_copy_(0, rows, self.moves.planned(rows, numbers, sides))
         return total, sorted(set(self._every[ends[0] : ends[1] + 1])) if ends else []
