@@ -76,10 +76,12 @@ class Catch:
             (few,) = torch.where(wrong)
             if len(few) == 0:  # mostly: what is wrong beyond doubt has left
                 return
-            rows, x, logits, margin, wrong = (
-                each.index_select(0, few) for each in (rows, x, logits, margin, wrong)
+            rows, x, logits, margin = (
+                each.index_select(0, few) for each in (rows, x, logits, margin)
             )
-        better = wrong & (margin > self._bar.index_select(0, rows)) & self._inside(rows, x)
+        better = (margin > self._bar.index_select(0, rows)) & self._inside(rows, x)
+        if x.is_cuda:
+            better &= wrong
         rows, kept, place = first_lowest(rows, -margin, better, len(self.best))
         if not self.problem.randomised:
             solid = margin > SOLID * logits.abs().amax(dim=1)

@@ -78,12 +78,15 @@ class SquareSearch:
         # What each row's block of proposals is, told by its moves.
         shape = len(inputs), self._block, self.moves.told
         self._plans = torch.zeros(shape, dtype=self.moves.dtype, device=inputs.device)
+        # So many steps of one proposal each find the plans of every row made.
+        self._sure = 0
 
     def enter(self, rows: Tensor) -> Tries:
         """See `Stepwise`; asks about the starts."""
         draws = self.streams.uniform(rows, self.moves.first)
         x = self.moves.start(rows, draws)
         low = self._ask(x, rows)[0]
+        self._sure = 0
         return Tries(rows, torch.zeros_like(rows), torch.zeros_like(rows), x, low)
 
     def ended(self, state: Tries) -> Tensor:
@@ -156,15 +159,20 @@ class SquareSearch:
 
         New random numbers are drawn where a block of them begins.
         """
-        due = state.clock % self._block == 0
-        asked = [due.sum()]
+        if self._sure and counts is None and not self.moves.sized:
+            self._sure -= 1
+            return len(state.rows), []
+        turn = state.clock % self._block
+        due = turn == 0
+        asked = [due.sum(), turn.max() if counts is None else counts.sum()]
         if self.moves.sized:
             last = state.clock if counts is None else state.clock + counts - 1
             asked += [state.clock.min(), last.max()]
-        if counts is not None:
-            asked.append(counts.sum())
-        begins, *ends = torch.stack(asked).tolist()
-        total = len(due) if counts is None else ends.pop()
+        begins, number, *ends = torch.stack(asked).tolist()
+        if counts is None:
+            self._sure, total = self._block - 1 - number, len(due)
+        else:
+            self._sure, total = 0, number
         if begins:
             (which,) = torch.where(due)
             rows, clock = (each.index_select(0, which) for each in (state.rows, state.clock))

@@ -108,15 +108,22 @@ def test_candidates_lie_in_the_ball_of_their_row(name: str, norm: Norm) -> None:
 
 
 def test_proposals_ahead_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several proposals of a row in one call are the search of one at a time, for fewer calls."""
+    """Several proposals of a row in one call are the search of one at a time, for fewer calls.
+
+    So is one in small batches, in which rows enter at other times than those beside them.
+    """
     problem = sweep(Norm.LINF)
     calls, found = [], []
-    for ahead in (1, 50):
+    for ahead, rows in ((1, batches.ROWS), (50, batches.ROWS), (1, 5)):
         monkeypatch.setattr(square, "AHEAD", ahead)
+        monkeypatch.setattr(batches, "ROWS", rows)
+        monkeypatch.setattr(batches, "FEWEST", 1)
         noted = Noted(problem.model)
         found.append(solve("square[queries=600]", replace(problem, model=noted)).candidates)
         calls.append(len(noted.batches))
     assert found[0].equal(found[1])
+    assert found[0].equal(found[2])
+    assert calls[2] > calls[0]
     assert calls[1] < calls[0] / 4
 
 
