@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import torch
 
 from bench.api.attacks import radii
 from bench.attacks.blocks.keeping import first_lowest, put
-from bench.threat import TOLERANCE, Norm
+from bench.threat import TOLERANCE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -37,7 +36,6 @@ class Catch:
         self.problem = problem
         self.radii = radii(problem)
         self.best = problem.inputs.clone()
-        self._reach = self.radii + TOLERANCE
         # What the best other logit minus that of the label has to exceed, float32 (N,): -1 where
         # nothing was found, infinite where it is settled.
         self._bar = torch.full_like(problem.labels, -1.0, dtype=torch.float32)
@@ -95,23 +93,7 @@ class Catch:
 
     def _inside(self, rows: Tensor, x: Tensor) -> Tensor:
         """Whether points are in the ball, `TOLERANCE` allowed, and in the box; bool (M,)."""
-        problem = self.problem
-        if problem.norm is Norm.LINF:
-            low, high = (end.index_select(0, rows) for end in self._ends)
-            return ((x >= low) & (x <= high)).flatten(1).all(dim=1)
-        flat = x.flatten(1)
+        flat, problem = x.flatten(1), self.problem
         distance = problem.norm.distance(problem.inputs.index_select(0, rows), x)
         in_box = (flat == flat.clamp(0, 1)).all(dim=1)  # False for NaN as well
-        return in_box & (distance <= self._reach.index_select(0, rows))
-
-    @functools.cached_property
-    def _ends(self) -> tuple[Tensor, Tensor]:
-        """In Linf, the least and the most that each value may be: float32, rounded inwards."""
-        x, reach = self.problem.inputs.double(), self._reach
-        reach = reach.reshape(-1, *[1] * (x.ndim - 1))
-        least, most = (x - reach).clamp(min=0), (x + reach).clamp(max=1)
-        low, high = least.float(), most.float()
-        return (
-            torch.where(low < least, low.nextafter(torch.ones_like(low)), low),
-            torch.where(high > most, high.nextafter(torch.zeros_like(high)), high),
-        )
+        return in_box & (distance <= self.radii.index_select(0, rows) + TOLERANCE)

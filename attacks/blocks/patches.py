@@ -34,7 +34,7 @@ class ShiftedPatches:
         ball: of the rows; images are at least 5 pixels wide and high.
     """
 
-    smallest, sized, dtype = 3, True, torch.float32
+    smallest, sized = 3, True
 
     def __init__(self, ball: Ball, _: Sequence[int] = ()) -> None:
         self.ball, self.norm = ball, ball.norm
@@ -46,8 +46,6 @@ class ShiftedPatches:
         """The shape of the random numbers of a start."""
         self.each = 5 + channels
         """How many random numbers a proposal needs."""
-        self.told = 1 + self.each
-        """And how many numbers tell what it is."""
 
     def start(self, rows: Tensor, draws: Tensor) -> Tensor:
         """A patch in each place of the grid, upright or lying, with a sign for each channel."""
@@ -63,7 +61,7 @@ class ShiftedPatches:
         return self._reached(rows, inputs, delta)
 
     def planned(self, _: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
-        """What proposals are: the random numbers (M, B, `each`) and the sides (M, B) of windows."""
+        """What proposals are: random numbers, and behind them their side; float32 (M, B, K)."""
         return torch.cat([draws, sides[..., None].float()], dim=2)
 
     def moved(self, rows: Tensor, x: Tensor, plans: Tensor, among: Sequence[int]) -> Tensor:
@@ -72,7 +70,7 @@ class ShiftedPatches:
         Args:
             rows: int64 (M,).
             x: the points that are moved, (M, C, H, W).
-            plans: what the proposals are, (M, `told`).
+            plans: what the proposals are, (M, K).
             among: all that the sides may be.
         """
         draws, sides = plans[:, :-1], plans[:, -1]

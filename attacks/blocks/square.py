@@ -75,18 +75,17 @@ class SquareSearch:
         self.most = at_once(inputs)
         self._sides = torch.tensor(self._every, device=inputs.device)
         self._block = min(BLOCK, queries)
-        # What each row's block of proposals is, told by its moves.
-        shape = len(inputs), self._block, self.moves.told
-        self._plans = torch.zeros(shape, dtype=self.moves.dtype, device=inputs.device)
-        # So many steps of one proposal each find the plans of every row made.
-        self._sure = 0
+        # What each row's block of proposals is, as its moves tell it; of no row at first.
+        nobody = torch.arange(0, device=inputs.device)
+        numbers = inputs.new_zeros(0, self._block, self.moves.each)
+        none = self.moves.planned(nobody, numbers, nobody.new_zeros(0, self._block))
+        self._plans = none.new_zeros(len(inputs), *none.shape[1:])
 
     def enter(self, rows: Tensor) -> Tries:
         """See `Stepwise`; asks about the starts."""
         draws = self.streams.uniform(rows, self.moves.first)
         x = self.moves.start(rows, draws)
         low = self._ask(x, rows)[0]
-        self._sure = 0
         return Tries(rows, torch.zeros_like(rows), torch.zeros_like(rows), x, low)
 
     def ended(self, state: Tries) -> Tensor:
@@ -159,20 +158,15 @@ class SquareSearch:
 
         New random numbers are drawn where a block of them begins.
         """
-        if self._sure and counts is None and not self.moves.sized:
-            self._sure -= 1
-            return len(state.rows), []
-        turn = state.clock % self._block
-        due = turn == 0
-        asked = [due.sum(), turn.max() if counts is None else counts.sum()]
+        due = state.clock % self._block == 0
+        asked = [due.sum()]
         if self.moves.sized:
             last = state.clock if counts is None else state.clock + counts - 1
             asked += [state.clock.min(), last.max()]
-        begins, number, *ends = torch.stack(asked).tolist()
-        if counts is None:
-            self._sure, total = self._block - 1 - number, len(due)
-        else:
-            self._sure, total = 0, number
+        if counts is not None:
+            asked.append(counts.sum())
+        begins, *ends = torch.stack(asked).tolist()
+        total = len(due) if counts is None else ends.pop()
         if begins:
             (which,) = torch.where(due)
             rows, clock = (each.index_select(0, which) for each in (state.rows, state.clock))
@@ -191,7 +185,7 @@ class Stripes:
         sides: all that squares have.
     """
 
-    smallest, sized, dtype = 1, False, torch.int32
+    smallest, sized = 1, False
 
     def __init__(self, ball: Ball, sides: Sequence[int]) -> None:
         channels, height, width = ball.inputs.shape[1:]
@@ -200,8 +194,6 @@ class Stripes:
         """The shape of the random numbers of a start."""
         self.each = 2 + channels
         """How many random numbers a proposal needs."""
-        self.told = 2 + channels
-        """And how many numbers tell what it is."""
         device = ball.inputs.device
         self._lengths = torch.tensor([height, width], device=device)
         self._channels = torch.arange(channels, device=device)
@@ -222,7 +214,7 @@ class Stripes:
         return torch.where(draws < 0.5, low[rows], high[rows])
 
     def planned(self, rows: Tensor, draws: Tensor, sides: Tensor) -> Tensor:
-        """What proposals are: int32 (M, B, `told`).
+        """What proposals are: int32 (M, B, 2 + C).
 
         Which lines are a square's rows, which its columns, and which corner each channel gets.
 

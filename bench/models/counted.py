@@ -143,6 +143,7 @@ class CountedModel(nn.Module):
             logits: Tensor = self(x)
         finally:
             self.batch_size = size
+            self._count.latest = 1
         return logits
 
     def check_finite(self) -> None:

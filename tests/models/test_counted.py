@@ -180,6 +180,40 @@ def test_halving_starts_at_the_largest_batch_seen_and_ends_at_one() -> None:
     assert sizes == [4, 2, 1]
 
 
+class Singly(nn.Module):
+    """Says how many came with each input; memory ends where one comes alone, if it is to."""
+
+    ends = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, (N, 3)."""
+        if self.ends and len(x) == 1:
+            raise torch.OutOfMemoryError("out of memory")
+        return torch.full((len(x), 3), float(len(x)))
+
+
+@pytest.mark.parametrize("batch_size", [None, 4])
+def test_each_input_has_a_pass_of_its_own(batch_size: int | None) -> None:
+    """Counted once; what comes later is asked in batches as before."""
+    model = CountedModel(Singly(), 3, batch_size, "cpu")
+    assert model.singly(images(5)).eq(1).all()
+    assert model.forwards == 5
+    assert model(images(4)).eq(4).all()
+
+
+def test_memory_that_ends_in_a_pass_of_one_halves_the_largest_batch() -> None:
+    """What is kept of that fills it: how many are asked alone after each other says nothing."""
+    module = Singly()
+    model = CountedModel(module, 3, None, "cpu")
+    model(images(7))
+    module.ends = True
+    with pytest.raises(torch.OutOfMemoryError):
+        model.singly(images(3))
+    assert model.asked == 7
+    assert model.halve()
+    assert model.batch_size == 4
+
+
 class Convolving(nn.Module):
     """A convolution, then every value of an image in a row, by a way that may want it contiguous.
 
