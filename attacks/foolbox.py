@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from bench.api import Cost
+from bench.api import Cost, Proposal
+from bench.api.attacks import radius
 from bench.attacks.blocks.adapter import FoolboxAttack, each_norm
 from bench.errors import check_positive
 from bench.registry import register_attack
@@ -17,11 +18,30 @@ from bench.threat import Norm
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from bench.api import Problem
+
 LINF, L2, L1 = Norm.LINF, Norm.L2, Norm.L1
 
 
+class Descent(FoolboxAttack):
+    """Gradient steps, each followed by a projection on the ball."""
+
+    restarts = 1
+
+    def run(self, problem: Problem) -> Proposal:
+        """Search with Foolbox's steps.
+
+        Raises:
+            AttackError: the problem has no epsilon, or several.
+        """
+        from bench.attacks.blocks.within import descend
+
+        attack, epsilon = self.build(problem.norm), radius(problem)
+        return Proposal(descend(attack, problem, epsilon, self.restarts))
+
+
 @register_attack("fgsm")
-class FGSM(FoolboxAttack):
+class FGSM(Descent):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of size epsilon."""
 
     summary = "One gradient step of size epsilon"
@@ -39,7 +59,7 @@ class FGSM(FoolboxAttack):
 
 
 @register_attack("pgd")
-class PGD(FoolboxAttack):
+class PGD(Descent):
     """Projected gradient descent on the cross-entropy, random start (Madry et al., ICLR 2018).
 
     The step is a tenth of epsilon: with Foolbox's own, a thirtieth, 40 steps cannot cross the ball.
@@ -67,11 +87,6 @@ class PGD(FoolboxAttack):
         """The schedule of the steps."""
         return {"steps": self.steps, "rel_stepsize": self.rel_stepsize, "random_start": True}
 
-    def build(self, norm: Norm) -> Any:
-        """The Foolbox attack, repeated where there are restarts."""
-        attack = super().build(norm)
-        return attack.repeat(self.restarts) if self.restarts > 1 else attack
-
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Every step of every restart, and the checks of their ends."""
         return Cost(self.steps + 1, self.steps) * self.restarts
@@ -94,7 +109,7 @@ class AdamPGD(PGD):
     implementations = each_norm("{}AdamProjectedGradientDescentAttack", LINF, L2, L1)
 
 
-class SteppedAttack(FoolboxAttack):
+class SteppedAttack(Descent):
     """A Foolbox attack of so many gradient steps from the input, each a share of epsilon.
 
     Args:
@@ -191,13 +206,23 @@ class UniformNoise(FoolboxAttack):
         check_positive(draws=draws)
         self.draws = draws
 
+    def run(self, problem: Problem) -> Proposal:
+        """Draw, and look.
+
+        Raises:
+            AttackError: the problem has no epsilon, or several.
+        """
+        from bench.attacks.blocks.within import scatter
+
+        return Proposal(scatter(self.build(problem.norm), problem, radius(problem)))
+
     def options(self, norm: Norm) -> dict[str, Any]:
-        """The draws; the inputs are known to be classified right."""
-        return {"repeats": self.draws, "check_trivial": False}
+        """The draws."""
+        return {"repeats": self.draws}
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Every draw, and the check of the end."""
-        return Cost(self.draws + 1)
+        """Every draw."""
+        return Cost(self.draws)
 
 
 @register_attack("gaussian-noise")

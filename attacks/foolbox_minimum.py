@@ -10,7 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 from bench.api import Cost
-from bench.attacks.blocks.adapter import STARTING, FoolboxAttack, each_norm
+from bench.attacks.blocks.adapter import STARTING, MinimumAttack, each_norm
 from bench.errors import check_positive
 from bench.registry import register_attack
 from bench.threat import Norm
@@ -21,14 +21,12 @@ if TYPE_CHECKING:
 LINF, L2, L1 = Norm.LINF, Norm.L2, Norm.L1
 
 
-class MinimumAttack(FoolboxAttack):
+class SteppedAttack(MinimumAttack):
     """A Foolbox attack that searches the smallest perturbation; its gradient steps are alike.
 
     Args:
         steps: gradient steps.
     """
-
-    kind = "minimum"
 
     def __init__(self, *, steps: int = 100) -> None:
         check_positive(steps=steps)
@@ -44,7 +42,7 @@ class MinimumAttack(FoolboxAttack):
 
 
 @register_attack("ddn")
-class DDN(MinimumAttack):
+class DDN(SteppedAttack):
     """Decoupled direction and norm (Rony et al., CVPR 2019).
 
     Args:
@@ -58,7 +56,7 @@ class DDN(MinimumAttack):
 
 
 @register_attack("fmn")
-class FMN(MinimumAttack):
+class FMN(SteppedAttack):
     """Fast minimum norm (Pintor et al., NeurIPS 2021).
 
     Where inputs lie at the borders of the box, its ball can stop growing short of the decision
@@ -84,7 +82,7 @@ class FMN(MinimumAttack):
 
 
 @register_attack("deepfool")
-class DeepFool(MinimumAttack):
+class DeepFool(SteppedAttack):
     """DeepFool (Moosavi-Dezfooli et al., CVPR 2016), over the ten most likely classes.
 
     Args:
@@ -104,14 +102,13 @@ class DeepFool(MinimumAttack):
         return Cost(self.steps * others + 2, self.steps * others)
 
 
-class PenaltyAttack(FoolboxAttack):
+class PenaltyAttack(MinimumAttack):
     """Minimises distance plus a penalty for being right, whose weight is searched by bisection.
 
     Args:
         preset: `light` searches 5 weights in 100 steps each, `full` 9 in 10,000 as Foolbox does.
     """
 
-    kind = "minimum"
     deterministic = True
     forwards_per_step: ClassVar[int] = 1
 
@@ -194,7 +191,7 @@ class EAD(PenaltyAttack):
 
 
 @register_attack("brendel-bethge")
-class BrendelBethge(MinimumAttack):
+class BrendelBethge(SteppedAttack):
     """Brendel and Bethge's gradient attack along the boundary (NeurIPS 2019); needs numba.
 
     Args:
@@ -225,7 +222,7 @@ class BrendelBethge(MinimumAttack):
 
 
 @register_attack("boundary")
-class Boundary(FoolboxAttack):
+class Boundary(MinimumAttack):
     """Boundary attack (Brendel et al., ICLR 2018): a random walk along the boundary.
 
     Args:
@@ -235,7 +232,6 @@ class Boundary(FoolboxAttack):
     summary = "Smallest L2 perturbation by a random walk along the decision boundary"
     aliases = ("boundary-attack",)
     spoken = "Boundary"
-    kind = "minimum"
     access = "black-box"
     starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "BoundaryAttack"}
@@ -253,7 +249,7 @@ class Boundary(FoolboxAttack):
 
 
 @register_attack("hop-skip-jump")
-class HopSkipJump(FoolboxAttack):
+class HopSkipJump(MinimumAttack):
     """HopSkipJump (Chen et al., S&P 2020): estimates the boundary's normal from decisions.
 
     Args:
@@ -264,7 +260,6 @@ class HopSkipJump(FoolboxAttack):
     aliases = ("hsja",)
     version = 2
     spoken = "HopSkipJump"
-    kind = "minimum"
     access = "black-box"
     starts = "always"
     implementations: ClassVar[Mapping[Norm, str]] = {
@@ -291,7 +286,7 @@ class HopSkipJump(FoolboxAttack):
 
 
 @register_attack("salt-and-pepper")
-class SaltAndPepper(FoolboxAttack):
+class SaltAndPepper(MinimumAttack):
     """Salt-and-pepper noise, less and less of it while it still works.
 
     Args:
@@ -300,7 +295,6 @@ class SaltAndPepper(FoolboxAttack):
 
     summary = "Smallest L2 perturbation by setting random pixels to black or white"
     aliases = ("salt-pepper",)
-    kind = "minimum"
     access = "black-box"
     implementations: ClassVar[Mapping[Norm, str]] = {L2: "SaltAndPepperNoiseAttack"}
 
@@ -318,7 +312,7 @@ class SaltAndPepper(FoolboxAttack):
 
 
 @register_attack("blended-noise")
-class BlendedNoise(FoolboxAttack):
+class BlendedNoise(MinimumAttack):
     """Blends the input with uniform noise, more and more until it is misclassified.
 
     Args:
@@ -327,7 +321,6 @@ class BlendedNoise(FoolboxAttack):
     """
 
     summary = "Smallest share of uniform noise that is misclassified"
-    kind = "minimum"
     access = "black-box"
     implementations = each_norm("LinearSearchBlendedUniformNoiseAttack", LINF, L2, L1)
 

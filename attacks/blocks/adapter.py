@@ -1,10 +1,9 @@
 """The one way from a problem to a Foolbox attack and back.
 
-Four habits of Foolbox are mended here: its fixed-epsilon attacks return their last iterate (here
-the best one seen) and go on with what is broken already (here it leaves), its decision-based
-attacks stop for the whole batch when one example has no starting point (here the others go on), and
-its minimum-norm attacks may be told an epsilon to stop at (here never, so that the result cannot
-depend on it). `bench.attacks.blocks.repairs` mends single attacks.
+Two habits of Foolbox are mended here: its decision-based attacks stop for the whole batch when one
+example has no starting point (here the others go on), and its minimum-norm attacks may be told an
+epsilon to stop at (here never, so that the result cannot depend on it). Those of its attacks within
+epsilon are mended in `bench.attacks.blocks.within`, those of single ones in `…repairs`.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import warnings
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from bench.api import Attack, Proposal
-from bench.api.attacks import radius
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,9 +36,6 @@ class FoolboxAttack(Attack):
     implementations: ClassVar[Mapping[Norm, str]] = {}
     """The Foolbox class for each norm that the attack searches in; the first one also serves
     threat models of other norms. A repaired class goes before Foolbox's of the same name."""
-    starts: ClassVar[Literal["never", "failed", "always"]] = "never"
-    """Whether it begins at an adversarial point: each time, as attacks do that walk along the
-    decision boundary, or in a second run for the examples that a first one left unbroken."""
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -65,51 +60,39 @@ class FoolboxAttack(Attack):
         implementation = getattr(repairs, name, None) or getattr(foolbox.attacks, name)
         return implementation(**self.options(searched))
 
+
+class MinimumAttack(FoolboxAttack):
+    """One that searches the smallest perturbation, once for all epsilons."""
+
+    kind = "minimum"
+    starts: ClassVar[Literal["never", "failed", "always"]] = "never"
+    """Whether it begins at an adversarial point: each time, as attacks do that walk along the
+    decision boundary, or in a second run for the examples that a first one left unbroken."""
+
     def run(self, problem: Problem) -> Proposal:
         """Search with Foolbox.
 
         Raises:
-            AttackError: no epsilon for a fixed-epsilon attack, or no end to its loop.
+            AttackError: no end to its loop.
         """
-        shape = problem.inputs.shape
-        cost = self.cost(
-            norm=problem.norm, shape=(shape[1], shape[2], shape[3]), classes=problem.classes
-        )
-        limit = PATIENCE * cost.forwards
-        if self.kind == "fixed":
-            return self._run_fixed(problem, limit)
-        return self._run_minimum(problem, limit)
-
-    def _run_fixed(self, problem: Problem, limit: float) -> Proposal:
         import torch
 
-        from bench.attacks.blocks.watching import Recorder, Settled
-
-        recorder = Recorder(problem, limit)
-        try:
-            last, _ = self._call(recorder, problem.inputs, problem, radius(problem))
-        except Settled:
-            return Proposal(recorder.catch.best)
-        catch = recorder.catch
-        found = catch.found.reshape(-1, *[1] * (last.ndim - 1))
-        return Proposal(torch.where(found, catch.best, last))
-
-    def _run_minimum(self, problem: Problem, limit: float) -> Proposal:
-        import torch
-
+        from bench.attacks.blocks.guard import Guard
         from bench.attacks.blocks.repairs import starting_points
-        from bench.attacks.blocks.watching import Guard
 
-        model = Guard(problem.model, limit)
+        _, channels, height, width = problem.inputs.shape
+        shape = (channels, height, width)
+        cost = self.cost(norm=problem.norm, shape=shape, classes=problem.classes)
+        model = Guard(problem.model, PATIENCE * cost.forwards)
         candidates, success = problem.inputs.clone(), torch.zeros_like(problem.labels).bool()
         if self.starts != "always":
-            candidates, success = self._call(model, problem.inputs, problem, None)
+            candidates, success = self._call(model, problem.inputs, problem)
         if self.starts == "never" or bool(success.all()):
             return Proposal(candidates)
         points, usable = starting_points(problem, wanted=~success)
         if len(usable):
             candidates[usable], _ = self._call(
-                model, problem.inputs[usable], problem, None, usable, points[usable]
+                model, problem.inputs[usable], problem, usable, points[usable]
             )
         missing = int((~success).sum()) - len(usable)
         flag = f"no starting point for {missing} of {len(candidates)} examples"
@@ -120,7 +103,6 @@ class FoolboxAttack(Attack):
         model: nn.Module,
         inputs: Tensor,
         problem: Problem,
-        epsilon: float | None,
         rows: Tensor | None = None,
         starts: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
@@ -134,7 +116,7 @@ class FoolboxAttack(Attack):
         with warnings.catch_warnings():  # NumPy's on empty means, Foolbox's on failed draws
             warnings.simplefilter("ignore")
             _, clipped, success = self.build(problem.norm)(
-                target, inputs, labels, epsilons=epsilon, **further
+                target, inputs, labels, epsilons=None, **further
             )
         return clipped.detach(), success
 

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 
-import foolbox
+import eagerpy as ep
 import numpy as np
 import pytest
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 
 from bench.api import Attack, Examples
 from bench.attacks.blocks import repairs
-from bench.attacks.blocks.watching import Guard, Recorder
+from bench.attacks.blocks.guard import Guard
+from bench.attacks.blocks.within import Asked
 from bench.errors import AttackError, UsageError
 from bench.registry import attacks
 from bench.threat import Norm
@@ -31,13 +32,13 @@ from tests.attacks.worlds import (
 
 def test_inputs_a_rounding_above_one_can_be_attacked() -> None:
     """Foolbox asserts its bounds to the last bit; `Examples` clips what is only rounding."""
-    world = network_problem(Norm.LINF, 0.1)
+    world = network_problem(Norm.L2, 0.1)
     raw = world.inputs.clone()
     raw[0, 0, 0, 0] = 1.0000002
     with pytest.raises(AssertionError):
-        solve("fgsm", replace(world, inputs=raw))
+        solve("ddn", replace(world, inputs=raw))
     examples = Examples.of(raw, world.labels, ("a", "b", "c", "d"), "rounded")
-    assert solve("fgsm", replace(world, inputs=examples.inputs)).candidates.max() <= 1
+    assert solve("ddn", replace(world, inputs=examples.inputs)).candidates.max() <= 1
 
 
 @pytest.mark.parametrize("name", ["fmn", "cw", "salt-and-pepper"])
@@ -84,7 +85,7 @@ def test_an_adversarial_iterate_is_kept_when_the_last_one_is_right_again(
     assert broken(problem, proposal).all()
 
 
-def test_recorder_takes_only_what_is_in_the_ball_and_the_box() -> None:
+def test_only_what_is_in_the_ball_and_the_box_is_kept() -> None:
     """Misclassified points outside, and NaN, are nobody's adversarial example."""
     problem = pose(
         Function(lambda x: column(torch.zeros(len(x)), torch.ones(len(x)))),
@@ -93,11 +94,11 @@ def test_recorder_takes_only_what_is_in_the_ball_and_the_box() -> None:
         epsilon=0.1,
         classes=2,
     )
-    recorder = Recorder(problem, limit=10)
+    asked = Asked(problem)
     step = torch.tensor([0.1, 0.11, 0.1, float("nan")]).reshape(4, 1, 1, 1)
-    recorder(problem.inputs + step)
-    assert recorder.catch.found.tolist() == [True, False, False, False]
-    assert recorder.catch.best[1:].equal(problem.inputs[1:])
+    asked(ep.astensor(problem.inputs + step))
+    assert asked.catch.found.tolist() == [True, False, False, False]
+    assert asked.catch.best[1:].equal(problem.inputs[1:])
 
 
 def test_no_starting_point_at_all_is_a_flag_and_no_error() -> None:
@@ -203,7 +204,7 @@ def test_uniform_noise_has_the_size_of_epsilon() -> None:
         classes=2,
     )
     attack = repairs.LinfRepeatedAdditiveUniformNoiseAttack(repeats=1, check_trivial=False)
-    noise = attack.sample_noise(foolbox.attacks.base.ep.astensor(problem.inputs))
+    noise = attack.sample_noise(ep.astensor(problem.inputs))
     factor = attack.get_epsilons(None, noise, 0.2, 0.0, 1.0)
     sizes = (factor * noise).raw.flatten(1).abs().amax(dim=1)
     np.testing.assert_allclose(sizes.numpy(), 0.2, rtol=1e-6)
