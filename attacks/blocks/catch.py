@@ -55,6 +55,10 @@ class Catch:
         """The rows for which nothing is found yet, int64."""
         return torch.where(~self.found)[0]
 
+    def unsettled(self, rows: Tensor) -> Tensor:
+        """The places of those of these rows (int64) that are not settled, int64."""
+        return torch.where(self._bar.index_select(0, rows) != torch.inf)[0]
+
     def offer(self, rows: Tensor, x: Tensor, logits: Tensor, among: Tensor | None = None) -> None:
         """Keep what is better than what these rows have; what is settled stays.
 
@@ -65,18 +69,17 @@ class Catch:
             among: bool (M,), those that are offered; None for all.
         """
         labels = self.problem.labels.index_select(0, rows)
-        highest, said = logits.max(dim=1)
-        wrong = said != labels
+        wrong = logits.argmax(dim=1) != labels
         if among is not None:
             wrong &= among
-        margin = highest - logits.gather(1, labels[:, None]).squeeze(1)
         if not x.is_cuda:
             (few,) = torch.where(wrong)
             if len(few) == 0:  # mostly: what is wrong beyond doubt has left
                 return
-            rows, x, logits, margin = (
-                each.index_select(0, few) for each in (rows, x, logits, margin)
+            rows, x, logits, labels = (
+                each.index_select(0, few) for each in (rows, x, logits, labels)
             )
+        margin = logits.amax(dim=1) - logits.gather(1, labels[:, None]).squeeze(1)
         better = (margin > self._bar.index_select(0, rows)) & self._inside(rows, x)
         if x.is_cuda:
             better &= wrong

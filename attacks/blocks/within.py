@@ -62,7 +62,7 @@ class Asked:
         """
         if self._calls % pace(self.problem.inputs):
             return None
-        (stay,) = torch.where(~self.catch.settled.index_select(0, self.rows))
+        stay = self.catch.unsettled(self.rows)
         if len(stay) == len(self.rows):
             return None
         self.rows = self.rows.index_select(0, stay)
