@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LINF, L2, L1 = Norm.LINF, Norm.L2, Norm.L1
 
 
-class SteppedAttack(MinimumAttack):
+class SteppedMinimum(MinimumAttack):
     """A Foolbox attack that searches the smallest perturbation; its gradient steps are alike.
 
     Args:
@@ -42,7 +42,7 @@ class SteppedAttack(MinimumAttack):
 
 
 @register_attack("ddn")
-class DDN(SteppedAttack):
+class DDN(SteppedMinimum):
     """Decoupled direction and norm (Rony et al., CVPR 2019).
 
     Args:
@@ -56,7 +56,7 @@ class DDN(SteppedAttack):
 
 
 @register_attack("fmn")
-class FMN(SteppedAttack):
+class FMN(SteppedMinimum):
     """Fast minimum norm (Pintor et al., NeurIPS 2021).
 
     Where inputs lie at the borders of the box, its ball can stop growing short of the decision
@@ -82,7 +82,7 @@ class FMN(SteppedAttack):
 
 
 @register_attack("deepfool")
-class DeepFool(SteppedAttack):
+class DeepFool(SteppedMinimum):
     """DeepFool (Moosavi-Dezfooli et al., CVPR 2016), over the ten most likely classes.
 
     Args:
@@ -191,7 +191,7 @@ class EAD(PenaltyAttack):
 
 
 @register_attack("brendel-bethge")
-class BrendelBethge(SteppedAttack):
+class BrendelBethge(SteppedMinimum):
     """Brendel and Bethge's gradient attack along the boundary (NeurIPS 2019); needs numba.
 
     Args:

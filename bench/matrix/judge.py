@@ -162,12 +162,12 @@ def judge(
     finite = torch.isfinite(candidates.flatten(1)).all(dim=1)
     spread = finite.reshape(-1, *([1] * (inputs.ndim - 1)))
     candidates = torch.where(spread, candidates, inputs)
-    inside = threat.contains(inputs, candidates)
-    projected = threat.project(inputs, candidates)
-    judged = torch.where(
-        inside.reshape(-1, *([1] * (inputs.ndim - 1))), candidates, projected
-    ).contiguous()
-    member = threat.contains(inputs, judged)
+    inside = member = threat.contains(inputs, candidates)
+    judged = candidates.contiguous()
+    if inside.is_cuda or not bool(inside.all()):  # a GPU would have to be waited for
+        kept = inside.reshape(-1, *([1] * (inputs.ndim - 1)))
+        judged = torch.where(kept, candidates, threat.project(inputs, candidates)).contiguous()
+        member = threat.contains(inputs, judged)
     prediction = predict(model, judged, labels, draws=draws)
     faults = [
         NOT_FINITE if not fine else OUTSIDE if not held else ""

@@ -105,9 +105,9 @@ def plain_torch(device: str = "", seed: int | None = None) -> Iterator[None]:
             torch.cuda.init()  # type: ignore[no-untyped-call] # else its generator starts inside
         _keep_generators(after)
         after.callback(sys.settrace, sys.gettrace())
-        after.callback(torch.set_num_threads, torch.get_num_threads())
+        after.callback(_set_threads, torch.get_num_threads())
         if device == "cpu":
-            torch.set_num_threads(1)
+            _set_threads(1)
         after.callback(torch.set_grad_enabled, torch.is_grad_enabled())
         after.enter_context(torch.inference_mode(False))
         torch.set_grad_enabled(True)
@@ -119,6 +119,12 @@ def plain_torch(device: str = "", seed: int | None = None) -> Iterator[None]:
         if seed is not None:
             _seed(seed)
         yield
+
+
+def _set_threads(count: int) -> None:
+    """As torch does, which takes up to a millisecond even where nothing changes."""
+    if torch.get_num_threads() != count:
+        torch.set_num_threads(count)
 
 
 def _seed(seed: int) -> None:
