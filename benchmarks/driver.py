@@ -59,7 +59,7 @@ class Simulated:
         count: how many there are.
     """
 
-    device_name = "simulated"
+    surroundings = None
 
     def __init__(self, bench: Bench, count: int) -> None:
         self.bench, self.count = bench, count

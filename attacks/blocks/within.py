@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 BOX = Bounds(0, 1)
 
 
-class Asked:
-    """The model, asked about the examples that are left; remembers the best of each.
+class Remaining:
+    """The model, remaining about the examples that are left; remembers the best of each.
 
     Args:
         problem: with an epsilon.
@@ -82,41 +82,41 @@ def descend(attack: Any, problem: Problem, epsilon: float, restarts: int) -> Ten
         What broke each example by the largest margin, or else where its first descent ended; as
         the inputs.
     """
-    asked = Asked(problem)
-    last = _descent(attack, asked, epsilon)
+    remaining = Remaining(problem)
+    last = _descent(attack, remaining, epsilon)
     for _ in range(restarts - 1):
-        if len(asked.rows):
-            _descent(attack, asked, epsilon)
-    found = asked.catch.found.reshape(-1, *[1] * (last.ndim - 1))
-    return torch.where(found, asked.catch.best, last)
+        if len(remaining.rows):
+            _descent(attack, remaining, epsilon)
+    found = remaining.catch.found.reshape(-1, *[1] * (last.ndim - 1))
+    return torch.where(found, remaining.catch.best, last)
 
 
-def _descent(attack: Any, asked: Asked, epsilon: float) -> Tensor:
+def _descent(attack: Any, remaining: Remaining, epsilon: float) -> Tensor:
     """Where one descent ends; what leaves on the way stays at its input."""
-    last = asked.problem.inputs.clone()
-    x0 = x = ep.astensor(asked.problem.inputs)
+    last = remaining.problem.inputs.clone()
+    x0 = x = ep.astensor(remaining.problem.inputs)
     optimizer = attack.get_optimizer(x0, attack.rel_stepsize * epsilon)
     if attack.random_start:
         x = attack.get_random_start(x0, epsilon).clip(*BOX)
-    x0, x = (_only(each, asked.rows) for each in (x0, x))
-    _keep_only(optimizer, asked.rows)
-    loss = attack.get_loss_fn(asked, asked.labels)
+    x0, x = (_only(each, remaining.rows) for each in (x0, x))
+    _keep_only(optimizer, remaining.rows)
+    loss = attack.get_loss_fn(remaining, remaining.labels)
     for _ in range(attack.steps):
         _, gradients = attack.value_and_grad(loss, x)
-        stay = asked.leave()
+        stay = remaining.leave()
         if stay is not None:
             if len(stay) == 0:
                 return last
             x0, x, gradients = (_only(each, stay) for each in (x0, x, gradients))
             _keep_only(optimizer, stay)
-            loss = attack.get_loss_fn(asked, asked.labels)
+            loss = attack.get_loss_fn(remaining, remaining.labels)
         x = x + optimizer(attack.normalize(gradients, x=x, bounds=BOX))
         x = attack.project(x, x0, epsilon).clip(*BOX)
     x = attack.distance.clip_perturbation(x0, x, epsilon)
-    last.index_copy_(0, asked.rows, x.raw)
+    last.index_copy_(0, remaining.rows, x.raw)
     with torch.no_grad():
-        asked(x)
-    asked.leave()
+        remaining(x)
+    remaining.leave()
     return last
 
 
@@ -142,13 +142,13 @@ def scatter(attack: Any, problem: Problem, epsilon: float) -> Tensor:
     Returns:
         What broke each example by the largest margin, or else the input.
     """
-    asked, x0 = Asked(problem), ep.astensor(problem.inputs)
+    remaining, x0 = Remaining(problem), ep.astensor(problem.inputs)
     with torch.no_grad():
         for _ in range(attack.repeats):
-            if bool(asked.catch.found.all()):
+            if bool(remaining.catch.found.all()):
                 break
             noise = attack.sample_noise(x0)
             factors = attack.get_epsilons(x0, noise, epsilon, min_=BOX.lower, max_=BOX.upper)
-            asked(_only((x0 + factors * noise).clip(*BOX), asked.rows))
-            asked.leave()
-    return asked.catch.best
+            remaining(_only((x0 + factors * noise).clip(*BOX), remaining.rows))
+            remaining.leave()
+    return remaining.catch.best

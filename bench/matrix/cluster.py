@@ -210,11 +210,6 @@ class RayHands:
                 found.append((hand.task, self._result(hand)))
         return found
 
-    @property
-    def device_name(self) -> str:
-        """Of the workers' processor or GPU; empty before the first is ready."""
-        return self.surroundings.device_name if self.surroundings else ""
-
     def close(self) -> None:
         """End all actors at once, whatever they are doing."""
         for hand in self._hands:

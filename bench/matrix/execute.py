@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 from bench.matrix.patience import Patience
 from bench.matrix.processes import hold_memory
 from bench.matrix.work import TaskResult
-from bench.record.provenance import device_name
+from bench.record.provenance import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -66,8 +66,8 @@ class Hands(Protocol):
         """What came of tasks, each as it was sent; waits about a second for the first."""
 
     @property
-    def device_name(self) -> str:
-        """Of what they compute on, as people call it; empty where none has begun."""
+    def surroundings(self) -> Surroundings | None:
+        """In which they compute; None where none has begun."""
 
     def close(self) -> None:
         """End all at once, whatever they are doing."""
@@ -97,9 +97,9 @@ class InProcess:
         """Nothing is ended here, however long it takes."""
 
     @property
-    def device_name(self) -> str:
-        """Of what this process computes on, as people call it."""
-        return device_name(self.bench.device)
+    def surroundings(self) -> Surroundings:
+        """In which this process computes."""
+        return Surroundings.of(self.bench.device)
 
     def close(self) -> None:
         """Nothing to let go of."""
@@ -152,9 +152,9 @@ class Pool:
         self.patience.learn(defense, clean)
 
     @property
-    def device_name(self) -> str:
-        """Of what its hands compute on, as people call it; empty where none has begun."""
-        return self.hands.device_name
+    def surroundings(self) -> Surroundings | None:
+        """In which its hands compute; None where none has begun."""
+        return self.hands.surroundings
 
     def close(self) -> None:
         """End all workers at once, whatever they are doing."""

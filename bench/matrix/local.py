@@ -15,7 +15,7 @@ from bench.errors import PluginWarning, in_one_line
 from bench.matrix.execute import Died
 from bench.matrix.processes import SERVER, GuestProcess, begin_server
 from bench.matrix.work import TaskResult
-from bench.record.provenance import device_name
+from bench.record.provenance import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -160,9 +160,9 @@ class LocalHands:
         return found
 
     @property
-    def device_name(self) -> str:
-        """Of the first of the devices, which are of one kind."""
-        return device_name(self.devices[0])
+    def surroundings(self) -> Surroundings:
+        """On the first of the devices, which are of one kind."""
+        return Surroundings.of(self.devices[0])
 
     def close(self) -> None:
         """End all processes at once, whatever they are doing."""

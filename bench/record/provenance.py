@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import functools
 import importlib.metadata
+import os
 import platform
 import subprocess
 import sys
@@ -17,6 +18,21 @@ from bench.record.schema import Record
 #: Distributions whose versions a run notes.
 NOTED = ("winnow-bench", "torch", "torchvision", "foolbox", "pyautoattack", "numpy")
 
+
+#: What Linux says of its processors.
+PROCESSORS = Path("/proc/cpuinfo")
+#: What the flags of a processor begin with that libraries choose their kernels by.
+VECTORS = ("avx", "fma", "f16c", "amx", "asimd", "sve")
+#: Variables of the environment that keep libraries from instructions that a processor has.
+LIMITS = (
+    "ATEN_CPU_CAPABILITY",
+    "ONEDNN_MAX_CPU_ISA",
+    "DNNL_MAX_CPU_ISA",
+    "MKL_ENABLE_INSTRUCTIONS",
+    "MKL_CBWR",
+    "OPENBLAS_CORETYPE",
+    "NPY_DISABLE_CPU_FEATURES",
+)
 
 #: How images of shards and runs lay in memory that do not say.
 AS_THEY_COME = "contiguous"
@@ -64,13 +80,39 @@ def device_name(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
+    return _processor().get("model name") or platform.processor() or platform.machine()
+
+
+@functools.cache
+def instructions_on(device: str) -> str:
+    """What libraries choose their kernels by on a processor: its model and vector instructions.
+
+    Additions in another order round otherwise. A name does not tell: virtual machines give all
+    processors of a maker one. Empty on a GPU, whose name does.
+    """
+    if device != "cpu":
+        return ""
+    said = _processor()
+    model = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
+    flags = (said.get("flags") or said.get("Features", "")).split()
+    return " ".join(
+        [
+            *(said[name] for name in model if name in said),
+            *sorted(flag for flag in flags if flag.startswith(VECTORS)),
+            *(f"{name}={os.environ[name]}" for name in LIMITS if name in os.environ),
+        ]
+    )
+
+
+@functools.cache
+def _processor() -> dict[str, str]:
+    """What Linux says of the first processor; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
+        lines = PROCESSORS.read_text().partition("\n\n")[0].splitlines()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    parts = (line.partition(":") for line in lines)
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 @functools.cache
@@ -91,6 +133,8 @@ class Surroundings(Record):
     """Of the largest forward pass, as asked for or as memory allowed; None for any."""
     layout: str = AS_THEY_COME
     """See `layout_on`."""
+    instructions: str = ""
+    """See `instructions_on`; empty in shards that do not say."""
 
     @classmethod
     def of(cls, device: str, batch_size: int | None = None) -> Self:
@@ -107,6 +151,7 @@ class Surroundings(Record):
             versions=noted_versions(),
             batch_size=batch_size,
             layout=layout_on(kind),
+            instructions=instructions_on(kind),
         )
 
     @classmethod
@@ -117,6 +162,7 @@ class Surroundings(Record):
             device_name=str(provenance.get("device_name", "")),
             versions=provenance.get("versions", {}),
             layout=str(provenance.get("layout", AS_THEY_COME)),
+            instructions=str(provenance.get("instructions", "")),
         )
 
     def alike(self, other: Surroundings) -> bool:
@@ -124,12 +170,12 @@ class Surroundings(Record):
         return self.model_copy(update={"batch_size": other.batch_size}) == other
 
 
-def provenance(*, device: str, name: str, command: str) -> dict[str, Any]:
-    """What `run.json` keeps on the surroundings of a run.
+def provenance(device: str, where: Surroundings, command: str) -> dict[str, Any]:
+    """What `run.json` keeps on where figures come from.
 
     Args:
         device: `cpu`, `cuda:0`.
-        name: of the processor or GPU, as people call it.
+        where: they were computed.
         command: as it was typed.
     """
     return {
@@ -138,9 +184,10 @@ def provenance(*, device: str, name: str, command: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": f"{platform.system()} {platform.machine()}",
         "device": device,
-        "device_name": name,
-        "versions": noted_versions(),
-        "layout": layout_on(device.partition(":")[0]),
+        "device_name": where.device_name,
+        "versions": where.versions,
+        "layout": where.layout,
+        "instructions": where.instructions,
         "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
     }
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CLEAN = "clean"
 
 #: Of `provenance`, what a reader has to know when it differs.
-ORIGIN = ("commit", "python", "platform", "device", "device_name")
+ORIGIN = ("commit", "python", "platform", "device", "device_name", "instructions")
 
 #: Below this p the headline's figures are called different.
 SIGNIFICANT = 0.05

@@ -21,7 +21,7 @@ from bench.errors import StoreError
 from bench.models.checkpoints import USER_FOLDER, record_path
 from bench.models.weights import file_and_part
 from bench.record.files import digest_of, digest_of_file, read_bytes
-from bench.record.provenance import device_name
+from bench.record.provenance import device_name, instructions_on
 from bench.record.runs import stored_summary
 from bench.record.store import RunStore
 
@@ -75,7 +75,8 @@ def question(config: RunConfig) -> str:
                 "winnow": _digests(_own_files()),
                 "packages": _packages(),
                 "environment": {k: v for k, v in os.environ.items() if k.startswith(VARIABLES)},
-                "machine": [sys.version, platform.platform(), device_name("cpu")],
+                "machine": [sys.version, platform.platform()],
+                "processor": [device_name("cpu"), instructions_on("cpu")],
             }
         )
     except OSError:  # a file that cannot be read: whoever needs it will say so

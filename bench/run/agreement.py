@@ -1,7 +1,8 @@
 """Whether shards that were computed again are what is stored.
 
-On the same device (kind and name) with the same versions of what a run notes, a computation is a
-function of its seed: everything has to come out the same, to the last digit. Seconds never are.
+On the same processor (name, model and instructions) or GPU, with the same versions of what a run
+notes, a computation is a function of its seed: everything has to come out the same, to the last
+digit. Seconds never are.
 
 Elsewhere a search takes other ways, since rounding differs and random numbers may. There
 

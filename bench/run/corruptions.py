@@ -25,7 +25,7 @@ from bench.errors import StoreError, UsageError
 from bench.matrix.apart import apart, here
 from bench.matrix.processes import COPY
 from bench.record.files import digest_of, write_bytes, write_json
-from bench.record.provenance import device_name, provenance
+from bench.record.provenance import Surroundings, provenance
 from bench.record.runs import read_summary, stored_runs
 from bench.record.statistics import t_interval, wilson
 from bench.report.corruptions import render_corruptions
@@ -105,7 +105,7 @@ def evaluate_corruptions(config: CorruptionConfig) -> tuple[dict[str, Any], Path
         **about,
         "seed": config.seed,
         "defenses": {each.name: _entry(each, config.runs) for each in answered},
-        "provenance": provenance(device=device, name=device_name(device), command=config.command),
+        "provenance": provenance(device, Surroundings.of(device), config.command),
     }
     identity = {e.name: e.weights_digest for e in answered}
     folder = config.out / digest_of({**about, "defenses": identity, "seed": config.seed})[:16]

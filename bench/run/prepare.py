@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from bench.api import Attack, Candidates, Cost, Examples
     from bench.matrix.plan import Planned
     from bench.models.contenders import Contender
+    from bench.record.provenance import Surroundings
     from bench.run.config import RunConfig
     from bench.trust import Menu
 
@@ -59,8 +60,8 @@ class Prepared:
     """What files hold, by the attack that stands for the file."""
     variant: int = 0
     """Among runs of models with the same weights that answer differently (`bench.run.identity`)."""
-    device_name: str = ""
-    """Of the processor or GPU, as people call it; empty before any task is done."""
+    surroundings: Surroundings | None = None
+    """In which its tasks are done; None before any is."""
     further_devices: tuple[str, ...] = ()
     """On which worker processes compute beside it."""
     own: bool = False
@@ -165,8 +166,8 @@ class Prepared:
         return Pool(LocalHands(self.bench, places, self.start), patience)
 
     def done_by(self, executor: InProcess | Pool) -> Prepared:
-        """The same run with the name of the device that its tasks were found to be done on."""
-        return dataclasses.replace(self, device_name=executor.device_name)
+        """The same run with the surroundings in which its tasks were found to be done."""
+        return dataclasses.replace(self, surroundings=executor.surroundings)
 
     def on(self, examples: Examples) -> Prepared:
         """The same run on other examples of the same data set."""

@@ -101,7 +101,7 @@ class Recomputed:
         why = [
             f"{count} {reason}"
             for count, reason in (
-                (elsewhere, "from another device or with other versions"),
+                (elsewhere, "not known to be of this processor or GPU and these versions"),
                 (self.unsteady, "that do not come out the same twice"),
             )
             if count

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import registry
 from bench.errors import UsageError
-from bench.record.provenance import device_name, provenance
+from bench.record.provenance import Surroundings, provenance
 from bench.record.schema import CLEAN, AttackRecord, Cell, CellRecord, RunRecord
 from bench.record.summary import NOT_EXAMINED, examinations
 from bench.threat import Epsilon
@@ -152,11 +152,8 @@ def _provenance(
     What only extends a run leaves the command there that continues it.
     """
     earlier = previous.provenance if previous else {}
-    found = provenance(
-        device=prepared.device,
-        name=prepared.device_name or device_name(prepared.device),
-        command=prepared.config.command,
-    )
+    where = prepared.surroundings or Surroundings.of(prepared.device)
+    found = provenance(prepared.device, where, prepared.config.command)
     found["isolated"] = prepared.workers > 0
     if extended:
         found = dict(earlier)

@@ -13,7 +13,7 @@ from torch import Tensor
 from bench.api import Attack, Examples
 from bench.attacks.blocks import repairs
 from bench.attacks.blocks.guard import Guard
-from bench.attacks.blocks.within import Asked
+from bench.attacks.blocks.within import Remaining
 from bench.errors import AttackError, UsageError
 from bench.registry import attacks
 from bench.threat import Norm
@@ -94,11 +94,11 @@ def test_only_what_is_in_the_ball_and_the_box_is_kept() -> None:
         epsilon=0.1,
         classes=2,
     )
-    asked = Asked(problem)
+    remaining = Remaining(problem)
     step = torch.tensor([0.1, 0.11, 0.1, float("nan")]).reshape(4, 1, 1, 1)
-    asked(ep.astensor(problem.inputs + step))
-    assert asked.catch.found.tolist() == [True, False, False, False]
-    assert asked.catch.best[1:].equal(problem.inputs[1:])
+    remaining(ep.astensor(problem.inputs + step))
+    assert remaining.catch.found.tolist() == [True, False, False, False]
+    assert remaining.catch.best[1:].equal(problem.inputs[1:])
 
 
 def test_no_starting_point_at_all_is_a_flag_and_no_error() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from bench.attacks.blocks import catch
 from bench.attacks.blocks.adapter import FoolboxAttack
-from bench.attacks.blocks.within import Asked
+from bench.attacks.blocks.within import Remaining
 from bench.models.ambient import plain_torch
 from bench.models.counted import CountedModel
 from bench.registry import attacks
@@ -104,10 +104,10 @@ def test_a_faint_margin_settles_nothing(size: float, settled: bool) -> None:
         epsilon=0.1,
         classes=2,
     )
-    asked = Asked(problem)
-    asked(ep.astensor(problem.inputs))
-    assert asked.catch.found.all()
-    assert asked.catch.settled.tolist() == [settled] * 3
+    remaining = Remaining(problem)
+    remaining(ep.astensor(problem.inputs))
+    assert remaining.catch.found.all()
+    assert remaining.catch.settled.tolist() == [settled] * 3
 
 
 def test_settled_examples_are_asked_about_no_more() -> None:
@@ -119,18 +119,18 @@ def test_settled_examples_are_asked_about_no_more() -> None:
         epsilon=0.3,
         classes=2,
     )
-    asked, x = Asked(problem), ep.astensor(problem.inputs)
-    asked(x)
-    assert asked.catch.settled.tolist() == [False, True]
-    stay = asked.leave()
+    remaining, x = Remaining(problem), ep.astensor(problem.inputs)
+    remaining(x)
+    assert remaining.catch.settled.tolist() == [False, True]
+    stay = remaining.leave()
     assert stay is not None
-    assert stay.tolist() == asked.rows.tolist() == [0]
-    assert asked(x[:1]).raw[0, 1].item() == pytest.approx(0.4)
-    assert asked.leave() is None
+    assert stay.tolist() == remaining.rows.tolist() == [0]
+    assert remaining(x[:1]).raw[0, 1].item() == pytest.approx(0.4)
+    assert remaining.leave() is None
     assert passes(problem)[0] == 3
-    asked(x[:1] + 0.2)
-    asked.leave()
-    assert asked.rows.tolist() == []
+    remaining(x[:1] + 0.2)
+    remaining.leave()
+    assert remaining.rows.tolist() == []
 
 
 def test_one_answer_of_a_randomised_defense_settles_nothing() -> None:

@@ -72,7 +72,7 @@ class Scripted:
         words = self.script.get(task.shard.number)
         return [(task, words.popleft() if words else TaskResult(task))]
 
-    device_name = ""
+    surroundings = None
 
     def close(self) -> None:
         """Nothing to end."""

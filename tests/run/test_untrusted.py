@@ -249,7 +249,12 @@ def test_damage_is_named_in_one_line(name: str, run: Path, model: Callable[[str]
 
 @pytest.mark.parametrize(
     ("part", "value", "same"),
-    [("", "", True), ("device_name", "an abacus", False), ("versions", {"torch": "0.1"}, False)],
+    [
+        ("", "", True),
+        ("device_name", "an abacus", False),
+        ("instructions", "add sub", False),
+        ("versions", {"torch": "0.1"}, False),
+    ],
 )
 def test_a_flip_is_a_fault_only_on_the_same_device_by_the_same_versions(
     part: str, value: Any, same: bool, run: Path, model: Callable[[str], str]

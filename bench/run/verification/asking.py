@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench.errors import WinnowError, is_out_of_memory
 from bench.matrix.judge import predict
-from bench.record.provenance import AS_THEY_COME, device_name, layout_on, version_of
+from bench.record.provenance import AS_THEY_COME, Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,15 +26,16 @@ ALONE = 1e-3
 
 
 def same_machine(record: RunRecord, device: str) -> bool:
-    """Whether answers have to be the same: the device, library versions, and images as they lay."""
-    origin, kind = record.provenance, device.partition(":")[0]
+    """Whether answers have to be the same: processor or GPU, versions, and images as they lay."""
+    origin, here = record.provenance, Surroundings.of(device)
     versions = origin.get("versions")
     return (
-        kind == record.judging["device"]
-        and origin.get("layout", AS_THEY_COME) == layout_on(kind)
-        and origin.get("device_name") == device_name(device)
+        here.device == record.judging["device"]
+        and origin.get("device_name") == here.device_name
+        and origin.get("layout", AS_THEY_COME) == here.layout
+        and origin.get("instructions", "") == here.instructions
         and isinstance(versions, dict)
-        and all(versions.get(name) == version_of(name) for name in ANSWERING)
+        and all(versions.get(name) == here.versions.get(name) for name in ANSWERING)
     )
 
 

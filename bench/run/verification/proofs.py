@@ -302,6 +302,6 @@ class Recheck:
     def _note_elsewhere(self, text: str, *, small: bool) -> None:
         """A difference: no more than a note where it is small, and the machine another."""
         if small and not same_machine(self.record, self.device):
-            self.findings.note(f"{text}, on another kind of device or by other versions")
+            self.findings.note(f"{text}, on another processor or GPU, or by other versions")
         else:
             self.findings.fault(text)

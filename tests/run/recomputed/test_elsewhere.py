@@ -71,8 +71,8 @@ def test_what_was_computed_elsewhere_agrees_within_margins(
 
 
 def elsewhere(patch: pytest.MonkeyPatch) -> None:
-    """This machine is another than that of the run."""
-    here = Surroundings.of("cpu").model_copy(update={"device_name": "another"})
+    """This machine is another than that of the run, of the same name."""
+    here = Surroundings.of("cpu").model_copy(update={"instructions": "others"})
     patch.setattr("bench.run.recompute.Surroundings.of", lambda *_: here)
 
 
