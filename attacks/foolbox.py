@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 LINF, L2, L1 = Norm.LINF, Norm.L2, Norm.L1
 
 
-class Descent(FoolboxAttack):
+class DescentAttack(FoolboxAttack):
     """Gradient steps, each followed by a projection on the ball."""
 
     restarts = 1
@@ -41,7 +41,7 @@ class Descent(FoolboxAttack):
 
 
 @register_attack("fgsm")
-class FGSM(Descent):
+class FGSM(DescentAttack):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015): one step of size epsilon."""
 
     summary = "One gradient step of size epsilon"
@@ -59,7 +59,7 @@ class FGSM(Descent):
 
 
 @register_attack("pgd")
-class PGD(Descent):
+class PGD(DescentAttack):
     """Projected gradient descent on the cross-entropy, random start (Madry et al., ICLR 2018).
 
     The step is a tenth of epsilon: with Foolbox's own, a thirtieth, 40 steps cannot cross the ball.
@@ -109,7 +109,7 @@ class AdamPGD(PGD):
     implementations = each_norm("{}AdamProjectedGradientDescentAttack", LINF, L2, L1)
 
 
-class SteppedAttack(Descent):
+class SteppedAttack(DescentAttack):
     """A Foolbox attack of so many gradient steps from the input, each a share of epsilon.
 
     Args:

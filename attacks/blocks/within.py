@@ -26,7 +26,7 @@ BOX = Bounds(0, 1)
 
 
 class Remaining:
-    """The model, remaining about the examples that are left; remembers the best of each.
+    """The model, asked about the examples that are left; remembers the best of each.
 
     Args:
         problem: with an epsilon.
