@@ -46,8 +46,6 @@ def test_the_digits_command_runs_and_prints_the_matrix(
     assert done.returncode == 0, done.stderr
     for attack in ("fgsm", "pgd", "apgd-t", "fab-t", "square", "hop-skip-jump", "cw", "worst case"):
         assert f"{attack}" in done.stdout
-    assert "cells" in done.stderr
-    assert "ETA" in done.stderr
     (summary_path,) = out.glob("*/summary.json")
     summary = json.loads(summary_path.read_text())
     defense = summary["defenses"]["kwta"]

@@ -14,7 +14,7 @@ from rich.console import Console
 
 import bench
 from bench.api import Cost
-from bench.run.progress import RunProgress, duration
+from bench.run.progress import QUIET_INTERVAL, RunProgress, duration
 from tests.toy_models import Sum, linear_examples
 
 if TYPE_CHECKING:
@@ -75,6 +75,19 @@ def test_a_second_line_says_what_is_left_and_which_attack_leads() -> None:
     """By what each broke by itself."""
     _, second = shown(2000)
     assert f"{LONG} 25 % robust so far, {LONG} leads (broke 30)" in second
+
+
+def test_a_log_gets_a_line_now_and_then() -> None:
+    """Where no terminal is, as soon as there is something to say after an interval."""
+    console = Console(file=io.StringIO(), force_terminal=False, width=80)
+    progress = RunProgress(console, ticking=False)
+    lines = []
+    for waited in (0, QUIET_INTERVAL, 0):
+        progress._last_line -= waited
+        progress.busy([])
+        assert isinstance(console.file, io.StringIO)
+        lines.append(console.file.getvalue())
+    assert lines == ["", "0/0 cells, ETA –: starting\n", lines[1]]
 
 
 def watched(monkeypatch: pytest.MonkeyPatch, **kind: Any) -> tuple[bench.Result, str]:
