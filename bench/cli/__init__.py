@@ -23,6 +23,7 @@ from bench.cli.listing import list_plugins
 from bench.cli.options import FAILED, MISTAKE, Verb, notes
 from bench.cli.plugins import check, new_attack, new_defense
 from bench.cli.prepare_data import prepare_data
+from bench.cli.processor import spare_zen_4
 from bench.cli.run import run
 from bench.cli.runs import app as runs
 from bench.cli.runs import report, verify
@@ -121,6 +122,7 @@ def main() -> None:
     line; 130: interrupted, what was finished is stored.
     """
     errors = notes()
+    spare_zen_4()
     if not faulthandler.is_enabled():
         faulthandler.enable()  # a crash says in which file
 

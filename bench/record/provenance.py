@@ -80,7 +80,7 @@ def device_name(device: str) -> str:
         import torch
 
         return str(torch.cuda.get_device_name(device))
-    return _processor().get("model name") or platform.processor() or platform.machine()
+    return processor().get("model name") or platform.processor() or platform.machine()
 
 
 @functools.cache
@@ -92,7 +92,7 @@ def instructions_on(device: str) -> str:
     """
     if device != "cpu":
         return ""
-    said = _processor()
+    said = processor()
     model = ("vendor_id", "cpu family", "model", "CPU implementer", "CPU part")
     flags = (said.get("flags") or said.get("Features", "")).split()
     return " ".join(
@@ -105,7 +105,7 @@ def instructions_on(device: str) -> str:
 
 
 @functools.cache
-def _processor() -> dict[str, str]:
+def processor() -> dict[str, str]:
     """What Linux says of the first processor; empty elsewhere."""
     try:
         lines = PROCESSORS.read_text().partition("\n\n")[0].splitlines()

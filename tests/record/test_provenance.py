@@ -37,7 +37,7 @@ def on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Surro
     """The surroundings of a CPU on a machine of which Linux says this; empty on another system."""
 
     def machine(said: str) -> Surroundings:
-        caches = provenance.instructions_on, provenance.device_name, provenance._processor
+        caches = provenance.instructions_on, provenance.device_name, provenance.processor
         file = tmp_path / "cpuinfo"
         file.write_text(said)
         with monkeypatch.context() as patch:
