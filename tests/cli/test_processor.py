@@ -37,6 +37,7 @@ def test_numpy_is_spared_on_zen_4_alone(
     monkeypatch.setattr(processor, "version_of", lambda _: numpy)
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.delenv(VARIABLE)
+    monkeypatch.setitem(sys.modules, "numpy", sys)
     if not there:
         monkeypatch.delitem(sys.modules, "numpy")
     spare_zen_4()
@@ -46,7 +47,7 @@ def test_numpy_is_spared_on_zen_4_alone(
 def test_what_the_user_said_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty word as well: numpy is to use all it can."""
     monkeypatch.setattr(processor, "processor", lambda: ZEN_4)
-    monkeypatch.delitem(sys.modules, "numpy")
+    monkeypatch.delitem(sys.modules, "numpy", raising=False)
     monkeypatch.setenv(VARIABLE, "")
     spare_zen_4()
     assert os.environ[VARIABLE] == ""
