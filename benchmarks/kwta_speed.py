@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA
 from bench.defenses.networks import build_network
+from bench.models.ambient import plain_torch
 from bench.record.provenance import version_of
 from bench.report.writing import table
 
@@ -137,11 +138,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timed, of each contest")
     rounds = parser.parse_args(argv).rounds
-    say(contest("cpu", rounds) + "\n")
+    with plain_torch("cpu"):  # one thread, as in a run
+        say(contest("cpu", rounds) + "\n")
     gpu = torch.cuda.is_available()
     say(contest("cuda", rounds) if gpu else "cuda: not measured, there is no GPU here.")
     facts = {"gamma": GAMMA, "rounds": rounds, "triton": version_of("triton")}
-    told = surroundings("cuda" if gpu else "cpu", torch.get_num_threads(), **facts)
+    told = surroundings("cuda" if gpu else "cpu", **facts)
     say(f"\n{told} Forward and backward, medians of rounds in turns.")
 
 

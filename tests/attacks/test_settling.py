@@ -110,15 +110,21 @@ def test_a_faint_margin_settles_nothing(size: float, settled: bool) -> None:
     assert remaining.catch.settled.tolist() == [settled] * 3
 
 
+def dark_and_bright(dark: float, bright: float, norm: Norm, epsilon: float) -> Problem:
+    """Two grey images, of which a model is wrong about that brighter than 0.5."""
+    return pose(
+        Function(lambda x: column(torch.full((len(x),), 0.5), x.flatten(1).mean(1))),
+        torch.tensor([dark, bright]).reshape(2, 1, 1, 1).expand(2, *SHAPE).contiguous(),
+        torch.zeros(2).long(),
+        epsilon=epsilon,
+        classes=2,
+        norm=norm,
+    )
+
+
 def test_settled_examples_are_asked_about_no_more() -> None:
     """The others are, until none is left."""
-    problem = pose(
-        Function(lambda x: column(torch.full((len(x),), 0.5), x.flatten(1).mean(1))),
-        torch.tensor([0.4, 0.6]).reshape(2, 1, 1, 1).expand(2, *SHAPE).contiguous(),
-        torch.zeros(2).long(),
-        epsilon=0.3,
-        classes=2,
-    )
+    problem = dark_and_bright(0.4, 0.6, Norm.LINF, 0.3)
     remaining, x = Remaining(problem), ep.astensor(problem.inputs)
     remaining(x)
     assert remaining.catch.settled.tolist() == [False, True]
@@ -212,15 +218,8 @@ def test_a_later_descent_is_of_what_the_earlier_ones_left() -> None:
 
 @pytest.mark.parametrize("name", ["uniform-noise", "gaussian-noise"])
 def test_noise_is_drawn_for_what_is_left(name: str) -> None:
-    """A model that is wrong about the brighter half is asked 20 times about the other half."""
-    problem = pose(
-        Function(lambda x: column(torch.full((len(x),), 0.5), x.flatten(1).mean(1))),
-        torch.tensor([0.1, 0.9]).reshape(2, 1, 1, 1).expand(2, *SHAPE).contiguous(),
-        torch.zeros(2).long(),
-        epsilon=0.1,
-        classes=2,
-        norm=Norm.L2,
-    )
+    """A model that is wrong about the bright one at once is asked 20 times about the other."""
+    problem = dark_and_bright(0.1, 0.9, Norm.L2, 0.1)
     proposal = solve(f"{name}[draws=20]", problem)
     assert broken(problem, proposal).tolist() == [False, True]
     assert passes(problem)[0] == 21 + 2  # the judge of this test asks about both

@@ -28,6 +28,24 @@ def figures(folder: Path) -> str:
     return (folder / "leaderboard.md").read_text()
 
 
+SPEAKING = """
+import sys
+from bench.cli import main
+from bench.run import progress
+progress.QUIET_INTERVAL = 0.0
+sys.argv = {words}
+main()
+"""
+
+
+def test_a_run_tells_a_log_what_is_done_and_what_is_left(tmp_path: Path) -> None:
+    """A line as often as there is something to say, where no terminal is."""
+    words = ["bench", "run", "--defense", "relu", "--attacks", "fgsm", "--n", "4", "--no-examine"]
+    done = call(SPEAKING.format(words=[*words, "--out", str(tmp_path)]), kind="source")
+    assert done.returncode == 0, done.stderr
+    assert "\n5/5 cells, ETA 0:00: @ 0.1: relu " in done.stderr  # clean, and four epsilons
+
+
 @pytest.fixture(scope="module")
 def digits(
     tmp_path_factory: pytest.TempPathFactory,
