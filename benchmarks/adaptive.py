@@ -11,13 +11,12 @@ published schedule of Tramèr et al. (2020), which takes most of an hour for eac
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import say, surroundings, together
+from measuring import parser_of, say, surroundings, together
 
 from bench import evaluate
 from bench.data import open_dataset, subset
@@ -124,7 +123,7 @@ def draw(found: Mapping[str, Sequence[Figures]], caption: str) -> Figure:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print a table for each defense."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--n", type=int, default=100)
     parser.add_argument("--seeds", default="0,1,2", help="of the attacks")
     parser.add_argument("--defenses", default=",".join(DEFENSES))

@@ -8,11 +8,10 @@ Trains what is missing into `results/checkpoints/`, evaluates each (continuing s
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import say, surroundings, together
+from measuring import parser_of, say, surroundings, together
 
 from bench import registry
 from bench.data import open_dataset
@@ -71,7 +70,7 @@ def row(name: str, seed: int, n: int) -> list[str]:
 
 def main() -> None:
     """Print the table, a row as soon as it is there."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--n", type=int, default=200)
     parser.add_argument("--seeds", default="0,1,2", help="training seeds")
     parser.add_argument("--defenses", default=",".join(DEFENSES))

@@ -14,7 +14,6 @@ driver's process for each.
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import tempfile
 import time
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from measuring import say, surroundings
+from measuring import parser_of, say, surroundings
 from torch import nn
 
 from bench import registry
@@ -207,7 +206,7 @@ def on_ray(count: int) -> list[str]:
 
 def main(words: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--n", type=int, default=5_000, help="examples")
     parser.add_argument("--tasks", type=int, default=10_000)
     parser.add_argument("--shard", type=int, default=50, help="examples of a task")

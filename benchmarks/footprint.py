@@ -24,7 +24,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from measuring import ROOT, interleaved, medians, say, surroundings, verdict
+from measuring import ROOT, interleaved, medians, parser_of, say, surroundings, verdict
 
 from bench.report.writing import table
 
@@ -158,7 +158,7 @@ def run_here(n: int, attacks: str, seed: int) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Print both tables and what they say."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--repeats", type=int, help="of each command (default: 5)")
     parser.add_argument("--n", help="numbers of examples (default: 50,200,599)")
     parser.add_argument("--full", action="store_true", help="15 repeats, five numbers of examples")

@@ -21,7 +21,6 @@ elsewhere than on a GPU nothing is measured, and that is said.
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import sys
 from pathlib import Path
@@ -30,7 +29,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import autoattack
 import kwta_speed
 import torch
-from measuring import say
+from measuring import parser_of, say
 from torch import nn
 
 from bench import registry
@@ -43,6 +42,7 @@ from bench.run.devices import resolve_device
 from bench.train import TrainConfig, train
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Callable, Iterator, Sequence
 
     from kwta_speed import Step
@@ -217,7 +217,7 @@ def figures(arguments: argparse.Namespace, device: str) -> Iterator[Figure | str
 def main(argv: Sequence[str] | None = None) -> None:
     """Measure, and print a line for each figure."""
     known = ("kwta", "float32", "autoattack", "curve")
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--figures", default=",".join(known), help="of: %(default)s")
     parser.add_argument("--dataset", default="cifar10", help="images of 3×32×32")
     parser.add_argument("--defense", default="relu-fast[network=resnet18]")

@@ -8,13 +8,12 @@ process, and a figure is the median over the rounds, so that a busy machine slow
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from typing import TYPE_CHECKING
 
 import torch
-from measuring import say, surroundings
+from measuring import parser_of, say, surroundings
 from torch import Tensor, nn
 
 from bench.defenses.activations import KWTA
@@ -135,7 +134,7 @@ def contest(device: str, rounds: int) -> str:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Time k-WTA against ReLU and torch.topk, forward and backward."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = parser_of(__doc__)
     parser.add_argument("--rounds", type=int, default=15, help="timed, of each contest")
     rounds = parser.parse_args(argv).rounds
     with plain_torch("cpu"):  # one thread, as in a run

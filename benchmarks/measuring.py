@@ -112,6 +112,12 @@ def together(result: Result, defense: str, attacks: Sequence[str], epsilon: str)
     return float(1 - broken.mean())
 
 
+def parser_of(doc: str | None) -> argparse.ArgumentParser:
+    """A script's command line, whose `--help` shows its docstring as it is written."""
+    shown = argparse.RawDescriptionHelpFormatter
+    return argparse.ArgumentParser(description=doc, formatter_class=shown)
+
+
 def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
     """What every script asks on the command line: `--n`, `--full`, `--seed` and `--device`.
 
@@ -120,7 +126,7 @@ def asking(doc: str | None, *, n: int, full: int) -> argparse.ArgumentParser:
         n: examples where nothing is said.
         full: examples of `--full`.
     """
-    parser = argparse.ArgumentParser(description=doc)
+    parser = parser_of(doc)
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--n", type=int, default=n, help="examples (default: %(default)s)")
     size.add_argument("--full", action="store_const", dest="n", const=full, help=f"{full} examples")

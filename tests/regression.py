@@ -89,7 +89,11 @@ def differences(baseline: Baseline, now: Baseline) -> list[str]:
 
 def main(arguments: list[str]) -> int:
     """Compare, or rewrite with --update; 1 where a cell left its tolerance."""
-    parser = argparse.ArgumentParser(prog="tests.regression", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="tests.regression",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("--update", action="store_true", help="rewrite the baselines")
     update = parser.parse_args(arguments).update
     found = []

@@ -50,7 +50,9 @@ def told(name: str, defense: dict[str, Any]) -> str:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run, and print what came of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--defense", default="relu,kwta")
     parser.add_argument("--attacks", default="all")
     parser.add_argument("--norm", type=Norm, default=Norm.LINF, choices=list(Norm))
