@@ -20,8 +20,6 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from measuring import parser_of, together
-
 from bench.report import read_summaries
 from bench.report.markdown import strongest
 from bench.report.writing import escape, interval, percent, table
@@ -130,6 +128,8 @@ def schedule(n: int, out: Path) -> None:
 
 def _by(attacks: tuple[str, ...], defense: str, **settings: Any) -> tuple[float, int]:
     """Robust accuracy at one epsilon by all of them together, and their passes."""
+    from measuring import together
+
     from bench.run import run
     from bench.run.config import RunConfig
     from bench.run.prepare import prepare
@@ -152,6 +152,8 @@ def _by(attacks: tuple[str, ...], defense: str, **settings: Any) -> tuple[float,
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Write the page, or print the comparison."""
+    from measuring import parser_of
+
     parser = parser_of(__doc__)
     parser.add_argument("--tramer", action="store_true", help="against the published schedule")
     parser.add_argument("--n", type=int, default=50, help="examples of --tramer")

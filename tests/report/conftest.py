@@ -15,7 +15,7 @@ FOLDER = Path(bench.__file__).parent.parent / "results" / "published"
 #: Has four defenses, several epsilons, evidence of every status, twins and suites.
 PUBLISHED = FOLDER / "f33e9b0e0848c645"
 #: Has two defenses and one epsilon.
-SMALL = FOLDER / "e8d9513188395f05"
+SMALL = FOLDER / "3133936dc17e03df"
 
 
 @pytest.fixture(scope="session")
