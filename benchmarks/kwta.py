@@ -45,8 +45,6 @@ HEADER = [
     "weights",
 ]
 TEXT = frozenset({"data", "defense", "adaptive", "verdict", "weights"})
-#: The rows of AutoAttack's standard version.
-AUTOATTACK = ("apgd-ce", "apgd-t", "fab-t", "square")
 #: Attacks that do without the model's own gradient, ask for a kinder one, or restart.
 ADAPTIVE = ("adaptive", "fd-pgd", "surrogate", "averaged-pgd", "margin-pgd")
 #: The schedule of Tramèr et al.
@@ -78,7 +76,7 @@ def _row(summary: dict[str, Any], where: str, name: str, defense: dict[str, Any]
         escape(name),
         percent(defense["clean_accuracy"]),
         _together(defense, "paper-published", headline),
-        _autoattack(defense, headline),
+        _together(defense, "standard", headline),
         f"{percent(figure)} ({escape(lowest)})",
         f"**{interval(worst)}**" + ("" if worst["complete"] else " †"),
         percent(twin["worst_case"][headline]["robust_accuracy"]) if twin else "–",
@@ -92,18 +90,6 @@ def _together(defense: dict[str, Any], suite: str, headline: str) -> str:
     """The per-example AND over a suite's rows; a dash where it was not run whole."""
     found = defense.get("suites", {}).get(suite, {}).get(headline, {})
     return percent(found.get("robust_accuracy"))
-
-
-def _autoattack(defense: dict[str, Any], headline: str) -> str:
-    """The standard version together, or the lowest of those of its rows that there are: a bound."""
-    whole = _together(defense, "standard", headline)
-    if whole != "–":
-        return whole
-    rows = {a: cells for a, cells in defense["attacks"].items() if a in AUTOATTACK}
-    lowest = strongest({"attacks": rows}, headline)
-    if lowest == "–":
-        return "–"
-    return f"≤ {percent(rows[lowest][headline]['robust_accuracy'])}"
 
 
 def with_table(page: str, text: str) -> str:
