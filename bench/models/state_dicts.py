@@ -7,6 +7,7 @@ taken; of several, the one that is usually meant, and it is said; the rest is re
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -37,6 +38,9 @@ _USUAL = (
     *("state_dict", "model_state_dict", "model", "net", "network", "weights", "params"),
     "checkpoint",
 )
+
+#: Keys of what has names and shapes of weights and is none.
+_OTHERS = re.compile(r".*optim.*|.*scheduler.*|exp_avg.*|grad(ient)?s?", re.IGNORECASE)
 
 #: How deep in a file a `state_dict` may lie.
 _DEPTH = 3
@@ -89,7 +93,12 @@ def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Ten
     parts: dict[str, tuple[str, str]] = {}
     if not fitting:
         for key, whole in found.items():
-            for part, fit in parts_that_fit(whole, module).items():
+            inside = parts_that_fit(whole, module)
+            besides = tuple(f"{part}." for part in inside)
+            rest = {n: t for n, t in whole.items() if not n.startswith(besides)}
+            if inside and (own := aligned(rest, module)):
+                fitting[key] = own
+            for part, fit in inside.items():
                 fitting[_joined(key, part)] = fit
                 parts[_joined(key, part)] = key, part
     if not fitting:
@@ -103,8 +112,8 @@ def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Ten
     others = [key for key in fitting if key != chosen and not same(fitting[key], weights)]
     if others:
         _say(
-            f"{path.name} holds several sets of weights ({', '.join(fitting)}): {chosen} is taken; "
-            f"another one by --checkpoint 'NAME={path.name}#{others[0]}'"
+            f"{path.name} holds several sets of weights ({', '.join(map(_told, fitting))}): "
+            f"{_told(chosen)} is taken; another one by --checkpoint 'NAME={path}#{others[0]}'"
         )
     _check_finite(path, weights)
     counters = sorted(n for n in found.get(chosen, ()) if n.rpartition(".")[2] in COUNTERS)
@@ -136,6 +145,10 @@ def _check_beside(path: Path, chosen: str, beside: Names, module: nn.Module, fau
     )
 
 
+def _told(key: str) -> str:
+    return key or "the one under no key"
+
+
 def _joined(key: str, part: str) -> str:
     return f"{key}.{part}" if key else part
 
@@ -143,16 +156,10 @@ def _joined(key: str, part: str) -> str:
 def state_dicts(content: Any) -> dict[str, Names]:
     """Every mapping of names to tensors in what a file holds, by its keys joined by dots.
 
-    One that is the whole content has the key ``""``, as has what of the content is tensors where
-    there is no other.
+    What else such a mapping has beside its tensors counts as further ones, or is passed over. One
+    that is the whole content has the key ``""``.
     """
-    found = dict(_within(content, "", 0))
-    if not found and isinstance(content, Mapping):
-        import torch
-
-        tensors = {n: t for n, t in content.items() if isinstance(t, torch.Tensor)}
-        found = {"": tensors} if tensors and all(isinstance(n, str) for n in tensors) else {}
-    return found
+    return dict(_within(content, "", 0))
 
 
 def _within(content: Any, key: str, depth: int) -> Iterator[tuple[str, Names]]:
@@ -160,15 +167,16 @@ def _within(content: Any, key: str, depth: int) -> Iterator[tuple[str, Names]]:
 
     if isinstance(content, (list, tuple)):
         content = {str(place): each for place, each in enumerate(content)}
-    if not isinstance(content, Mapping) or not content or depth > _DEPTH:
+    if not isinstance(content, Mapping) or depth > _DEPTH:
         return
-    if not all(isinstance(name, str) for name in content):
+    named = {name: value for name, value in content.items() if isinstance(name, str)}
+    if depth and len(named) < len(content):
         return
-    if all(isinstance(value, torch.Tensor) for value in content.values()):
-        yield key, content
-        return
-    for name, value in content.items():
-        yield from _within(value, f"{key}.{name}" if key else name, depth + 1)
+    if tensors := {n: value for n, value in named.items() if isinstance(value, torch.Tensor)}:
+        yield key, tensors
+    for name, value in named.items():
+        if not _OTHERS.fullmatch(name):
+            yield from _within(value, f"{key}.{name}" if key else name, depth + 1)
 
 
 def _chosen(path: Path, keys: list[str]) -> str:
@@ -197,7 +205,8 @@ def _rank(key: str) -> list[int] | None:
 
 def _faults(found: Mapping[str, Names], module: nn.Module) -> str:
     """What keeps the usual ones of some weights from a module."""
-    weights = found[next((key for key in _USUAL if key in found), next(iter(found)))]
+    most = max(found, key=lambda key: len(found[key]))
+    weights = found[next((key for key in _USUAL if key in found), most)]
     expected = module.state_dict()
     faults = [
         f"{fault}: {_some(names)}"

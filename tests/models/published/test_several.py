@@ -53,6 +53,37 @@ def test_of_several_sets_the_usual_one_is_taken_and_said(tmp_path: Path) -> None
     refused(path, content, "no weights under 'ema'; it has some under state_dict, state", "ema")
 
 
+@pytest.mark.parametrize("key", ["", "state_dict"])
+@pytest.mark.parametrize(
+    ("beside", "part"),
+    [
+        ({"ema": weights(1)}, "ema"),
+        ({"teacher": {"net": weights(1)}, "epoch": 3}, "teacher.net"),
+        (weights(1, prefix="ema."), "ema"),
+        (weights(1, prefix="old.teacher."), "old.teacher"),
+    ],
+)
+def test_weights_by_their_own_names_win_over_others_beside_them(
+    tmp_path: Path, beside: dict[str, object], part: str, key: str
+) -> None:
+    """Whether these lie deeper in the file or have a prefix; it is said, and these can be asked."""
+    content = {**weights(), **beside}
+    content = {key: content} if key else content
+
+    with pytest.warns(InputNotice, match=r"several sets .*is taken; another one by .*a\.pt#"):
+        assert loaded(tmp_path / "a.pt", content) == 0
+    assert loaded(tmp_path / "a.pt", content, f"{key}.{part}".strip(".")) == 1
+
+
+def test_what_has_the_shapes_of_weights_beside_them_is_none(tmp_path: Path) -> None:
+    """Moments of an optimiser and gradients; entries that are no tensors are passed over."""
+    beside = {"exp_avg": weights(1), "grads": weights(2), "ema_optimizer": {"model": weights(3)}}
+    content = {**weights(), **beside, "_extra_state": None, "epoch": 3}
+
+    assert loaded(tmp_path / "a.pt", content) == 0
+    assert loaded(tmp_path / "b.pt", {"state_dict": content, "loss": torch.ones(())}) == 0
+
+
 def test_of_several_unusual_sets_none_is_guessed(tmp_path: Path) -> None:
     """The error says how to name one, and that works."""
     content = {"student": weights(1), "teacher": {"ema": weights(2)}}
