@@ -97,14 +97,19 @@ def parse_checkpoints(texts: list[str] | None) -> dict[str, Path]:
     """Read `NAME=PATH`, each; the name may hold `=` itself.
 
     Raises:
-        UsageError: one is not of that form.
+        UsageError: one is not of that form, or a name is there twice.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for text in texts or ():
         match = re.fullmatch(r"([^=\[\]]+(?:\[[^\]]*\])?)=(.+)", text)
         if match is None:
             raise UsageError(f"--checkpoint wants NAME=PATH (got {text!r})")
-        found[match[1]] = Path(match[2])
+        if match[1] in found:
+            raise UsageError(
+                f"--checkpoint names two files for {match[1]}, {found[match[1]]} and {match[2]}; "
+                "a defense is evaluated with one: run it twice"
+            )
+        found[match[1]] = Path(match[2]).expanduser()
     return found
 
 

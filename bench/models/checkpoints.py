@@ -18,7 +18,7 @@ from pydantic import ValidationError, field_validator
 from bench import registry
 from bench.api import Weights
 from bench.data import open_dataset
-from bench.errors import CheckpointError, PluginWarning
+from bench.errors import CheckpointError, InputNotice, PluginWarning
 from bench.models import checkpoints
 from bench.models.claims import check_classes, check_normalisation, recorded_classes
 from bench.models.state_dicts import part_of, state_dict_for
@@ -134,22 +134,26 @@ def record_path(path: Path) -> Path:
 
 
 def read_record(path: Path) -> CheckpointRecord | None:
-    """The record beside a checkpoint; None where there is no such file.
+    """The record beside a checkpoint; None where there is no such file, or it is another's.
 
     Raises:
-        CheckpointError: it cannot be read, or is no record.
+        CheckpointError: it cannot be read, or is no whole record.
     """
     place = record_path(path)
     try:
-        record = CheckpointRecord.model_validate(json.loads(place.read_bytes()))
+        content = json.loads(place.read_bytes())
+        if isinstance(content, dict) and "weights_digest" not in content:
+            return None  # such as the settings of whoever trained it
+        record = CheckpointRecord.model_validate(content)
     except FileNotFoundError:
         return None
     except OSError as error:
         raise CheckpointError(f"cannot read {place}: {error.strerror or error}") from error
     except (ValueError, ValidationError) as error:
-        raise CheckpointError(f"{place} is no record of a checkpoint: {first_line(error)}") from (
-            error
-        )
+        raise CheckpointError(
+            f"{place} is no record of a checkpoint: {first_line(error)}; restore it, or move it "
+            "away where it is none"
+        ) from error
     if record.schema_version > SCHEMA_VERSION:
         raise CheckpointError(
             f"{place} has schema version {record.schema_version}, and this Winnow reads up to "
@@ -263,6 +267,7 @@ def weights_for(
         CheckpointError: there are none, or their classes are not those of the data.
         UsageError: those that it brings are made for other data.
     """
+    named = path is not None
     if path is None:
         own = defense.weights(network=network, shape=examples.shape, classes=examples.classes)
         if own is not None:
@@ -274,6 +279,13 @@ def weights_for(
         record = read_record(file)
         names = record.class_names if record else recorded_classes(read_content(file))
         check_classes(path.name, names, examples.class_names)
+        if named and record is not None and record.defense != defense.name:
+            warnings.warn(
+                f"{path.name} holds weights of {record.defense}, by the record beside it, and "
+                f"{defense.name} is evaluated with them",
+                InputNotice,
+                stacklevel=2,
+            )
     return Weights(path.name, (path,))
 
 

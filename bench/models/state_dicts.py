@@ -115,7 +115,7 @@ def state_dict_for(module: nn.Module, path: Path, content: Any) -> dict[str, Ten
             f"{path.name} holds several sets of weights ({', '.join(map(_told, fitting))}): "
             f"{_told(chosen)} is taken; another one by --checkpoint 'NAME={path}#{others[0]}'"
         )
-    _check_finite(path, weights)
+    _check_values(path, weights, module)
     counters = sorted(n for n in found.get(chosen, ()) if n.rpartition(".")[2] in COUNTERS)
     if counters:
         _say(
@@ -241,13 +241,39 @@ def _holds(content: Any, found: Mapping[str, Names]) -> str:
     return f"got {type(content).__name__}"
 
 
-def _check_finite(path: Path, weights: Names) -> None:
+def _check_values(path: Path, weights: Names, module: nn.Module) -> None:
+    """Refuse weights that are no plain finite numbers, or whole ones where the module has others.
+
+    Raises:
+        CheckpointError: some are not.
+    """
+    expected = module.state_dict()
     for name, tensor in weights.items():
+        if fault := _fault(tensor, expected[name]):
+            raise CheckpointError(
+                f"{path}: the weights {name!r} are {fault}; save those of the model as it was "
+                "trained: torch.save(model.state_dict(), 'weights.pt')"
+            )
         if not bool(tensor.isfinite().all()):
             raise CheckpointError(
                 f"{path}: the weights {name!r} contain NaN or infinity; the training that made "
                 "them diverged: train again with another seed or a lower learning rate"
             )
+
+
+def _fault(tensor: Tensor, expected: Tensor) -> str:
+    """What keeps a tensor from being a module's weights, whatever it holds; empty for nothing."""
+    import torch
+
+    if tensor.is_meta:
+        return "names and shapes without numbers (of the device meta)"
+    if tensor.is_quantized:
+        return f"quantised ({tensor.dtype})"
+    if tensor.layout is not torch.strided:
+        return f"sparse ({tensor.layout})"
+    if expected.is_floating_point() and not tensor.is_floating_point():
+        return f"{tensor.dtype} where the model has {expected.dtype}"
+    return ""
 
 
 def _some(names: list[str]) -> str:

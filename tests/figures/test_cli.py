@@ -111,6 +111,11 @@ def test_without_a_place_it_goes_to_the_results(
         (["landscape", "--range", "8"], UsageError, "did you mean 8/255"),
         (["landscape", "--device", "tpu"], UsageError, "unknown device 'tpu'"),
         (["landscape", "--checkpoint", "relu"], UsageError, "--checkpoint wants NAME=PATH"),
+        (
+            ["landscape", "--checkpoint", "relu=a", "--checkpoint", "relu=b"],
+            UsageError,
+            "names two files for relu, a and b",
+        ),
         (["units", "--checkpoint", "kwta=none"], CheckpointError, "no checkpoint at none"),
         (["units", "--n", "600"], DataError, "n has to be between 1 and 599"),
         (["curve", "nowhere"], StoreError, "no summary.json in nowhere"),

@@ -24,6 +24,7 @@ from bench.models.checkpoints import (
     load_weights,
     missing_checkpoint_error,
     read_record,
+    record_path,
     save_checkpoint,
     weights_digest,
 )
@@ -261,6 +262,20 @@ def test_unreadable_records_are_passed_over(folders: tuple[Path, Path]) -> None:
         found = find_checkpoint("kwta[gamma=0.2]", "cnn", DIGEST)
 
     assert found == good
+
+
+def test_settings_beside_weights_are_no_record(tmp_path: Path) -> None:
+    """As whoever trained them keeps them; what is no JSON may have been one, and is refused."""
+    path = tmp_path / "exp.safetensors"
+    save_checkpoint(path, network(seed=1), record(network(seed=1)))
+    record_path(path).write_text('{"lr": 0.1}')
+
+    load_weights(path, module := network(seed=2))
+
+    assert weights_digest(module) == weights_digest(network(seed=1))
+    record_path(path).write_text("lr: 0.1")
+    with pytest.raises(CheckpointError, match=r"exp\.json is no record.*; restore it, or move it"):
+        load_weights(path, network())
 
 
 def test_a_newer_record_is_refused_and_unknown_keys_are_not(tmp_path: Path) -> None:

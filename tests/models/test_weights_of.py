@@ -40,6 +40,16 @@ def relu_checkpoint() -> Path:
     return path
 
 
+def test_a_file_of_another_defense_s_weights_is_said() -> None:
+    """By the record beside it, where it was named; its own file says nothing."""
+    path = relu_checkpoint()
+
+    with pytest.warns(PluginWarning, match=rf"weights of relu, .*{NAME} is evaluated with them"):
+        Lineup("digits", EXAMPLES, {NAME: path}).asked([NAME])
+    with warnings.catch_warnings(action="error"):
+        Lineup("digits", EXAMPLES, {"relu": path}).asked(["relu"])
+
+
 def own_checkpoint(version: int | None) -> None:
     """Weights that a training of this version of the defense left."""
     source = relu_checkpoint()

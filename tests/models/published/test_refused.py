@@ -39,6 +39,24 @@ def test_objects_are_refused_in_plain_text(tmp_path: Path, content: Content, mes
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda w: torch.quantize_per_tensor(w, 0.1, 0, torch.qint8), r"quantised \(torch\.qint8"),
+        (lambda w: w.to_sparse(), "sparse"),
+        (lambda w: w.to("meta"), "without numbers"),
+        (lambda w: w.int(), r"torch\.int32 where the model has torch\.float32"),
+        (lambda w: w.to(torch.complex64), "torch.complex64 where"),
+    ],
+)
+def test_tensors_that_are_no_plain_numbers_are_refused(
+    tmp_path: Path, change: Any, message: str
+) -> None:
+    """By name, before anything is computed with them."""
+    content = {n: change(t) if t.is_floating_point() else t for n, t in weights().items()}
+    refused(tmp_path / "theirs.pt", content, f"the weights '.*' are .*{message}.*state_dict")
+
+
+@pytest.mark.parametrize(
     ("name", "write", "message"),
     [
         ("m.pkl", lambda path: path.write_bytes(pickle.dumps(network())), "a pickle, .*torch.save"),
