@@ -19,7 +19,7 @@ from bench.models.guests import frozen
 from bench.models.manner import Manner, manner_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import Tensor
 
@@ -231,25 +231,26 @@ class CountedModel(nn.Module):
         self._answered.add(rows)
         return logits.clone() if plain else logits.to(torch.float32, copy=True)
 
-    def check_single(self, inputs: Tensor, labels: Tensor) -> None:
+    def check_single(self, parts: Iterable[Tensor]) -> None:
         """Refuse a model of one logit that gives the probability instead.
 
         Args:
-            inputs: clean, as `forward` takes them.
-            labels: int64, (N,).
+            parts: of the clean inputs; no further one is asked about once an answer is a logit.
 
         Raises:
-            ModelError: its answers lie in [0, 1], whatever the class.
+            ModelError: all its answers lie in [0, 1].
         """
         if self.classes != 2:
             return
-        with torch.no_grad():
-            logits = self(inputs)
-        if self._count.single and outputs.is_sigmoid(logits, labels):
-            raise ModelError(
-                "the model's one output for each input lies in [0, 1] for both classes, as behind "
-                "a sigmoid, where class 1 is z > 0: return the logit in front of it"
-            )
+        for inputs in parts:
+            with torch.no_grad():
+                logits = self(inputs)
+            if not (self._count.single and outputs.is_sigmoid(logits)):
+                return
+        raise ModelError(
+            "the model's one output for each input lies in [0, 1] for all of them, as behind a "
+            "sigmoid, where class 1 is z > 0: return the logit in front of it"
+        )
 
     @property
     def forwards(self) -> int:

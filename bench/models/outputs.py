@@ -118,18 +118,16 @@ def is_single(answer: Any, rows: int) -> bool:
     return _tensor(answer).numel() == rows
 
 
-def is_sigmoid(logits: Tensor, labels: Tensor) -> bool:
-    """Whether one logit per input is a probability: in [0, 1] for inputs of both classes.
+def is_sigmoid(logits: Tensor) -> bool:
+    """Whether one logit per input may be a probability: in [0, 1] for all of them.
 
     Were these logits, all inputs would be of class 1.
 
     Args:
         logits: (N, 2), as `logits_of` made them of one each.
-        labels: (N,), 0 or 1.
     """
     column = logits[:, 1]
-    both = bool((labels == 0).any() and (labels == 1).any())
-    return both and bool(((column >= 0) & (column <= 1)).all())
+    return bool(((column >= 0) & (column <= 1)).all())
 
 
 def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:

@@ -212,7 +212,26 @@ def test_classes_are_counted_in_every_form() -> None:
 
 def test_a_probability_is_not_taken_for_a_logit() -> None:
     """Behind a sigmoid every input would be of class 1: refused, with what to return instead."""
-    examples = linear_examples()
+    examples = linear_examples(n=40)
     model = Answering(lambda z: torch.sigmoid(z[:, 1:] - z[:, :1]))
-    with pytest.raises(ModelError, match=r"as behind a sigmoid.*: return the logit in front of it"):
-        attack_only(model, examples.inputs, examples.labels, epsilons="0.02", attacks="fgsm")
+    order = examples.labels.argsort()
+    ones = examples.labels == 1
+    for inputs, labels in (
+        (examples.inputs, examples.labels),
+        (examples.inputs[order], examples.labels[order]),
+        (examples.inputs[ones], examples.labels[ones]),
+    ):
+        with pytest.raises(ModelError, match=r"as behind a sigmoid.*: return the logit in front"):
+            attack_only(model, inputs, labels, epsilons="0.02", attacks="fgsm", shard_size=10)
+
+
+def test_small_logits_of_one_shard_are_no_probabilities() -> None:
+    """Where those of another are negative."""
+    examples = linear_examples(n=40)
+    model = Answering(lambda z: 0.01 * (z[:, 1:] - z[:, :1]))
+    right = model(examples.inputs).flatten() > 0
+    order = right.float().argsort(descending=True)
+    inputs, labels = examples.inputs[order], right[order].long()
+    result = attack_only(model, inputs, labels, epsilons="0.02", attacks="fgsm", shard_size=10)
+    assert right[order][:10].all()
+    assert result.worst_case is not None
