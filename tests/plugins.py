@@ -153,6 +153,26 @@ class Tampers(Cheat):
         return Proposal(problem.inputs)
 
 
+@register_attack("test-writes-data")
+class WritesData(Cheat):
+    """Changes a parameter where autograd does not see it."""
+
+    def run(self, problem: Problem) -> Proposal:
+        """Through `.data`, which raises no version."""
+        next(problem.model.parameters()).data.neg_()
+        return Proposal(problem.inputs)
+
+
+@register_attack("test-hooks")
+class Hooks(Cheat):
+    """Forgets a hook that turns the logits around."""
+
+    def run(self, problem: Problem) -> Proposal:
+        """As a differentiable replacement of a layer is put in, and not taken out."""
+        problem.model.module.register_forward_hook(lambda module, x, logits: -logits)
+        return Proposal(problem.inputs)
+
+
 @register_attack("test-mutates")
 class Mutates(Cheat):
     """Overwrites the inputs and labels that it was given."""

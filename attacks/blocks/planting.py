@@ -203,10 +203,9 @@ def _sound(problem: Problem, readout: Readout, rows: Tensor, known: Tensor) -> P
     sound = before.isfinite().all(dim=1) & (before[:, 0] > before[:, 1])
     sound &= after[:, 1] > after[:, 0]
     kept = rows[sound]
-    planted = dataclasses.replace(
-        problem,
+    planted = problem.part(
+        kept,
         model=readout,
-        inputs=problem.inputs[kept],
         labels=torch.zeros_like(problem.labels[kept]),
         classes=2,
         surrogates={},

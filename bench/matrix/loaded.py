@@ -103,9 +103,15 @@ class Loaded:
         self._sizes[_place(task)] = (size + 1) // 2
         return size > 1
 
-    def drop(self, name: str) -> None:
-        """Have a model loaded afresh when it is asked next."""
-        del self._models[name]
+    def drop(self, models: TaskModels) -> None:
+        """Have the models of a task loaded afresh when they are asked next."""
+        self._models = {k: each for k, each in self._models.items() if each not in models.every}
+        helpers = models.surrogates.values()
+        self._surrogates = {
+            name: each
+            for name, each in self._surrogates.items()
+            if not {*each.values()} & {*helpers}
+        }
 
     def _evict(self, task: Task, models: TaskModels) -> bool:
         """Whether there were models that the task does not ask."""

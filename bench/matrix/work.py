@@ -34,7 +34,7 @@ from bench.threat import ThreatModel
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from bench.api import Attack, Candidates, Examples
     from bench.matrix.frames import Part
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from bench.matrix.loaded import TaskModels
     from bench.matrix.tasks import Task
     from bench.models.behaviour import Behaviour
+    from bench.models.condition import Condition
     from bench.models.contenders import Contender
     from bench.models.counted import CountedModel
     from bench.record.adversarial import Found
@@ -129,37 +130,56 @@ class Bench:
         import torch
 
         from bench.models.ambient import plain_torch
+        from bench.models.condition import Condition
 
         while True:
             if self.device != "cpu":  # what an attempt before this one held, and torch keeps
                 torch.cuda.empty_cache()
             models = self.loaded.of(task)
-            weights = _versions(models.model)
+            before = [*map(Condition.of, models.every)]
             try:
                 # Attacks as well: rounding to 10 bits hides what finite differences and gradients
                 # of a rough model tell, and a weaker attack is a higher figure.
                 with undisturbed(), same_environment(), plain_torch(self.device, task.seed):
                     result = self._work(task)(task, models)
             except BaseException as error:
-                self._drop_changed(task, models.model, weights)
+                if _changed(models, before):
+                    self.loaded.drop(models)
                 if not is_out_of_memory(error):
                     raise
                 if not self.loaded.make_room(task, models):
                     raise MemoryEndedError("out of memory, one example at a time") from error
                 continue  # the same shard from the same seed, in smaller forward passes
-            if self._drop_changed(task, models.model, weights):
-                raise AttackError("the attack changed the model's weights")
+            if changed := _changed(models, before):
+                self.loaded.drop(models)
+                if not task.is_clean:
+                    self._check_own(task, changed)
             surroundings = Surroundings.of(self.device, models.model.batch_size)
             for outcomes in result.outcomes:
                 outcomes.surroundings = surroundings
             return result
 
-    def _drop_changed(self, task: Task, model: CountedModel, before: list[int]) -> bool:
-        """Drop a model that an attack tampered with; the next task loads it afresh."""
-        changed = _versions(model) != before or model.training
-        if changed:
-            self.loaded.drop(task.cell.defense)
-        return changed
+    def _check_own(self, task: Task, changed: set[str]) -> None:
+        """Let a model pass that changes so by being asked alone, as one that counts its calls does.
+
+        Raises:
+            AttackError: it was the attack.
+        """
+        from bench.models.ambient import plain_torch
+        from bench.models.condition import Condition
+
+        models = self.loaded.of(task)
+        before = [*map(Condition.of, models.every)]
+        inputs, _ = self._examples([task.shard.start])
+        with undisturbed(), same_environment(), plain_torch(self.device, task.seed):
+            for model in models.every:
+                model.probe(inputs)
+        left = changed - _changed(models, before)
+        self.loaded.drop(models)
+        if left:
+            raise AttackError(
+                f"the attack left the model changed: its {' and '.join(sorted(left))}"
+            )
 
     def _work(self, task: Task) -> Callable[[Task, TaskModels], TaskResult]:
         if not task.is_clean:
@@ -179,7 +199,7 @@ class Bench:
 
         model = models.model
         inputs, labels = self._examples(range(task.shard.start, task.shard.stop))
-        if len(self.examples) >= FEW or len(labels.unique()) > 1:
+        if len(self.examples) >= FEW or bool((labels != labels[0]).any()):
             model.check_single(self._parts(task))
         model.reset_counts()
         started = time.perf_counter()
@@ -291,9 +311,12 @@ def _totals(model: CountedModel, started: float, *, attack_forwards: int) -> Tot
     return Totals(model.forwards, model.backwards, judge_forwards, seconds)
 
 
-def _versions(model: nn.Module) -> list[int]:
-    """In-place changes that each parameter and buffer has seen."""
-    return [tensor._version for tensor in (*model.parameters(), *model.buffers())]
+def _changed(models: TaskModels, before: Sequence[Condition]) -> set[str]:
+    """What differs of some model from how it was."""
+    from bench.models.condition import Condition
+
+    now = map(Condition.of, models.every)
+    return set().union(*(new.changed(old) for new, old in zip(now, before, strict=True)))
 
 
 def _computed(task: Task, position: int) -> Computed | None:

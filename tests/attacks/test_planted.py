@@ -52,6 +52,19 @@ def score(planting: Planting, x: Tensor) -> Tensor:
     return logits[:, 1] - logits[:, 0]
 
 
+def test_examples_too_near_to_another_are_left_out_with_all_that_belongs_to_them() -> None:
+    """Names of the examples as well, as in a run, so that the search goes over those that stay."""
+    problem = linear_problem(4, Norm.LINF, 6)[0]
+    twice = problem.part(torch.tensor([0, 1, 1, 2, 3, 3]), examples=torch.arange(10, 16))
+
+    found = plant(twice)
+
+    assert found.rows.tolist() == [0, 1, 3, 4]
+    assert found.problem.examples is not None
+    assert found.problem.examples.tolist() == [10, 11, 13, 14]
+    assert solve("apgd-ce", found.problem).candidates.shape == found.known.shape
+
+
 def test_what_is_planted_is_an_adversarial_example(linear: Problem, planting: Planting) -> None:
     """In the ball and the box, of class 1, and the input itself is of class 0."""
     inputs, known = linear.inputs[planting.rows], planting.known

@@ -87,7 +87,9 @@ def test_an_attack_that_overwrites_its_arguments_harms_nobody() -> None:
     [
         ("test-wrong-shape", r"returned shape \(19, 1, 4, 4\) for inputs of shape \(20, 1, 4, 4\)"),
         ("test-raises", "KeyError: 'lost'"),
-        ("test-tampers", "changed the model's weights"),
+        ("test-tampers", "left the model changed: its weights"),
+        ("test-writes-data", "left the model changed: its weights"),
+        ("test-hooks", "left the model changed: its modules"),
         ("test-starving", "out of memory, one example at a time"),
     ],
 )
@@ -107,6 +109,39 @@ def test_a_failure_is_a_result_and_the_others_go_on(attack: str, reason: str) ->
 def test_running_out_of_memory_splits_the_forward_pass_and_goes_on() -> None:
     """The shard is done again in smaller passes, with the same outcome."""
     assert cell("test-hungry")["robust_accuracy"] == exact_robust_accuracy()
+
+
+class Counting(Sum):
+    """Counts its calls in a buffer, and writes its weight as a binarised network does."""
+
+    calls: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros((), dtype=torch.int64))
+        self.latent = nn.Parameter(torch.tensor(-0.7))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """The same answer each time."""
+        self.calls += 1
+        self.latent.data = self.latent.data.sign()
+        logits: torch.Tensor = super().forward(x) * self.latent.abs()
+        return logits
+
+
+def test_a_model_that_changes_itself_when_it_is_asked_is_evaluated() -> None:
+    """It is no attack's doing; one that turns it around is found all the same."""
+    examples = linear_examples()
+    result = attack_only(
+        Counting(),
+        examples.inputs,
+        examples.labels,
+        epsilons=[EPSILON],
+        attacks="test-best,test-hooks",
+    )
+    defense = result.summary["defenses"]["model"]
+    assert defense["attacks"]["test-best"][EPSILON]["robust_accuracy"] == exact_robust_accuracy()
+    assert [each["attack"] for each in defense["failed"]] == ["test-hooks"]
 
 
 class BatchDependent(nn.Module):
