@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import sys
@@ -13,13 +14,49 @@ from bench.errors import ModelError, UsageError
 from bench.registry import register_defense
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import nn
 
 
 #: What of the folder of a file goes with it.
 BESIDE = (".py", ".safetensors", ".pt", ".pth", ".npz", ".npy", ".json")
+
+
+#: The folders of files from which modules were imported, by the modules' names.
+_FOLDERS: dict[str, Path] = {}
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Have what lies beside a file imported from there, and not what another file's folder has.
+
+    Modules of one name in both are imported anew each time, and kept for neither: an import within
+    `forward` then fails instead of getting the other one.
+    """
+    tops = {name.partition(".")[0] for name, place in _FOLDERS.items() if place != folder}
+    both = {top for top in tops if (folder / f"{top}.py").exists() or (folder / top).is_dir()}
+    _forget(both)
+    before = {*sys.modules}
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the file may have taken it off itself
+            sys.path.remove(str(folder))
+        for name in {*sys.modules} - before:
+            module = sys.modules[name]
+            places = [getattr(module, "__file__", None), *(getattr(module, "__path__", None) or ())]
+            if any(Path(place).is_relative_to(folder) for place in places if place):
+                _FOLDERS[name] = folder
+        _forget(both)
+
+
+def _forget(tops: set[str]) -> None:
+    """Have modules imported anew, and all below them."""
+    for name in [name for name in _FOLDERS if name.partition(".")[0] in tops]:
+        del _FOLDERS[name]
+        sys.modules.pop(name, None)
 
 
 @register_defense("file")
@@ -65,11 +102,8 @@ class Factory(Defense):
         import torch
 
         source = self._read()
-        sys.path.insert(0, str(self.path.resolve().parent))
-        try:
+        with _importable(self.path.resolve().parent):
             made = self._call(source)
-        finally:
-            sys.path.pop(0)
         if not isinstance(made, torch.nn.Module):
             raise ModelError(
                 f"{self.path}: {self.function}() made {type(made).__name__}, not an nn.Module"

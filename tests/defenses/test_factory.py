@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -108,3 +109,27 @@ def test_a_missing_file_is_told() -> None:
     """By its name."""
     with pytest.raises(UsageError, match=r"no file nowhere\.py"):
         defenses.create("file:nowhere.py:load").dependencies()
+
+
+@pytest.mark.parametrize("beside", ["helper.py", "helper/__init__.py", "helper/part.py"])
+def test_each_file_has_the_modules_of_its_own_folder(tmp_path: Path, beside: str) -> None:
+    """Two folders have a helper of one name, as copies of a project do; in any order, again."""
+    name = "helper.part" if beside.endswith("part.py") else "helper"
+    text = f"from {name} import seed\nimport torch\n\ndef load():\n"
+    text += "    module = torch.nn.Identity()\n    module.seed = seed\n    return module\n"
+    for folder, seed in (("a", 1), ("b", 2)):
+        (tmp_path / folder / beside).parent.mkdir(parents=True)
+        (tmp_path / folder / beside).write_text(f"seed = {seed}\n")
+        (tmp_path / folder / "m.py").write_text(text)
+    paths, before = {*sys.path}, {*sys.modules}
+
+    made = [
+        defenses.create(f"file:{tmp_path}/{folder}/m.py:load")
+        .build(network="load", shape=(1, 2, 2), classes=2)
+        .seed
+        for folder in "abab"
+    ]
+
+    assert made == [1, 2, 1, 2]
+    assert {*sys.path} == paths
+    assert not {n for n in {*sys.modules} - before if n.partition(".")[0] == "helper"}
