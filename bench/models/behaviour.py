@@ -3,7 +3,8 @@
 A mean kept outside the `state_dict`, a flag, a helper module, an edited `forward`: each makes
 another model of the same weights. So a run keeps the logits of its clean inputs, and of the same
 inputs a little changed (a defense may act on what looks attacked alone), and answers only for a
-model whose logits are these.
+model whose logits are these. Attacks meet gradients besides: where a straight-through estimator or
+another backward pass was put in since, it is another model to them.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from bench.errors import NonFiniteLogitsError, StoreError
+from bench.errors import NonFiniteLogitsError, StoreError, is_out_of_memory
 from bench.record.files import digest_of, write_bytes
 
 if TYPE_CHECKING:
@@ -26,13 +27,20 @@ if TYPE_CHECKING:
 
     from bench.models.counted import CountedModel
 
-#: By how much logits may differ, of the largest logit in their row: on the same kind of device,
-#: where only the order of additions changes with the size of batches, and on another. What is
-#: computed in less than float32 may differ by so many units in its last place instead.
+#: By how much logits may differ, of the range of their row: on the same kind of device, where only
+#: the order of additions changes with the size of batches, and on another; and by so many units in
+#: the last place of the largest besides.
 TOLERANCE, ELSEWHERE, UNITS = 1e-4, 1e-3, 16
+#: A class so many margins below the highest is out of the race, as one that is masked by -1e9 is:
+#: it counts in no range, and may differ by its own size.
+BEHIND = 50
 #: The share of rows that may differ more on another kind of device, where an activation that jumps
 #: (k-winners-take-all) may choose otherwise.
 JUMPS = 0.05
+#: The gradients of so many inputs are kept, each as its products with so many fixed patterns of
+#: signs; two models differ where more than half of them do by so much of their length: at a jump of
+#: the gradient rounding decides.
+SOME, PATTERNS, TURNED = 8, 16, 0.1
 #: How often a model is asked, and how often where two of the answers differ.
 TWICE, DRAWS = 2, 16
 #: Random splits of the draws of two randomised models that the difference between them is held
@@ -54,6 +62,9 @@ class Behaviour:
     resolution: float
     """The relative step of the numbers that the model computes with, 1.2e-7 for float32."""
 
+    slopes: NDArray[np.float32] | None = None
+    """(M, `PATTERNS`): of the first inputs, 0 where there is no gradient; None where it was not
+    asked for, as in runs from before it was kept."""
     drawn: int | None = None
     """Digest of seeds and batches, which its draws follow from; None where it has randomness of its
     own, or none."""
@@ -93,7 +104,9 @@ class Behaviour:
         resolution = torch.finfo(dtype_of(model.module)).eps
         parts = min(model.batch_size or len(inputs), len(inputs))
         drawn = int(digest_of([seed, parts])[:15], 16) if again else None
-        return cls(logits, inputs.device.type, resolution, drawn)
+        with plain_torch(str(model.device), seed):
+            slopes = _slopes(model, inputs[:SOME])
+        return cls(logits, inputs.device.type, resolution, slopes, drawn)
 
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
@@ -110,7 +123,8 @@ class Behaviour:
         if all_drawn and None not in all_drawn:
             ends = [(part.drawn, part.logits.shape[2]) for part in parts]
             drawn = int(digest_of(ends)[:15], 16)
-        return cls(np.concatenate(whole, axis=2), parts[0].device, parts[0].resolution, drawn)
+        first, logits = parts[0], np.concatenate(whole, axis=2)
+        return cls(logits, first.device, first.resolution, first.slopes, drawn)
 
     @property
     def randomised(self) -> bool:
@@ -119,8 +133,8 @@ class Behaviour:
 
     @property
     def size(self) -> float:
-        """The median of each row's largest logit."""
-        return float(np.median(np.abs(self.logits).max(axis=-1)))
+        """The median of the ranges of its rows."""
+        return float(np.median(_race(self.logits)[1]))
 
     def margins(self, labels: NDArray[np.int64]) -> NDArray[np.float64]:
         """Logit of the label minus the best other, of the clean inputs, in the first draw.
@@ -142,7 +156,7 @@ class Behaviour:
             return f"{_shape(others)} logits instead of {_shape(mine)}"
         apart = self._apart(other)
         if mine.shape == others.shape and not apart.any():
-            return ""
+            return self._turned(other)
         repeatable = self.drawn is not None and self.drawn == other.drawn
         if (
             self.randomised
@@ -161,13 +175,21 @@ class Behaviour:
     def _apart(self, other: Self) -> NDArray[np.bool_]:
         """Where two rows of logits differ by more than rounding: (draws, 2, N)."""
         draws = min(len(self.logits), len(other.logits))
-        mine, others = (each.logits[:draws].astype(np.float64) for each in (self, other))
-        size = np.abs(mine).max(axis=-1)
-        size = np.maximum(size, self.size)
-        allowed = ELSEWHERE if self.device != other.device else TOLERANCE
-        allowed = max(allowed, UNITS * max(self.resolution, other.resolution))
-        found: NDArray[np.bool_] = ~(np.abs(mine - others).max(axis=-1) <= allowed * size)
-        return found
+        mine, others = (each.logits[:draws] for each in (self, other))
+        share = ELSEWHERE if self.device != other.device else TOLERANCE
+        allowed = _allowed(mine, share, max(self.resolution, other.resolution))
+        within: NDArray[np.bool_] = _between(mine, others) <= allowed
+        return np.asarray(~within.all(axis=-1))
+
+    def _turned(self, other: Self) -> str:
+        """How the gradients of another with the same logits differ; empty where they do not."""
+        mine, theirs = self.slopes, other.slopes
+        if mine is None or theirs is None or self.randomised or mine.shape != theirs.shape:
+            return ""
+        lengths = (np.linalg.norm(each, axis=1) for each in (mine, theirs))
+        turned = np.linalg.norm(mine - theirs, axis=1) > TURNED * np.maximum(*lengths)
+        found = f"other gradients for {turned.sum()} of {len(turned)} inputs"
+        return found if turned.mean() > 0.5 else ""
 
     def save(self, path: Path) -> None:
         """Write it, atomically.
@@ -182,8 +204,9 @@ class Behaviour:
             "resolution": json.dumps(self.resolution),
             "drawn": json.dumps(self.drawn),
         }
-        logits = np.ascontiguousarray(self.logits)
-        write_bytes(path, safetensors.numpy.save({"logits": logits}, metadata=about))
+        kept = {"logits": self.logits} | ({} if self.slopes is None else {"slopes": self.slopes})
+        kept = {name: np.ascontiguousarray(array) for name, array in kept.items()}
+        write_bytes(path, safetensors.numpy.save(kept, metadata=about))
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -197,8 +220,9 @@ class Behaviour:
         try:
             with safetensors.safe_open(path, framework="numpy") as file:
                 about, logits = file.metadata(), file.get_tensor("logits")
+                slopes = file.get_tensor("slopes") if "slopes" in file.keys() else None  # noqa: SIM118
             drawn = json.loads(about["drawn"])
-            found = cls(logits, about["device"], float(about["resolution"]), drawn)
+            found = cls(logits, about["device"], float(about["resolution"]), slopes, drawn)
             if logits.dtype != np.float32 or logits.ndim != 4 or not 0 < found.resolution < 1:
                 raise ValueError(f"{logits.dtype} of shape {logits.shape}")
         except (OSError, ValueError, TypeError, KeyError, safetensors.SafetensorError) as error:
@@ -215,17 +239,55 @@ def near_by(inputs: Tensor) -> Tensor:
     return (inputs + AMPLITUDE * signs.to(inputs.device)).clamp(0, 1)
 
 
+def _slopes(model: CountedModel, inputs: Tensor) -> NDArray[np.float32]:
+    """Input gradients of one fixed sum of logits, as `Behaviour.slopes` keeps them."""
+    import torch
+
+    generator = torch.Generator().manual_seed(PATTERN)
+    form = torch.randn(model.classes, generator=generator).to(inputs.device)
+    signs = 2 * torch.randint(2, (inputs[0].numel(), PATTERNS), generator=generator) - 1
+    x = inputs.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad((model(x) * form).sum(), x)
+    except Exception as error:  # a module without gradients may raise anything
+        if is_out_of_memory(error):
+            raise
+        gradient = torch.zeros_like(x)
+    products = gradient.nan_to_num(0.0, 0.0, 0.0).flatten(1).double().cpu() @ signs.double()
+    return products.float().numpy()
+
+
 def _shape(logits: NDArray[np.float32]) -> str:
     return f"({logits.shape[-2]}, {logits.shape[-1]})"
 
 
 def _one(answers: Sequence[NDArray[np.float32]]) -> bool:
     """Whether all answers are the same, but for rounding."""
-    size = np.abs(answers[0]).max(axis=-1)
-    return all(
-        bool((np.abs(each - answers[0]).max(axis=-1) <= TOLERANCE * size).all())
-        for each in answers[1:]
-    )
+    allowed = _allowed(answers[0], TOLERANCE, float(np.finfo(np.float32).eps))
+    return all(bool((_between(each, answers[0]) <= allowed).all()) for each in answers[1:])
+
+
+def _between(mine: NDArray[np.float32], others: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.abs(mine.astype(np.float64) - others)
+
+
+def _race(logits: NDArray[np.float32]) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which classes are not far behind, (..., N, classes), and the range of these, (..., N)."""
+    behind = logits.max(axis=-1, keepdims=True).astype(np.float64) - logits
+    margins = np.partition(behind, 1, axis=-1)[..., 1:2]
+    near = behind <= BEHIND * np.maximum(margins, np.median(margins))
+    return near, np.where(near, behind, 0).max(axis=-1)
+
+
+def _allowed(logits: NDArray[np.float32], share: float, resolution: float) -> NDArray[np.float64]:
+    """By how much each logit may differ, (..., N, classes)."""
+    near, ranges = _race(logits)
+    sizes = np.abs(logits.astype(np.float64))
+    highest = np.where(near, sizes, 0).max(axis=-1)
+    allowed = share * np.maximum(ranges, np.median(ranges)) + UNITS * resolution * highest
+    every: NDArray[np.float64] = np.maximum(allowed[..., None], np.where(near, 0, share * sizes))
+    return every
 
 
 def _far(mine: NDArray[np.float32], others: NDArray[np.float32]) -> bool:

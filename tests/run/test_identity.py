@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 import warnings
@@ -190,7 +191,8 @@ def test_an_edited_helper_is_another_run(tmp_path: Path, monkeypatch: pytest.Mon
 
 def behaviour(model: nn.Module, seed: int = 0) -> Behaviour:
     """Of a model, in two blocks."""
-    counted = CountedModel(model, 2, None, "cpu")
+    classes = model(EXAMPLES.inputs[:1]).shape[1]
+    counted = CountedModel(model, classes, None, "cpu")
     parts = [Behaviour.of(counted, EXAMPLES.inputs[i : i + 10], seed + i) for i in (0, 10)]
     return Behaviour.joined(parts)
 
@@ -231,6 +233,56 @@ def test_equal_randomised_models_are_hardly_ever_told_apart() -> None:
     """Of 40 pairs with other noise none; the rule allows one in 2,000."""
     first = behaviour(Noisy(0.1, own=True))
     assert not any(first.difference(behaviour(Noisy(0.1, own=True))) for _ in range(40))
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda z: torch.cat([z, torch.full_like(z, -1e9)], dim=1),
+        lambda z: torch.cat([z, torch.full_like(z, -torch.inf).repeat(1, 8)], dim=1),
+        lambda z: z + 1e4,
+    ],
+    ids=["masked by a number", "masked by infinity", "shifted"],
+)
+def test_no_constant_hides_what_else_is_answered(form: Callable[[Tensor], Tensor]) -> None:
+    """As classes that the data do not have are masked: the others are compared on their scale."""
+
+    class Formed(Tuned):
+        def forward(self, x: Tensor) -> Tensor:
+            return form(super().forward(x))
+
+    one, same, other = (behaviour(Formed(mean)) for mean in (0.5, 0.5, 0.52))
+    assert one.difference(same) == ""
+    assert one.difference(other).startswith("other logits for 20 of 20")
+
+
+class Backwards(Tuned):
+    """`Tuned` without a gradient, or with a straight-through estimator."""
+
+    def __init__(self, straight: float) -> None:
+        super().__init__()
+        self.straight = straight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same logits in any case."""
+        logits = super().forward(x)
+        return logits.detach() + self.straight * (logits - logits.detach())
+
+
+def test_a_gradient_that_was_put_in_is_another_model(tmp_path: Path) -> None:
+    """None, one, the other way round; and what was kept without gradients says nothing of them."""
+    models = [Backwards(straight) for straight in (0.0, 1.0, -1.0)]
+    found = [behaviour(model) for model in models]
+    for place, one in enumerate(found):
+        for other, theirs in enumerate(found):
+            told = one.difference(theirs)
+            assert told == ("" if place == other else "other gradients for 8 of 8 inputs")
+        assert one.difference(dataclasses.replace(found[0], slopes=None)) == ""
+
+    first = evaluate(models[0], tmp_path)
+    with warnings.catch_warnings(action="ignore"):
+        assert evaluate(models[1], tmp_path).folder != first.folder
+    assert evaluate(Backwards(0.0), tmp_path).folder == first.folder
 
 
 def test_rounding_is_allowed_for_by_device_and_precision() -> None:
