@@ -44,10 +44,9 @@ def answers(problem: Problem) -> dict[str, Tensor]:
         NonFiniteLogitsError: the model answered an input with NaN or infinity.
     """
     inputs, n = problem.inputs, len(problem.inputs)
-    with derivatives() as taken:
-        first = _ask(problem, inputs.clone())
-        with torch.enable_grad():
-            problem.model(inputs.clone())
+    first = _ask(problem, inputs.clone())
+    with derivatives() as taken, torch.enable_grad():
+        problem.model(inputs.clone())
     classes = first.argmax(dim=1)
     torch.manual_seed(problem.seed)
     repeats = [_ask(problem, inputs.clone(), seeded=False) for _ in range(REPEATS)]
@@ -76,6 +75,7 @@ def answers(problem: Problem) -> dict[str, Tensor]:
 def derivatives() -> Iterator[list[str]]:
     """Watch for calls of autograd's backward; the list fills with their names as they come.
 
+    Those that keep their own graph do not count: attacks differentiate through what they make.
     Both the public functions and the one way into torch's engine are watched, because a module
     may have imported the former before. All are put back on exit.
     """
@@ -91,7 +91,8 @@ def derivatives() -> Iterator[list[str]]:
 
     def watched(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **kwargs: Any) -> Any:
-            calls.append(name)
+            if not _keeps_graph(name, args, kwargs):
+                calls.append(name)
             return original(*args, **kwargs)
 
         return call
@@ -103,6 +104,12 @@ def derivatives() -> Iterator[list[str]]:
     finally:
         for holder, name, original in originals:
             setattr(holder, name, original)
+
+
+def _keeps_graph(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether a call of autograd is to be differentiated itself: its `create_graph`."""
+    place = 4 if name == "grad" else 3
+    return bool(kwargs.get("create_graph", args[place] if len(args) > place else False))
 
 
 def _ask(problem: Problem, x: Tensor, *, seeded: bool = True) -> Tensor:

@@ -168,7 +168,8 @@ def nan_logits(case: Case) -> Evidence:
         found = marks("nonfinite_near", "unmeasured")(measured[1])
         n = len(attacked(measured[1]))
     stopped = f" It stopped {', '.join(failed)}." if failed else ""
-    words = f"The model answers NaN or infinity near {len(found)} examples.{stopped}"
+    where = f"near {len(found)} examples" if found or not failed else "where attacks went"
+    words = f"The model answers NaN or infinity {where}.{stopped}"
     return check.counted(found, n, words, threshold=0 if failed else 1)
 
 
@@ -277,7 +278,7 @@ BEHAVIOUR: tuple[Callable[[Case], Evidence], ...] = (
         ),
         "state_differs",
         "{} inputs get other logits after other calls, random seeds alike: the model keeps a "
-        "state.",
+        "state, or draws from a generator of its own.",
         marks("state_differs"),
         tolerance,
     ),

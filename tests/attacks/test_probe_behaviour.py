@@ -41,6 +41,15 @@ def optimising(x: Tensor) -> Tensor:
     return linear(x + 0.01 * point.grad)
 
 
+def of_an_energy(x: Tensor) -> Tensor:
+    """Logits that are themselves a gradient, and differentiable: nothing is hidden by it."""
+    with torch.enable_grad():
+        point = x if x.requires_grad else x.detach().requires_grad_()
+        energy = linear(point).logsumexp(dim=1).sum()
+        (slope,) = torch.autograd.grad(energy, point, create_graph=True)
+    return linear(x + 0.01 * slope)
+
+
 class Counting(nn.Module):
     """Its answers drift with every call."""
 
@@ -79,6 +88,7 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "batch": (alike, {"prediction_differs_alone"}),
     "mutation": (mutating, set()),  # it gets copies
     "optimiser": (optimising, {"optimises_in_forward"}),
+    "energy": (of_an_energy, set()),
     "NaN": (nan_off_grid, {"nonfinite_near"}),
     "softmax": (lambda x: linear(x).softmax(dim=1), {"probability_output"}),
     "one hot": (one_hot, {"probability_output", "one_hot_output"}),
