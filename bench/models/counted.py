@@ -15,7 +15,7 @@ from bench.api import Cost
 from bench.api.attacks import surely_finite
 from bench.errors import ModelError, NonFiniteLogitsError, is_out_of_memory
 from bench.models import outputs
-from bench.models.guests import frozen
+from bench.models.guests import evaluating, frozen
 from bench.models.manner import Manner, manner_of
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class CountedModel(nn.Module):
 
     def train(self, mode: bool = True) -> Self:
         """Stay in eval mode, whatever a library asks for."""
-        frozen(self.module)
+        evaluating(self.module.modules())
         return self
 
     def forward(self, x: Tensor) -> Tensor:

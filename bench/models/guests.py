@@ -11,9 +11,10 @@ import torch
 from torch.nn.parameter import UninitializedTensorMixin  # type: ignore[attr-defined]
 
 from bench.errors import PluginWarning
+from bench.models.hidden import hidden
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
@@ -21,19 +22,35 @@ if TYPE_CHECKING:
 def frozen(module: nn.Module) -> nn.Module:
     """The module itself, in eval mode where it has modes, its parameters without gradients.
 
-    One by one, because TorchScript refuses to do it for all, and exported modules to do it at all.
+    One by one, because TorchScript refuses to do it for all, and exported modules to do it at all;
+    and with what it calls and did not register.
     """
-    for part in module.modules():
+    evaluating(_parts(module))
+    for parameter in _parameters(module):
+        if parameter.requires_grad and not isinstance(parameter, UninitializedTensorMixin):
+            parameter.requires_grad_(False)
+    return module
+
+
+def evaluating(parts: Iterable[nn.Module]) -> None:
+    """Put modules in eval mode, each for itself, where they have modes."""
+    for part in parts:
         if getattr(part, "training", False):
             with contextlib.suppress(NotImplementedError, AttributeError, RuntimeError):
                 part.eval()
                 continue
             with contextlib.suppress(AttributeError, RuntimeError):
                 part.training = False
-    for parameter in module.parameters():
-        if parameter.requires_grad and not isinstance(parameter, UninitializedTensorMixin):
-            parameter.requires_grad_(False)
-    return module
+
+
+def _parts(module: nn.Module) -> list[nn.Module]:
+    """A module, all below it, and all that it calls besides."""
+    return [*module.modules(), *hidden(module)]
+
+
+def _parameters(module: nn.Module) -> list[nn.Parameter]:
+    found = [parameter for part in (module, *hidden(module)) for parameter in part.parameters()]
+    return [*{id(parameter): parameter for parameter in found}.values()]
 
 
 def own_copy(module: nn.Module) -> nn.Module:
@@ -55,8 +72,10 @@ def own_copy(module: nn.Module) -> nn.Module:
 def shared_parts(module: nn.Module) -> list[str]:
     """The classes of what a copy shares with the module; that of the module where it is lent."""
     with contextlib.suppress(Exception):
-        copy.deepcopy(module)
-        return []
+        theirs = {id(part) for part in _parts(module)}
+        both = [part for part in hidden(copy.deepcopy(module)) if id(part) in theirs]
+        below = {id(each) for part in both for each in part.modules() if each is not part}
+        return sorted({type(part).__name__ for part in both if id(part) not in below})
     parts = _not_copied(module, set())
     kept = [part for part in parts if _replacement(part) is part]
     return sorted({type(part).__name__ for part in kept})
@@ -101,22 +120,24 @@ def lent(module: nn.Module) -> Iterator[nn.Module]:
     if shared := shared_parts(module):
         what = "itself is" if own is module else f"cannot be copied whole: {', '.join(shared)} is"
         warnings.warn(
-            f"the model {what} shared between what is evaluated and what was passed",
+            f"the model {what} shared between what is evaluated and what was passed (a network "
+            "that is registered in the model, self.net = net, is copied with it)",
             PluginWarning,
             stacklevel=3,
         )
-    modes = [(part, getattr(part, "training", False)) for part in module.modules()]
-    gradients = [(tensor, tensor.requires_grad) for tensor in module.parameters()]
+    modes = [(part, getattr(part, "training", False)) for part in _parts(module)]
+    gradients = [(tensor, tensor.requires_grad) for tensor in _parameters(module)]
     place = next((tensor.device for _, tensor in module.state_dict().items()
                   if isinstance(tensor, torch.Tensor)), None)  # fmt: skip
     try:
         yield frozen(own)
     finally:
-        if own is module:
-            if place is not None:
-                module.to(place)
-            for part, mode in modes:
+        if own is module and place is not None:
+            module.to(place)
+        for part, mode in modes:
+            if getattr(part, "training", mode) is not mode:
                 with contextlib.suppress(AttributeError, RuntimeError):
                     part.training = mode
-            for tensor, needs in gradients:
+        for tensor, needs in gradients:
+            if tensor.requires_grad is not needs:
                 tensor.requires_grad_(needs)

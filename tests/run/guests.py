@@ -186,3 +186,51 @@ def traced() -> nn.Module:
     """TorchScript, by three images."""
     made: nn.Module = torch.jit.trace(linear(), EXAMPLES.inputs[:3])  # type: ignore[no-untyped-call]
     return made
+
+
+class Trained(Sum):
+    """`Sum` in eval mode, and another model in training: normalised by its batch, half dropped."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(1, eps=0, affine=False)
+        self.drop = nn.Dropout(0.5)
+        self.scale = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        logits: Tensor = super().forward(self.drop(self.norm(x))) * self.scale
+        return logits
+
+
+class Calling(nn.Module):
+    """Calls what it has not registered."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor] | list[nn.Module]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Whatever it says."""
+        return self.function[0](x) if isinstance(self.function, list) else self.function(x)
+
+
+def patched(net: nn.Module) -> nn.Module:
+    """A module whose `forward` calls another one's."""
+    module = Calling(lambda x: x)
+    module.forward = lambda x: net(x)  # type: ignore[method-assign]
+    return module
+
+
+def hooked(net: nn.Module) -> nn.Module:
+    """A module whose answer a hook replaces by that of another."""
+    module = nn.Identity()
+    module.register_forward_hook(lambda _, inputs, __: net(inputs[0]))
+    return module
+
+
+def of_a_global(net: nn.Module) -> nn.Module:
+    """As a notebook's cell calls what another cell defined."""
+    names = {"net": net, "__name__": "__main__"}
+    exec("def call(x):\n    return net(x)\n", names)
+    return Calling(names["call"])  # type: ignore[arg-type]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ from bench.run.prepare import prepare
 from tests.run.guests import (
     EXAMPLES,
     Activation,
+    Calling,
     InPlace,
     Layout,
     Locked,
@@ -25,11 +27,15 @@ from tests.run.guests import (
     Rectified,
     SparseWeights,
     Spoiling,
+    Trained,
     Uncopied,
     exported,
+    hooked,
     linear,
+    of_a_global,
     of_inference_mode,
     parametrized,
+    patched,
     traced,
     weight_normed,
 )
@@ -116,6 +122,41 @@ def test_a_model_that_cannot_be_copied_whole_shares_the_rest_and_says_so() -> No
         entry = found(model)
     assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
     assert torch.equal(model.generator.get_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("wrap", "shared"),
+    [
+        (lambda net: Calling(lambda x: net(x)), True),
+        (lambda net: Calling(functools.partial(lambda net, x: net(x), net)), False),
+        (lambda net: Calling([net]), False),
+        (lambda net: Calling(net.forward), False),
+        (patched, True),
+        (hooked, True),
+        (of_a_global, True),
+    ],
+    ids=["closure", "partial", "list", "method", "patched", "hook", "global"],
+)
+def test_a_network_that_is_called_and_not_registered_is_evaluated_too(
+    wrap: Callable[[nn.Module], nn.Module], shared: bool
+) -> None:
+    """In eval mode and without gradients; yours is as it was, and that it is shared is said."""
+    net = Trained().train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", PluginWarning)
+        entry = found(wrap(net))
+
+    told = [str(w.message) for w in said if "Trained is shared between" in str(w.message)]
+    assert bool(told) == shared
+    assert entry["clean_accuracy"] == 1.0
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+    assert net.training
+    assert net.norm.training
+    assert net.scale.requires_grad
+    assert net.scale.grad is None
+    assert all(torch.equal(tensor, before[name]) for name, tensor in net.state_dict().items())
 
 
 def test_a_model_that_cannot_be_copied_at_all_is_given_back_as_it_was() -> None:
