@@ -164,12 +164,14 @@ class ProbeBehaviour(Probe):
     the margins there and at the input; that of the mean logits over 10 draws where the model is
     randomised).
 
+    Beyond it: `border_jump` (`bench.attacks.blocks.borders.border_jumps`).
+
     Args:
         draws: around the input, for `unstable`.
     """
 
     summary = "Measures whether the model answers the same input alike"
-    version = 3
+    version = 4
     traces = (
         "prediction_flips_repeat",
         "logits_differ_repeat",
@@ -181,6 +183,7 @@ class ProbeBehaviour(Probe):
         "one_hot_output",
         "nonfinite_near",
         "unstable",
+        "border_jump",
         "unmeasured",
     )
 
@@ -189,15 +192,19 @@ class ProbeBehaviour(Probe):
         self.draws = draws
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
-        """Ten calls on the inputs, two in other batches, and those around them."""
-        return Cost(self.draws + 28)
+        """Ten calls on the inputs, two in other batches, those around them, and on ways."""
+        from bench.attacks.blocks.borders import HALVINGS, WAYS
+
+        return Cost(self.draws + 29 + WAYS * (HALVINGS + 2))
 
     def measure(self, problem: Problem) -> dict[str, Any]:
         """See the class."""
         from bench.attacks.blocks import behaviour
+        from bench.attacks.blocks.borders import border_jumps
 
         answers = behaviour.answers(problem)
         answers |= behaviour.around(problem, self.draws)
+        answers["border_jump"] = border_jumps(problem)
         return {name: values.cpu().numpy() for name, values in answers.items()}
 
 

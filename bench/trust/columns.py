@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bench.trust.case import attacked, hits, marked
+from bench.trust.case import attacked, hits, marked, values
 from bench.trust.comparisons import again, white_box
 from bench.trust.evidence import Check, allowed
 
@@ -51,6 +51,8 @@ class Probed:
     find: Find
     enough: Callable[[Case, int], int] = one
     """How many of the examples looked at have to contradict it, where it is certain."""
+    unmeasured: str = ""
+    """Why it is not run where the column has no number for any example; else it passes there."""
 
     def __call__(self, case: Case) -> Evidence:
         """The finding."""
@@ -65,6 +67,8 @@ class Probed:
             return self.check.counted(against, n, words, threshold=self.enough(case, n))
         if f"extra_{self.column}" not in table:
             return self.check.not_run("no example was attacked")
+        if self.unmeasured and not values(table, self.column).size:
+            return self.check.not_run(self.unmeasured)
 
         def at(repeat: int) -> set[int] | None:
             repeated = case.measured(self.column, repeat)

@@ -91,10 +91,13 @@ FAULTS: dict[str, tuple[Callable[[Tensor], Tensor], set[str]]] = {
     "energy": (of_an_energy, set()),
     "NaN": (nan_off_grid, {"nonfinite_near"}),
     "softmax": (lambda x: linear(x).softmax(dim=1), {"probability_output"}),
-    "one hot": (one_hot, {"probability_output", "one_hot_output"}),
+    "one hot": (one_hot, {"probability_output", "one_hot_output", "border_jump"}),
 }
 #: Randomness and batches flip classes in each other's columns too, where margins are small.
-ALONGSIDE = {"prediction_differs_alone", "prediction_differs_shuffled", "prediction_flips_repeat"}
+ALONGSIDE = {
+    *("prediction_differs_alone", "prediction_differs_shuffled", "prediction_flips_repeat"),
+    "border_jump",
+}
 
 
 @pytest.mark.parametrize("fault", FAULTS)

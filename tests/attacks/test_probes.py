@@ -58,7 +58,10 @@ def test_committed_checkpoints(name: str, honest: bool) -> None:
         assert (fidelity < 0.5).sum() == 0
     else:
         assert np.median(fidelity) < 0.5
-    assert not any(values.any() for column, values in behaviour.items() if column != "unstable")
+    assert (np.mean(behaviour["border_jump"] > 0.02) > 0.8) == (not honest)
+    assert np.max(behaviour["border_jump"]) < 1e-4 or not honest
+    others = (values for n, values in behaviour.items() if n not in ("unstable", "border_jump"))
+    assert not any(values.any() for values in others)
 
 
 def test_a_randomised_model_is_measured_by_its_mean_over_draws() -> None:

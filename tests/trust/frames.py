@@ -50,6 +50,7 @@ BEHAVIOUR: dict[str, Any] = dict.fromkeys(
         "one_hot_output",
         "nonfinite_near",
         "unstable",
+        "border_jump",
         "unmeasured",
     ),
     0,

@@ -88,6 +88,11 @@ CASES = {
     ),
     "optimiser-in-forward": (behaviour(optimises_in_forward=1), behaviour(), "deterministic"),
     "nan-logits": (behaviour(nonfinite_near=at([7])), behaviour(), "deterministic"),
+    "jump-at-border": (
+        behaviour(border_jump=at(range(LIMIT), 0.021)),
+        behaviour(border_jump=at(range(LIMIT - 1), 0.021)),
+        "soft",
+    ),
     "softmax-output": (behaviour(probability_output=1), behaviour(), "context"),
     "one-hot-output": (behaviour(one_hot_output=1), behaviour(), "context"),
 }
@@ -113,6 +118,12 @@ def test_is_not_run_without_its_cell(identifier: str) -> None:
     """An empty run passes nothing."""
     (found,) = [e for e in evidence_of(case()) if e.id == identifier]
     assert found.status == "not run"
+
+
+def test_a_border_that_nobody_has_is_not_passed() -> None:
+    """As of examples of one class."""
+    found = item("jump-at-border", behaviour(border_jump=float("nan")))
+    assert found.sentence == "Not run: no example has a border on its way to another."
 
 
 @pytest.mark.parametrize(
