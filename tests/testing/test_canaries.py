@@ -25,6 +25,7 @@ FAITHFUL = (
     "large-logits",
     "softmax-output",
     "one-hot-output",
+    "other-scores",
     "optimiser-in-forward",
     "nan-off-data",
 )

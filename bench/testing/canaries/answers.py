@@ -47,6 +47,37 @@ class OneHotOutput(Canary):
         return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
 
 
+class OtherScores(Canary):
+    """Decides by the network inside, and shows the scores of another, honest one.
+
+    Where that has another class on top, its score and the decision's change places: what attacks
+    climb is smooth, and does not lead to where the decision changes.
+
+    Args:
+        net: which decides.
+    """
+
+    name = "other-scores"
+    evidence = ("jump-at-border",)
+    other: nn.Module
+
+    @classmethod
+    def build(cls, seed: int) -> nn.Module:
+        """The twin beside an honest linear model."""
+        canary = cls(honest.build(cls.twin, seed))
+        canary.other = honest.build("linear", seed)
+        return canary.eval().requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The other's scores in the decision's order."""
+        scores: Tensor = self.other(x)
+        decided, shown = self.logits(x).argmax(dim=1), scores.argmax(dim=1)
+        places = torch.arange(scores.shape[1], device=x.device).repeat(len(x), 1)
+        places.scatter_(1, decided[:, None], shown[:, None])
+        places.scatter_(1, shown[:, None], decided[:, None])
+        return scores.gather(1, places)
+
+
 class OptimiserInForward(Canary):
     """Moves the input towards the class it looks like (Alfarra et al., AAAI 2022)."""
 
