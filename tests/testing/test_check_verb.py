@@ -43,6 +43,20 @@ def test_what_does_not_hold_says_how_to_mend_it_and_exits_with_1(
     assert lines[1].endswith("it names itself")
 
 
+def test_what_a_plugin_raises_when_it_is_made_is_a_mistake(register: Callable[[type], str]) -> None:
+    """An option's value that it does not take: told in one line, not as a traceback."""
+
+    def initialise(self: ReLU, *, width: int = 1) -> None:
+        if width > 1:
+            raise ValueError("too wide")
+
+    name = register(type("Picky", (ReLU,), {"__init__": initialise}))
+    done = CliRunner().invoke(app, ["check", f"{name}[width=2]"])
+
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == f"{name}[width=2]: ValueError: too wide"
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
