@@ -76,6 +76,8 @@ COMMANDS: list[list[str]] = [
     ["run", "--defense", "kwta", "--nope"],
     ["run", "--defense", "kwta", "--examine", "each", "--no-examine"],
     ["run", "--defense", "kwta", "--dry-run", "--seeds", "0"],
+    ["run", "--defense", "kwta", "--dry-run", "--json"],
+    ["run", "--defense", "kwta", "--dry-run", "--html"],
     *(["train", "--defense", *rest] for rest in (
         [""], [","], ["nope"], ["relu", "--epochs", "0"], ["relu", "--epochs", "-1"],
         ["relu", "--epochs", "x"], ["relu", "--seeds", "-1"], ["relu", "--seeds", ""],
