@@ -10,6 +10,7 @@ import platform
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -100,7 +101,15 @@ def _begin(
         ),
     ] = False,
 ) -> None:
-    """What every command has before its verb."""
+    """What every command has before its verb.
+
+    Raises:
+        UsageError: the working directory was removed, where plugins, runs and paths are looked for.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was removed; change to one that is there") from None
 
 
 app.command("run", cls=Verb)(run)

@@ -24,7 +24,18 @@ FAILED, MISTAKE, INTERRUPTED, CLOSED = 1, 2, 130, 141
 RUNS = Path("results/runs")
 
 Run = Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+
+
+def _folder(out: Path) -> Path:
+    """Refuse a file, by whatever verb, as `runs list` does."""
+    if out.is_file():
+        from bench.record.runs import stored_runs
+
+        stored_runs(out)  # says so
+    return out
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.", callback=_folder)]
 Defense = Annotated[
     str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
 ]
