@@ -10,6 +10,7 @@ from bench.api import Proposal
 from bench.errors import AttackError, WinnowError
 from bench.matrix.judge import check_candidates
 from bench.models.checkpoints import weights_digest
+from bench.models.condition import Condition
 from bench.models.counted import CountedModel
 from bench.testing.attack_subject import (
     CLASSES,
@@ -24,9 +25,6 @@ from bench.testing.attack_subject import (
 )
 from bench.testing.conformance import NotApplicableError, Rule, read_back
 from bench.threat import Norm
-
-#: Where torch keeps the hooks of a module.
-HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 def _name(subject: AttackSubject) -> str | None:
@@ -98,10 +96,8 @@ def _model_unchanged(subject: AttackSubject) -> str | None:
             return f"{where}: it left the model in training mode"
         if any(parameter.requires_grad for parameter in module.parameters()):
             return f"{where}: it left parameters that require gradients"
-        for kind in HOOKS:
-            for name, part in module.named_modules():
-                if getattr(part, kind):
-                    return f"{where}: it left hooks on {name or 'the model'} ({kind})"
+        if "modules" in Condition.of(module).changed(trial.condition):
+            return f"{where}: it left hooks on the model, or other parts in it"
         if not torch.allclose(answers(trial.problem.model, trial.inputs), trial.logits, atol=1e-5):
             return f"{where}: the same inputs get other logits afterwards"
     return None

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Cost, Problem, Proposal
 from bench.models.ambient import plain_torch
+from bench.models.condition import Condition
 from bench.models.counted import CountedModel
 from bench.testing.conformance import NotApplicableError
 from bench.threat import Epsilon, Norm, ThreatModel
@@ -119,6 +120,8 @@ class Trial:
     """A copy of the model, as it was given."""
     logits: Tensor
     """What the model answered to the inputs, before."""
+    condition: Condition
+    """Of the model, before."""
     settings: dict[str, Any]
     """Of the process, before."""
     after: dict[str, Any]
@@ -154,6 +157,7 @@ def attempt(
     model, helper = (CountedModel(each, CLASSES, None, device) for each in (module, other))
     logits = answers(model, inputs)
     model.reset_counts()
+    condition = Condition.of(module)
     problem = Problem(
         model=model,
         inputs=inputs.clone(),
@@ -178,8 +182,8 @@ def attempt(
         proposal = Proposal(proposal.candidates.clone(), proposal.flags, proposal.extra)
     passes = model.passes + helper.passes
     return Trial(
-        problem, inputs, labels, copy.to(device).eval(), logits, before, after, proposal, error,
-        passes,
+        problem, inputs, labels, copy.to(device).eval(), logits, condition, before, after, proposal,
+        error, passes,
     )  # fmt: skip
 
 

@@ -96,9 +96,15 @@ def watch(problem: Problem) -> None:
 
 
 def patch(problem: Problem) -> None:
-    """Put another function in the place of a layer's."""
+    """Put another function in the place of a layer's, which answers the same."""
     layer: Any = list(problem.model.modules())[-1]
-    vars(layer)["forward"] = lambda x: -type(layer).forward(layer, x)
+    vars(layer)["forward"] = lambda x: type(layer).forward(layer, x)
+
+
+def switch(problem: Problem) -> None:
+    """Change what a layer computes, which no parameter of it says."""
+    layer: Any = list(problem.model.modules())[2]
+    layer.padding_mode = "circular"
 
 
 def mixing(self: Any, problem: Problem) -> Proposal:
@@ -197,7 +203,11 @@ def test_gradients_of_a_source_are_free(register: Callable[[type], str]) -> None
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(watch, "it left hooks on 0 ._forward_hooks"), (patch, "get other logits afterwards")],
+    [
+        (watch, "in Linf: it left hooks on the model"),
+        (patch, "in Linf: it left hooks on the model, or other parts in it"),
+        (switch, "in Linf: the same inputs get other logits afterwards"),
+    ],
 )
 def test_what_is_left_on_the_model_is_seen(
     change: Callable[[Problem], object], words: str, register: Callable[[type], str]
