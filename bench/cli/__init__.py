@@ -10,6 +10,7 @@ import platform
 import sys
 import traceback
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
@@ -20,7 +21,7 @@ from bench.cli.corruptions import corruptions
 from bench.cli.exchange import compare, export, import_adversarial
 from bench.cli.figure import app as figure
 from bench.cli.listing import list_plugins
-from bench.cli.options import FAILED, MISTAKE, Verb, notes
+from bench.cli.options import CLOSED, FAILED, MISTAKE, Verb, notes
 from bench.cli.plugins import check, new_attack, new_defense
 from bench.cli.prepare_data import prepare_data
 from bench.cli.processor import spare_zen_4
@@ -47,6 +48,11 @@ if TYPE_CHECKING:
 class _Verbs(TyperGroup):
     """The verbs; none ends the command but by what it returns or raises."""
 
+    def make_context(self, *words: Any, **settings: Any) -> Any:
+        """Read the words of a command, and print its help where that is asked for."""
+        with _told_output():
+            return super().make_context(*words, **settings)
+
     def invoke(self, ctx: Any) -> Any:
         """Do a verb.
 
@@ -54,7 +60,8 @@ class _Verbs(TyperGroup):
             ModelError: a plugin asked Python to end, or raised what is no error.
         """
         try:
-            return super().invoke(ctx)
+            with _told_output():
+                return super().invoke(ctx)
         except (Exception, KeyboardInterrupt):
             raise
         except BaseException as error:
@@ -94,7 +101,15 @@ def _begin(
         ),
     ] = False,
 ) -> None:
-    """What every command has before its verb."""
+    """What every command has before its verb.
+
+    Raises:
+        UsageError: the working directory was removed, where plugins, runs and paths are looked for.
+    """
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError("the working directory was removed; change to one that is there") from None
 
 
 app.command("run", cls=Verb)(run)
@@ -119,7 +134,7 @@ def main() -> None:
     """Run the command line and exit.
 
     0: done; 1: some cell failed, or something does not hold; 2: the user's mistake, told in one
-    line; 130: interrupted, what was finished is stored.
+    line; 130: interrupted, what was finished is stored; 141: standard output was closed.
     """
     errors = notes()
     spare_zen_4()
@@ -153,6 +168,8 @@ def main() -> None:
             raise
         _tell_misuse(error, errors)
         sys.exit(MISTAKE)
+    finally:
+        _give_up()
 
 
 def _tell_misuse(error: Any, errors: Console) -> None:
@@ -169,8 +186,37 @@ def _tell_misuse(error: Any, errors: Console) -> None:
     errors.print(f"error: {_one_line(error.format_message()).rstrip('.')} (see {words})")
 
 
+def _give_up() -> None:
+    """Have what cannot be written go nowhere: Python tries again at the end, and exits with 120."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None and not stream.closed:
+                stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def _one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+@contextlib.contextmanager
+def _told_output() -> Iterator[None]:
+    """End the command where standard output takes no more: of a closed pipe nothing is said.
+
+    Raises:
+        typer.Exit: with the exit code of that.
+    """
+    try:
+        yield
+    except OSError as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        if all(frame.f_code is not typer.echo.__code__ for frame, _ in frames):
+            raise  # something else cannot be written, or is closed
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(CLOSED) from None
+        notes().print(f"error: cannot write the output: {error.strerror}")
+        raise typer.Exit(FAILED) from None
 
 
 @contextlib.contextmanager

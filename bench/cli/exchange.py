@@ -111,10 +111,12 @@ def compare(
     """
     from bench.record.runs import find_run, stored_summary
     from bench.registry.grammar import split_names
-    from bench.report.comparison import compare_runs, render_comparison
+    from bench.report.comparison import compare_runs
+    from bench.report.paired import render_comparison
 
-    summaries = [stored_summary(find_run(text, out)) for text in (run_a, run_b)]
-    comparison = compare_runs(summaries[0], summaries[1], split_names(defense))
+    folders = [find_run(text, out) for text in (run_a, run_b)]
+    first, second = map(stored_summary, folders)
+    comparison = compare_runs(first, second, split_names(defense), folders)
     if as_json:
         options.print_json(comparison)
     else:

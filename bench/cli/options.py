@@ -19,12 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 #: Exit codes beyond success.
-FAILED, MISTAKE, INTERRUPTED = 1, 2, 130
+FAILED, MISTAKE, INTERRUPTED, CLOSED = 1, 2, 130, 141
 #: Where runs lie if nothing else is said.
 RUNS = Path("results/runs")
 
 Run = Annotated[str, typer.Argument(help="A run: folder, id or its beginning, or latest.")]
-Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.")]
+
+
+def _folder(out: Path) -> Path:
+    """Refuse a file, by whatever verb, as `runs list` does."""
+    if out.is_file():
+        from bench.record.runs import stored_runs
+
+        stored_runs(out)  # says so
+    return out
+
+
+Out = Annotated[Path, typer.Option("--out", help="Folder of the runs.", callback=_folder)]
 Defense = Annotated[
     str, typer.Option(help="Defenses, comma-separated, such as 'relu,kwta[gamma=0.2]'.")
 ]
@@ -141,7 +152,19 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-class _Notes(Console):
+class _Screen(Console):
+    """Ends the command where nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Instead of what a plugin does that ends the command.
+
+        Raises:
+            typer.Exit: always.
+        """
+        raise typer.Exit(CLOSED)
+
+
+class _Notes(_Screen):
     """Prints text as it is, but for what would steer the terminal."""
 
     def print(self, *objects: Any, **settings: Any) -> None:
@@ -170,7 +193,7 @@ def print_markdown(text: str) -> None:
     """Print it laid out on a terminal, and as it is elsewhere."""
     from bench.cli.screen import show_markdown
 
-    console = Console(highlight=False)
+    console = _Screen(highlight=False)
     if console.is_terminal:
         show_markdown(text, console)
     else:

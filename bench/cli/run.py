@@ -167,6 +167,8 @@ def run(
     )
     if seeds and dry_run:
         raise UsageError("--dry-run plans a single run; leave --seeds out")
+    if dry_run and (as_json or html):
+        raise UsageError("--dry-run prints a plan alone; leave --json and --html out")
     if dry_run:
         from bench.cli.dry_run import tell_plan
 

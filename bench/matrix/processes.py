@@ -231,7 +231,10 @@ def _redirect(output: Path | None) -> None:
     """Have standard output and error go to a file, or output to where errors go."""
     target = 2
     if output is not None:
-        target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            target = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        except FileNotFoundError:  # its parent ended meanwhile, and took the folder with it
+            os._exit(1)
         os.dup2(target, 2)
     os.dup2(target, 1)
     sys.stdout, sys.stderr = (

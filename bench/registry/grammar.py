@@ -17,6 +17,8 @@ from bench.errors import PluginError, UsageError, printable
 Value = bool | int | float | str
 
 
+#: Numbers are smaller: JSON has no infinity, and what is close to it overflows.
+LARGEST = 1e300
 #: What a bare name looks like.
 NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
 _WRITTEN = re.compile(r"(?P<name>[^\[\]]+?)(?:\[(?P<options>[^\[\]]*)\])?")
@@ -113,7 +115,7 @@ class Parameter:
         except (KeyError, ValueError):
             allowed = "true or false" if self.value_type is bool else allowed
             raise UsageError(f"{owner}: {self.key} has to be {allowed} (got {text!r})") from None
-        if isinstance(value, float) and value not in (float("inf"),) and not abs(value) < 1e300:
+        if isinstance(value, float) and not abs(value) < LARGEST:
             raise UsageError(f"{owner}: {self.key} has to be a finite number (got {text!r})")
         return value
 
@@ -128,7 +130,8 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
     A scheme's first one, which takes what stands behind the colon, is none of them.
 
     Raises:
-        PluginError: one is not keyword-only, has no default, or has an unwritable type.
+        PluginError: one is not keyword-only, has no default, a default that is not finite, or an
+            unwritable type.
     """
     initialiser = inspect.getattr_static(cls, "__init__")
     if initialiser is object.__init__:
@@ -148,5 +151,7 @@ def parameters_of(cls: type) -> dict[str, Parameter]:
         ):
             raise PluginError(f"{where} has to be annotated bool, int, float, str or Literal[str]")
         default = float(argument.default) if value_type is float else argument.default
+        if value_type is float and not abs(default) < LARGEST:
+            raise PluginError(f"{where} has to have a finite default (got {default})")
         found[key] = Parameter(key, value_type, choices, default)
     return found

@@ -23,6 +23,7 @@ from bench.errors import (
     UnknownNameError,
     UsageError,
     WinnowError,
+    in_one_line,
 )
 from bench.registry.discovery import edition, plugin_modules, shown, told
 from bench.registry.discovery import join_local as join_local  # for the packages of plugins
@@ -149,8 +150,9 @@ class Registry(Generic[P]):
 
         Raises:
             UnknownNameError: no such plugin.
-            UsageError: an option that it does not have, a value it does not take, nothing behind
-                the colon of a scheme, or something where there is no scheme.
+            UsageError: an option that it does not have, a value it does not take, whatever its
+                `__init__` raises, nothing behind the colon of a scheme, or something where there is
+                no scheme.
         """
         written = Written.parse(text)
         name = self._found(written.name)
@@ -176,6 +178,8 @@ class Registry(Generic[P]):
             plugin = cls(*positional, **values)
         except WinnowError as error:
             raise UsageError(f"{text}: {error}") from error
+        except Exception as error:
+            raise UsageError(f"{text}: {in_one_line(error)}") from error
         full = {key: values.get(key, parameter.default) for key, parameter in known.items()}
         plugin.parameters = full
         plugin.version = edition(cls, cls.version)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench.errors import UnknownNameError, UsageError
 from bench.record.statistics import mcnemar, paired_interval, paired_t
-from bench.report.writing import escape, percent, points, table
 from bench.threat import TOLERANCE, Epsilon
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from bench.report.writing import Summary
 
@@ -23,20 +23,22 @@ CLEAN = "clean"
 #: Of `provenance`, what a reader has to know when it differs.
 ORIGIN = ("commit", "python", "platform", "device", "device_name", "instructions")
 
-#: Below this p the headline's figures are called different.
-SIGNIFICANT = 0.05
 
-
-def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) -> dict[str, Any]:
+def compare_runs(
+    first: Summary, second: Summary, defenses: Sequence[str] = (), folders: Sequence[Path] = ()
+) -> dict[str, Any]:
     """The paired comparison of two runs, ready for JSON.
 
     Args:
         first: the summary of a run.
         second: of another, or of the same for two defenses of it.
         defenses: none for all that both have; one that both have; or one of each.
+        folders: where the two lie. Attacks are no part of an id: runs of one id are two where they
+            lie in two folders. Without folders they are one.
 
     Returns:
-        `runs`, `data_digest`, `dataset`, `norm`, `n`, `differences` (what else differs between the
+        `runs`, `names` (what to call them: their ids in short, or folders where these are one),
+        `data_digest`, `dataset`, `norm`, `n`, `differences` (what else differs between the
         runs: a `what` with its two values) and `pairs`; of each pair the `defenses`, its own
         `differences`, `notes`, and by epsilon, after `clean`, the two accuracies, the `difference`
         (first minus second) with its 95 % interval, the discordant examples and the exact `p`.
@@ -44,10 +46,12 @@ def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) 
     Raises:
         UsageError: the runs cannot be paired, or the defenses are not there; it says why.
     """
-    _check_pairing(first, second)
-    named = _pairs(first, second, list(defenses))
+    called = _called(first, second, folders)
+    _check_pairing(first, second, called)
+    named = _pairs(first, second, list(defenses), called)
     return {
         "runs": [first["run"], second["run"]],
+        "names": called,
         "dataset": first["dataset"],
         "data_digest": first["data_digest"],
         "norm": first["norm"],
@@ -57,9 +61,17 @@ def compare_runs(first: Summary, second: Summary, defenses: Sequence[str] = ()) 
     }
 
 
-def _check_pairing(first: Summary, second: Summary) -> None:
+def _called(first: Summary, second: Summary, folders: Sequence[Path]) -> list[str]:
+    """What to call the two runs: the same where they are one."""
+    places = {folder.resolve() for folder in folders}
+    if first["run"] == second["run"] and len(places) > 1:
+        return [str(folder) for folder in folders]
+    return [first["run"][:8], second["run"][:8]]
+
+
+def _check_pairing(first: Summary, second: Summary, called: list[str]) -> None:
     """Refuse what would compare two things at once, or unlike figures."""
-    ids = f"{first['run'][:8]} and {second['run'][:8]} cannot be paired"
+    ids = f"{' and '.join(called)} cannot be paired"
     if first["data_digest"] != second["data_digest"]:
         sides = [f"{s['dataset']}, n = {s['n']}, {s['data_digest'][:12]}" for s in (first, second)]
         raise UsageError(
@@ -82,10 +94,12 @@ def _all(summary: Summary) -> dict[str, Any]:
     return {**summary["defenses"], **summary.get("controls", {})}
 
 
-def _pairs(first: Summary, second: Summary, names: list[str]) -> list[tuple[str, str]]:
+def _pairs(
+    first: Summary, second: Summary, names: list[str], called: list[str]
+) -> list[tuple[str, str]]:
     if len(names) > 2:
         raise UsageError(f"--defense takes one name, or one for each run; got {len(names)}")
-    itself = first["run"] == second["run"]
+    itself = called[0] == called[1]
     if not names:
         common = [name for name in first["defenses"] if name in second["defenses"]]
         if itself:
@@ -99,9 +113,9 @@ def _pairs(first: Summary, second: Summary, names: list[str]) -> list[tuple[str,
             )
         return [(name, name) for name in sorted(common)]
     pair = names[0], names[-1]
-    for name, summary in zip(pair, (first, second), strict=True):
+    for name, summary, run in zip(pair, (first, second), called, strict=True):
         if name not in _all(summary):
-            raise UnknownNameError(f"defense of run {summary['run'][:8]}", name, _all(summary))
+            raise UnknownNameError(f"defense of run {run}", name, _all(summary))
     if itself and pair[0] == pair[1]:
         raise UsageError(f"{pair[0]} of one run is not compared with itself; name another defense")
     return [pair]
@@ -264,86 +278,3 @@ def _notes(
             "and p are those of a paired t-test; `only first` and `only second` go by most draws."
         )
     return notes
-
-
-def render_comparison(comparison: dict[str, Any]) -> str:
-    """The comparison as Markdown."""
-    runs = [escape(run[:8]) for run in comparison["runs"]]
-    parts = [
-        f"# {runs[0]} and {runs[1]}",
-        "",
-        f"{escape(comparison['dataset'])}, {escape(comparison['norm'])}, the same "
-        f"{comparison['n']} examples (data {comparison['data_digest'][:12]}). Differences are "
-        "first minus second, paired by example.",
-    ]
-    for pair in comparison["pairs"]:
-        parts += ["", *_render_pair(pair)]
-    parts += ["", "## What else differs between the runs", ""]
-    parts.append(_render_differences(comparison["differences"]))
-    return "\n".join(parts) + "\n"
-
-
-def _render_pair(pair: dict[str, Any]) -> list[str]:
-    one, other = map(escape, pair["defenses"])
-    title = one if one == other else f"{one} and {other}"
-    header = ["ε", "first %", "second %", "difference (95 %)", "only first", "only second", "p"]
-    rows = []
-    for epsilon, found in pair["epsilons"].items():
-        mark = "" if all(found.get("complete", [True])) else " †"
-        low, high = points(found["low"]), points(found["high"])
-        rows.append(
-            [
-                escape(epsilon),
-                percent(found["first"]),
-                percent(found["second"]),
-                f"{points(found['difference'])} ({low} to {high}){mark}",
-                str(found["only_first"]),
-                str(found["only_second"]),
-                f"{found['p']:.2g}",
-            ]
-        )
-    lines = [f"## {title}", "", _claim(pair), "", table(header, rows), ""]
-    lines.append(
-        "`only first` counts examples on which the first is robust and the second is not. p: exact "
-        "two-sided McNemar test; the interval is Bonett and Price's (2012). Neither is corrected "
-        "for several epsilons."
-    )
-    if any(not all(found.get("complete", [True])) for found in pair["epsilons"].values()):
-        lines += ["", "† some cells did not finish: a worst case may be lower."]
-    lines += [line for note in pair["notes"] for line in ("", note)]
-    if pair["differences"]:
-        lines += ["", _render_differences(pair["differences"])]
-    return lines
-
-
-def _claim(pair: dict[str, Any]) -> str:
-    """What the headline's figures say of the two worst cases, and no more."""
-    found, epsilon = pair["epsilons"][pair["headline"]], escape(pair["headline"])
-    one, other = map(escape, pair["defenses"])
-    if found["p"] >= SIGNIFICANT:
-        word = "does not differ significantly from"
-    else:
-        word = "is higher than" if found["difference"] > 0 else "is lower than"
-    return (
-        f"At ε = {epsilon} the worst case of {one} (first) {word} that of {other} (second): "
-        f"{points(found['difference'])} points, p = {found['p']:.2g}."
-    )
-
-
-def _render_differences(differences: list[dict[str, Any]]) -> str:
-    if not differences:
-        return "Nothing that is recorded."
-    rows = []
-    for item in differences:
-        cells = [_shown(item["what"], item[side]) for side in ("first", "second")]
-        rows.append([escape(item["what"]), *cells])
-    header = ["", "first", "second"]
-    return table(header, rows, text=frozenset(header))
-
-
-def _shown(what: str, value: object) -> str:
-    if value is None or value == []:
-        return "–"
-    if isinstance(value, list):
-        return escape(("only " if what == "attacks" else "") + ", ".join(map(str, value)))
-    return escape(str(value)[:12] if what in ("weights", "commit") else value)

@@ -10,12 +10,16 @@ from bench.api import Proposal
 from bench.errors import AttackError, WinnowError
 from bench.matrix.judge import check_candidates
 from bench.models.checkpoints import weights_digest
+from bench.models.condition import Condition
+from bench.models.counted import CountedModel
 from bench.testing.attack_subject import (
     CLASSES,
     COUNT,
+    SEED,
     SHAPE,
     AttackSubject,
     Trial,
+    answers,
     attempt,
     rows_together,
 )
@@ -92,6 +96,21 @@ def _model_unchanged(subject: AttackSubject) -> str | None:
             return f"{where}: it left the model in training mode"
         if any(parameter.requires_grad for parameter in module.parameters()):
             return f"{where}: it left parameters that require gradients"
+        if "modules" in Condition.of(module).changed(trial.condition):
+            return f"{where}: it left hooks on the model, or other parts in it"
+        if not torch.allclose(answers(trial.problem.model, trial.inputs), trial.logits, atol=1e-5):
+            return f"{where}: the same inputs get other logits afterwards"
+    return None
+
+
+def _access(subject: AttackSubject) -> str | None:
+    if subject.plugin.access == "white-box":
+        raise NotApplicableError("it may take gradients: it is white-box")
+    for where, trial in subject.done():
+        model = trial.problem.model
+        assert isinstance(model, CountedModel)
+        if taken := model.backwards:
+            return f"{where}: it is {subject.plugin.access}, and took {taken} gradients"
     return None
 
 
@@ -117,6 +136,19 @@ def _no_state(subject: AttackSubject) -> str | None:
     subject.trial(robust=True)
     again = attempt(subject.plugin, subject.norms[0], False, COUNT, subject.device)
     return _unlike(first, again, "after other examples the same instance finds others")
+
+
+def _deterministic(subject: AttackSubject) -> str | None:
+    if not subject.plugin.deterministic:
+        raise NotApplicableError("it does not say that it draws no random numbers")
+    for robust in (False, True):
+        first = subject.trial(robust=robust)
+        again = attempt(
+            subject.create(), subject.norms[0], robust, COUNT, subject.device, seed=SEED + 1
+        )
+        if seen := _unlike(first, again, "another seed finds others"):
+            return seen
+    return None
 
 
 def _unlike(first: Trial, again: Trial, what: str) -> str | None:
@@ -196,14 +228,18 @@ RULES: tuple[Rule[AttackSubject], ...] = (
         "where nothing was found propose the input; detach(); one value of extra each", _proposal),
     Rule("problem-unchanged", "The inputs and labels that it was given are left as they are",
         "clone() before changing in place", _problem_unchanged),
-    Rule("model-unchanged", "The model is left as it was: weights, eval mode, frozen",
-        "leave the model's parameters and mode alone; copy it to change it", _model_unchanged),
+    Rule("model-unchanged", "The model is left as it was: weights, eval mode, frozen, no hooks",
+        "copy it to change it; remove() hooks in a finally clause", _model_unchanged),
+    Rule("access", "A black-box or noise attack takes no gradient of the model that it attacks",
+        "declare access white-box, or search by outputs; a source's gradient is free", _access),
     Rule("ball", "What it proposes as broken lies within epsilon and in the box, unprojected",
         "end in ThreatModel(norm, epsilon).project(inputs, candidates)", _ball),
     Rule("same-seed", "The same seed gives the same candidates",
         "draw from the global generators, which are seeded, or seed by problem.seed", _same_seed),
     Rule("keeps-no-state", "What it finds does not depend on what it was asked before",
         "keep nothing in self in run(): one instance serves many shards", _no_state),
+    Rule("deterministic", "With deterministic, another seed finds the same",
+        "draw no random numbers, or leave `deterministic` out", _deterministic),
     Rule("rows", "With each_row, what it finds for a row follows from that row alone",
         "draw from bench.attacks.blocks.ball.Streams; take each row's epsilon from radii()", _rows),
     Rule("settings-kept", "Settings of the whole process are left as they were",

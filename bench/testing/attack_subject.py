@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from bench import registry
 from bench.api import Cost, Problem, Proposal
 from bench.models.ambient import plain_torch
+from bench.models.condition import Condition
 from bench.models.counted import CountedModel
 from bench.testing.conformance import NotApplicableError
 from bench.threat import Epsilon, Norm, ThreatModel
@@ -117,6 +118,10 @@ class Trial:
     """A copy of the labels."""
     model: nn.Module
     """A copy of the model, as it was given."""
+    logits: Tensor
+    """What the model answered to the inputs, before."""
+    condition: Condition
+    """Of the model, before."""
     settings: dict[str, Any]
     """Of the process, before."""
     after: dict[str, Any]
@@ -142,12 +147,17 @@ class Trial:
         return logits.argmax(dim=1) != self.labels
 
 
-def attempt(attack: Attack, norm: Norm, robust: bool, count: int, device: str = "cpu") -> Trial:
+def attempt(
+    attack: Attack, norm: Norm, robust: bool, count: int, device: str = "cpu", seed: int = SEED
+) -> Trial:
     """Run an attack as the matrix does."""
     make = robust_world if robust else network_world
-    (module, inputs, labels), (copy, _, _) = make(norm), make(norm)
+    (module, inputs, labels), (copy, _, _), (other, _, _) = make(norm), make(norm), make(norm)
     inputs, labels = inputs[:count].clone().to(device), labels[:count].clone().to(device)
-    model = CountedModel(module, CLASSES, None, device)
+    model, helper = (CountedModel(each, CLASSES, None, device) for each in (module, other))
+    logits = answers(model, inputs)
+    model.reset_counts()
+    condition = Condition.of(module)
     problem = Problem(
         model=model,
         inputs=inputs.clone(),
@@ -155,12 +165,12 @@ def attempt(attack: Attack, norm: Norm, robust: bool, count: int, device: str = 
         norm=norm,
         epsilon=float(EPSILONS[norm]) if attack.kind == "fixed" else None,
         classes=CLASSES,
-        seed=SEED,
-        surrogates={"first": model} if attack.needs == "surrogates" else {},
-        source=model if attack.needs == "source" else None,
+        seed=seed,
+        surrogates={"first": helper} if attack.needs == "surrogates" else {},
+        source=helper if attack.needs == "source" else None,
     )
     proposal, error, before = None, "", _settings()
-    with plain_torch(seed=SEED):
+    with plain_torch(seed=seed):
         try:
             proposal = attack.run(problem)
         except Exception as raised:  # noqa: BLE001 - a plugin may raise anything
@@ -170,10 +180,18 @@ def attempt(attack: Attack, norm: Norm, robust: bool, count: int, device: str = 
         _SETTINGS[name][1](value)
     if proposal is not None and isinstance(getattr(proposal, "candidates", None), Tensor):
         proposal = Proposal(proposal.candidates.clone(), proposal.flags, proposal.extra)
-    passes = model.passes
+    passes = model.passes + helper.passes
     return Trial(
-        problem, inputs, labels, copy.to(device).eval(), before, after, proposal, error, passes
-    )
+        problem, inputs, labels, copy.to(device).eval(), logits, condition, before, after, proposal,
+        error, passes,
+    )  # fmt: skip
+
+
+def answers(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What a model says of a copy of the inputs."""
+    with torch.no_grad():
+        logits: Tensor = model(inputs.clone())
+    return logits
 
 
 def rows_together(attack: Attack, norm: Norm, device: str = "cpu") -> tuple[Tensor, Tensor]:

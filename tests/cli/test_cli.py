@@ -190,3 +190,43 @@ def test_list_names_everything() -> None:
     text = call("list").stdout
     for name in ("kwta-at[", "apgd-t", "pgd[", "brendel-bethge", "  all\n", "parquet:PATH"):
         assert name in text
+
+
+#: A command whose standard output is another descriptor.
+ELSEWHERE = """
+import os, sys
+{made}
+os.dup2(made, 1)
+sys.argv = ["bench", *{words}]
+from bench.cli import main
+try:
+    main()
+finally:
+    sys.stderr.flush()  # as Python does at the end
+    sys.stdout.flush()
+"""
+
+
+@pytest.mark.parametrize("words", [["list"], ["list", "--json"], ["run", "--help"], ["--help"]])
+def test_a_closed_output_is_no_failure(words: list[str]) -> None:
+    """As of a command that SIGPIPE ended: 1 would say that something does not hold."""
+    made = "reader, made = os.pipe(); os.close(reader)"
+    done = call(ELSEWHERE.format(made=made, words=words), kind="source")
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+@pytest.mark.parametrize("words", [["list"], ["--version"]])
+def test_a_full_output_is_told_in_one_line(words: list[str]) -> None:
+    """What answers is lost, and it is said."""
+    made = "made = os.open('/dev/full', os.O_WRONLY)"
+    done = call(ELSEWHERE.format(made=made, words=words), kind="source")
+    said = "error: cannot write the output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_closed_standard_error_ends_a_command_alike(tmp_path: Path) -> None:
+    """What a note is written to may be the same pipe: no plugin ended it."""
+    made = "reader, made = os.pipe(); os.close(reader); os.dup2(made, 2)"
+    words = ["run", "--defense", "kwta", "--attacks", "fgsm", "--n", "5"]
+    done = call(ELSEWHERE.format(made=made, words=words), kind="source", cwd=tmp_path)
+    assert done.returncode == 141

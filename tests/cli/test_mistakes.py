@@ -76,6 +76,8 @@ COMMANDS: list[list[str]] = [
     ["run", "--defense", "kwta", "--nope"],
     ["run", "--defense", "kwta", "--examine", "each", "--no-examine"],
     ["run", "--defense", "kwta", "--dry-run", "--seeds", "0"],
+    ["run", "--defense", "kwta", "--dry-run", "--json"],
+    ["run", "--defense", "kwta", "--dry-run", "--html"],
     *(["train", "--defense", *rest] for rest in (
         [""], [","], ["nope"], ["relu", "--epochs", "0"], ["relu", "--epochs", "-1"],
         ["relu", "--epochs", "x"], ["relu", "--seeds", "-1"], ["relu", "--seeds", ""],
@@ -224,6 +226,46 @@ def _files(folder: Path) -> Iterator[tuple[Path, int]]:
     for path in folder.rglob("*"):
         if path.name != ".lock" and path.is_file():
             yield path, path.stat().st_mtime_ns
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", "--defense", "kwta"], ["report"], ["verify", "latest"], ["compare", "latest", "x"],
+        ["export", "latest", "--csv"], ["runs", "list"], ["runs", "show", "latest"],
+        ["runs", "clean"],
+    ],
+    ids=lambda words: " ".join(words[:2]),
+)  # fmt: skip
+def test_runs_in_a_file_are_refused_alike(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    """By every verb that reads or writes them."""
+    out = tmp_path / "file"
+    out.write_text("x")
+    monkeypatch.setattr(sys, "argv", ["bench", *words, "--out", str(out)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = f"error: {out} is a file, not a folder of runs; say where they are by --out\n"
+    assert capsys.readouterr().err == said
+
+
+def test_a_working_directory_that_was_removed_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is looked for in it."""
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    folder.rmdir()
+    monkeypatch.setattr(sys, "argv", ["bench", "run", "--defense", "kwta"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    said = "error: the working directory was removed; change to one that is there\n"
+    assert capsys.readouterr().err == said
 
 
 @pytest.mark.parametrize(

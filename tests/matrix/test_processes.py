@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.matrix.processes import COPY, GuestProcess
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -48,3 +50,16 @@ def test_guests_find_imported_what_they_need(tmp_path: Path) -> None:
     )
 
     assert (done.stdout.split(), done.stderr) == (["True", "False"], "")
+
+
+@pytest.mark.skipif(COPY != "fork", reason="another process has another standard error")
+def test_a_guest_whose_folder_is_gone_ends_in_silence(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """As on Ctrl-C, where its parent removes the folder while it starts."""
+    guest = GuestProcess(COPY, print, output=tmp_path / "gone" / "output")
+    guest.process.join()
+    guest.end()
+
+    assert guest.process.exitcode == 1
+    assert capfd.readouterr() == ("", "")

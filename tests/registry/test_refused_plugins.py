@@ -45,6 +45,10 @@ def with_method(name: str, value: Any) -> type[Attack]:
     return type("Odd", (Still,), {name: value})
 
 
+def endless(self: object, *, size: float = float("inf")) -> None:
+    """An initialiser whose default no file can hold."""
+
+
 @pytest.mark.parametrize(
     ("cls", "fault"),
     [
@@ -63,6 +67,7 @@ def with_method(name: str, value: Any) -> type[Attack]:
         (with_method("__init__", lambda self, steps=1: None), "'steps' has to be keyword-only"),
         (with_method("__init__", lambda self, *, steps: None), "'steps' .* to have a default"),
         (with_method("__init__", lambda self, *, steps=1: None), "'steps' has to be annotated"),
+        (with_method("__init__", endless), "'size' has to have a finite default .got inf"),
     ],
 )
 def test_invalid_plugins_are_refused(

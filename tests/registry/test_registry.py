@@ -58,6 +58,8 @@ def test_parameters_are_typed_and_complete(registry: Registry[Attack]) -> None:
         ("size=wide", "float .got 'wide'"),
         ("size=nan", "a finite number .got 'nan'"),
         ("size=-inf", "a finite number .got '-inf'"),
+        ("size=inf", "a finite number .got 'inf'"),
+        ("size=1e999", "a finite number .got '1e999'"),
         ("fast=1", "true or false .got '1'"),
         ("loss=mse", "one of ce, dlr .got 'mse'"),
     ],
@@ -69,6 +71,21 @@ def test_options_of_wrong_type_are_refused(
     key = option.partition("=")[0]
     with pytest.raises(UsageError, match=f"^tuned: {key} has to be {allowed}"):
         registry.create(f"tuned[{option}]")
+
+
+def test_what_a_plugin_raises_is_told_in_one_line(registry: Registry[Attack]) -> None:
+    """It is an option's value that it does not take, whatever the class of the error."""
+
+    class Picky(Still):
+        def __init__(self, *, steps: int = 1) -> None:
+            if steps > 1:
+                raise ValueError(f"at most\n1 step (got {steps})")
+
+    registry.register("picky")(Picky)
+
+    assert registry.create("picky").name == "picky"
+    with pytest.raises(UsageError, match=r"^picky\[steps=2\]: ValueError: at most 1 step"):
+        registry.create("picky[steps=2]")
 
 
 def test_unknown_names_get_a_suggestion(registry: Registry[Attack]) -> None:

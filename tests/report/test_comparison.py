@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import copy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from scipy.stats import binomtest, ttest_rel
 
 from bench.errors import UnknownNameError, UsageError
-from bench.report.comparison import compare_runs, render_comparison
+from bench.report.comparison import compare_runs
+from bench.report.paired import render_comparison
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 N = 40
 EPSILONS = ["4/255", "8/255"]
@@ -172,6 +176,35 @@ def test_a_defense_is_not_compared_with_itself() -> None:
     """The same name in the same run."""
     with pytest.raises(UsageError, match="not compared with itself"):
         compare_runs(summary(), summary(), ["kwta"])
+
+
+def test_attacks_are_no_part_of_an_id(tmp_path: Path) -> None:
+    """Runs of one id are two where they lie in two folders, and are called by these."""
+    theirs, mine = summary(), summary(seed=2)
+    folders = tmp_path / "theirs", tmp_path / "mine"
+
+    found = compare_runs(theirs, mine, folders=folders)
+
+    assert found["pairs"][0]["defenses"] == ["kwta", "kwta"]
+    title = render_comparison(found).splitlines()[0]
+    assert all(folder.name in title for folder in folders)
+    with pytest.raises(UnknownNameError, match="theirs 'relu'"):
+        compare_runs(theirs, mine, ["relu"], folders)
+    with pytest.raises(UsageError, match="mine cannot be paired"):
+        compare_runs(theirs, {**mine, "norm": "L2"}, folders=folders)
+
+
+def test_one_folder_is_one_run_however_it_is_written(tmp_path: Path) -> None:
+    """Through a link as well; two of its defenses have the run's id in their title once."""
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    both = summary()
+    both["controls"]["relu"] = both["defenses"]["kwta"]
+
+    with pytest.raises(UsageError, match="the same one: name two"):
+        compare_runs(both, both, folders=[tmp_path, link])
+    found = compare_runs(both, both, ["kwta", "relu"], [tmp_path, link])
+    assert render_comparison(found).startswith("# aaaa0000\n")
 
 
 def test_everything_else_that_differs_is_named() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ class Honest(Attack):
     summary = "for tests"
     norms = frozenset({Norm.LINF})
     each_row = True
+    deterministic = True
 
     def cost(self, *, norm: Norm, shape: Shape, classes: int) -> Cost:
         """One of each."""
@@ -81,6 +83,30 @@ def tamper(problem: Problem) -> None:
         next(problem.model.parameters()).neg_()
 
 
+def blind(self: Any, problem: Problem) -> Proposal:
+    """Without a gradient: what `Honest` is for a black-box attack."""
+    moved = problem.inputs + 1
+    return Proposal(problem.norm.project(problem.inputs, moved, radii(problem)))
+
+
+def watch(problem: Problem) -> None:
+    """Forget a hook, which changes nothing but is asked in every pass."""
+    model: Any = problem.model
+    model.module[0].register_forward_hook(lambda module, given, answer: None)
+
+
+def patch(problem: Problem) -> None:
+    """Put another function in the place of a layer's, which answers the same."""
+    layer: Any = list(problem.model.modules())[-1]
+    vars(layer)["forward"] = lambda x: type(layer).forward(layer, x)
+
+
+def switch(problem: Problem) -> None:
+    """Change what a layer computes, which no parameter of it says."""
+    layer: Any = list(problem.model.modules())[2]
+    layer.padding_mode = "circular"
+
+
 def mixing(self: Any, problem: Problem) -> Proposal:
     """Noise for the whole batch, and the largest epsilon for all."""
     noise = torch.rand(problem.inputs.shape)
@@ -114,9 +140,17 @@ ATTACKS: dict[str, tuple[type[Attack], str]] = {
     ),
     "problem-unchanged": (after(lambda p: p.labels.fill_(0)), "it changed problem.labels in place"),
     "model-unchanged": (after(tamper), "in Linf: it changed the model's weights"),
+    "access": (
+        type("Odd", (Honest,), {"access": "black-box"}),
+        "in Linf: it is black-box, and took 4 gradients",
+    ),
     "ball": (running(beyond), "misclassified candidates lie outside the box or Linf 0.15"),
     "same-seed": (running(unseeded_attack), "a second instance .* 4 of 4 candidates differ"),
     "keeps-no-state": (running(drifting), "after other examples .* 4 of 4 candidates differ"),
+    "deterministic": (
+        running(lambda self, problem: Proposal(torch.rand(problem.inputs.shape))),
+        "another seed finds others: 4 of 4 candidates differ",
+    ),
     "rows": (running(mixing), "Linf: 8 of 8 candidates differ from those of one epsilon"),
     "settings-kept": (
         after(lambda problem: torch.set_num_threads(torch.get_num_threads() + 1)),
@@ -141,8 +175,47 @@ def test_each_check_of_an_attack_can_fail(check: str, register: Callable[[type],
 
 
 def test_an_honest_attack_holds(register: Callable[[type], str]) -> None:
-    """What the broken ones are made of passes every check."""
-    assert {f.status for f in examine("attack", register(Honest))} == {"passed"}
+    """What the broken ones are made of passes every check, but for what white-box may do."""
+    found = {f.rule.id: f.status for f in examine("attack", register(Honest))}
+    assert found.pop("access") == "skipped"
+    assert set(found.values()) == {"passed"}
+
+
+@pytest.mark.parametrize("access", ["black-box", "noise"])
+def test_what_goes_without_gradients_has_to(access: str, register: Callable[[type], str]) -> None:
+    """By outputs alone, or by nothing."""
+    assert seen("attack", register(running(blind, access=access)), "access") == ("passed", "")
+    gradient = type("Odd", (Honest,), {"access": access})
+    status, text = seen("attack", register(gradient), "access")
+    assert (status, text) == ("failed", f"in Linf: it is {access}, and took 4 gradients")
+
+
+def test_gradients_of_a_source_are_free(register: Callable[[type], str]) -> None:
+    """A transfer is black-box, whatever it does to the model that it searches on."""
+
+    def run(self: Honest, problem: Problem) -> Proposal:
+        assert problem.source is not None
+        return Honest.run(self, dataclasses.replace(problem, model=problem.source))
+
+    name = register(running(run, access="black-box", needs="source"))
+    assert {f.status for f in examine("attack", name)} == {"passed"}
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (watch, "in Linf: it left hooks on the model"),
+        (patch, "in Linf: it left hooks on the model, or other parts in it"),
+        (switch, "in Linf: the same inputs get other logits afterwards"),
+    ],
+)
+def test_what_is_left_on_the_model_is_seen(
+    change: Callable[[Problem], object], words: str, register: Callable[[type], str]
+) -> None:
+    """Though the weights are as they were."""
+    status, text = seen("attack", register(after(change)), "model-unchanged")
+    assert status == "failed"
+    assert re.search(words, text), text
 
 
 def test_the_robust_world_is_robust_as_far_as_it_says() -> None:

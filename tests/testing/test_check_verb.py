@@ -25,7 +25,7 @@ def test_what_holds_is_listed_and_exits_with_0() -> None:
     assert "passed   batch-mates" in done.output
     assert "skipped  surrogates: it declares none" in done.output
     assert (
-        f"fgsm (attack): {len(attack_rules.RULES) - 1} passed, 0 failed, 1 skipped" in done.output
+        f"fgsm (attack): {len(attack_rules.RULES) - 2} passed, 0 failed, 2 skipped" in done.output
     )
     assert "2 of 2 plugins hold" in done.output
 
@@ -41,6 +41,20 @@ def test_what_does_not_hold_says_how_to_mend_it_and_exits_with_1(
     lines = done.output[done.output.index("FAILED   twin") :].splitlines()[1:4]
     assert [line.split(":")[0].strip() for line in lines] == ["expected", "seen", "to mend"]
     assert lines[1].endswith("it names itself")
+
+
+def test_what_a_plugin_raises_when_it_is_made_is_a_mistake(register: Callable[[type], str]) -> None:
+    """An option's value that it does not take: told in one line, not as a traceback."""
+
+    def initialise(self: ReLU, *, width: int = 1) -> None:
+        if width > 1:
+            raise ValueError("too wide")
+
+    name = register(type("Picky", (ReLU,), {"__init__": initialise}))
+    done = CliRunner().invoke(app, ["check", f"{name}[width=2]"])
+
+    assert isinstance(done.exception, UsageError)
+    assert str(done.exception) == f"{name}[width=2]: ValueError: too wide"
 
 
 @pytest.mark.parametrize(
