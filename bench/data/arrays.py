@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split, chosen
-from bench.data.classes import numbered, ordered, read_classes, shown
+from bench.data.classes import indices_of, numbered, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.mapped import as_inputs
 from bench.data.numpy_files import ArrayFiles, axes_of, row_of_labels
@@ -115,7 +115,7 @@ class ArraysDataset(Dataset):
         from bench.api import Examples
 
         images = torch.from_numpy(self._images(split, rows))
-        for note in (*self._found[1], *self._classes[1]):
+        for note in (*self._found[1], *self._classes[2]):
             self.note(note)
         labels = torch.from_numpy(self._labels(split)[[*rows]])
         return Examples.of(images, labels, self.class_names, self.name)
@@ -163,7 +163,7 @@ class ArraysDataset(Dataset):
                 f"split ({', '.join(self._pair(split))}); there has to be one for each"
             )
         if labels.dtype.kind == "U":
-            places = {name: place for place, name in enumerate(self._classes[0])}
+            places = self._classes[1]
             labels = np.array([places[label] for label in labels.tolist()], dtype=np.int64)
         classes = len(self._classes[0])
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -179,25 +179,38 @@ class ArraysDataset(Dataset):
         return row_of_labels(name, self._array(name))
 
     @functools.cached_property
-    def _classes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The classes' names, and what was chosen about them."""
+    def _classes(self) -> tuple[tuple[str, ...], Mapping[str, int], tuple[str, ...]]:
+        """The classes' names, the place of each label that is text, and what was chosen."""
         stored = [self._stored_labels(split) for split in self._pairs]
         text = [labels.dtype.kind == "U" for labels in stored]
         if any(text) and not all(text):
             raise DataError(f"{self.name} has labels that are text in one split, numbers in other")
         found = {label for labels in stored for label in labels.tolist()}
+        if given := self._given():
+            source, known = given
+            names = tuple(called[0] for called in known)
+            return (
+                names,
+                indices_of(sorted(found), known, self.name, source) if any(text) else {},
+                (),
+            )
         if any(text):
             names, sentence = ordered(found)
             said = sentence or f"text labels are classes in the alphabet's order ({shown(names)})"
-            return names, (said,)
+            return names, {name: place for place, name in enumerate(names)}, (said,)
+        names, notes = numbered(found)
+        return names, {}, notes
+
+    def _given(self) -> tuple[str, list[tuple[str, ...]]] | None:
+        """What names the classes in their order, a file or an array, and what each is called."""
         if self.reading.classes:
-            given = read_classes(Path(self.reading.classes))
-            return tuple(called[0] for called in given), ()
-        for name in {*_CLASS_NAMES} & {*self._files.names}:
+            file = Path(self.reading.classes)
+            return file.name, read_classes(file)
+        for name in (each for each in _CLASS_NAMES if each in self._files.names):
             array = self._array(name)
             if array.ndim == 1 and array.dtype.kind in "US":
-                return tuple(map(str, array.astype(str).tolist())), ()
-        return numbered(found)
+                return f"the array {name!r}", [(each,) for each in array.astype(str).tolist()]
+        return None
 
     def _array(self, name: str) -> np.ndarray:
         return self._files.array(name)

@@ -134,6 +134,25 @@ def test_class_names_come_from_a_file_or_from_an_array(tmp_path: Path, pixels: P
     assert given.class_names == ("ant", "bee", "cat", "dog")
 
 
+@pytest.mark.parametrize("kind", ["file", "array"])
+def test_text_labels_are_places_among_the_names_that_are_given(
+    tmp_path: Path, pixels: Pixels, kind: str
+) -> None:
+    """As of Parquet files and archives, synonyms too; a name that is not among them is refused."""
+    names = ["owl", "bee", "ant"]
+    (tmp_path / "all.txt").write_text("owl, strix\nbee\nant\n")
+    more = {"class_names": np.array(names)} if kind == "array" else {}
+    options = f"[classes={tmp_path / 'all.txt'}]" if kind == "file" else ""
+    labels = np.array(["ant", "bee", "strix" if kind == "file" else "owl"])
+
+    examples = open_dataset(saved(tmp_path, x=pixels[:3], y=labels, **more) + options).load("test")
+    assert examples.labels.tolist() == [2, 1, 0]
+    assert examples.classes == 3
+    strange = saved(tmp_path, x=pixels[:2], y=np.array(["ant", "cat"]), **more) + options
+    with pytest.raises(DataError, match=r"1 of 2 classes that are not among those of .*: cat;"):
+        open_dataset(strange).load("test")
+
+
 OBJECTS = np.array([{"a": 1}] * 6, dtype=object)
 
 
