@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 #: A name with one number that tells it from the others: what stands before it, it, and the rest.
 _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
+#: A number at the beginning of a name.
+_LEADING = re.compile(r"\d+")
 #: A synset of WordNet, with which a line may begin whose rest describes it.
 _SYNSET = re.compile(r"n\d{8}(?=\s)")
 #: What stands for the 1,000 classes of ImageNet in place of a file.
@@ -27,7 +29,8 @@ MOST_CLASSES = 100_000
 def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
     """Class names in their order, and a sentence on it where there was a choice.
 
-    Numbered names (`0` … `11`, `class_1` … `class_12`) go by their numbers, others by the alphabet.
+    Numbered names (`0` … `11`, `class_1` … `class_12`, `0_airplane` … `11_moon`) go by their
+    numbers, others by the alphabet.
 
     Raises:
         DataError: two of them are one name but for its spelling.
@@ -39,11 +42,9 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
             raise DataError(
                 f"the classes {other!r} and {name!r} differ in spelling alone; call them one name"
             )
-    parts = [_NUMBERED.fullmatch(name) for name in plain]
-    numbers = [int(part[2]) for part in parts if part]
-    alike = len({(part[1], part[3]) for part in parts if part}) == 1
-    if len(numbers) != len(plain) or not alike or len(set(numbers)) != len(numbers):
-        return tuple(plain), ""
+    numbers = _numbers(plain)
+    if not numbers:
+        return tuple(plain), _by_alphabet(plain)
     found = [name for _, name in sorted(zip(numbers, plain, strict=True))]
     notes = []
     if found != plain:
@@ -59,6 +60,38 @@ def ordered(names: Iterable[str]) -> tuple[tuple[str, ...], str]:
         )
     advice = "; another order is given by [classes=FILE], a class a line" if notes else ""
     return tuple(found), "; ".join(notes) + advice
+
+
+def _numbers(names: Sequence[str]) -> list[int]:
+    """The number of each name, where that is all that differs or each begins with another one."""
+    parts = [_NUMBERED.fullmatch(name) for name in names]
+    alike = len({(part[1], part[3]) if part else None for part in parts}) == 1
+    numbers = [int(part[2]) for part in parts if part and alike]
+    if len(numbers) < len(names):
+        numbers = [int(start[0]) for start in map(_LEADING.match, names) if start]
+    return numbers if len({*numbers}) == len(names) else []
+
+
+def _by_alphabet(names: Sequence[str]) -> str:
+    """A sentence on sorted names that would be in another order by the numbers within them."""
+    natural = sorted(names, key=lambda name: (_natural(name), name))
+    first = next((place for place, name in enumerate(natural) if name != names[place]), None)
+    if first is None:
+        return ""
+    before = "…, " if first else ""
+    return (
+        f"classes are in the alphabet's order ({before}{shown(names[first:])}), not in that of the "
+        f"numbers in their names ({before}{shown(natural[first:])}); another order is given by "
+        "[classes=FILE], a class a line"
+    )
+
+
+def _natural(name: str) -> list[tuple[int, int]]:
+    """What sorts a name as the alphabet does but for numbers, which count as such."""
+    return [
+        (ord("0"), int(part)) if part.isascii() and part.isdecimal() else (ord(part), 0)
+        for part in re.findall(r"[0-9]+|[^0-9]", name)
+    ]
 
 
 def numbered(labels: Collection[int]) -> tuple[tuple[str, ...], tuple[str, ...]]:

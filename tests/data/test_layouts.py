@@ -101,11 +101,44 @@ def test_numbered_classes_are_in_the_order_of_their_numbers(tmp_path: Path, patt
     assert (examples.inputs[:, 0, 0, 0] * 255).round().tolist() == list(range(12, 0, -1))
 
 
+@pytest.mark.parametrize("pattern", ["{}_{}", "{0}. {1}", "{}.0", "{}{}s"])
+def test_names_that_begin_with_numbers_are_in_their_order(tmp_path: Path, pattern: str) -> None:
+    """Whatever stands behind, as in `0_airplane`; each begins with another number."""
+    names = [pattern.format(number, chr(120 - number)) for number in range(12)]
+    root = tree(tmp_path, *(f"{name}/1.png" for name in names))
+
+    assert read(root, "order of their numbers").class_names == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [f"v2_class{number}" for number in range(12)],
+            r"alphabet's order \(…, v2_class10, v2_class11, v2_class2, .* and 6 more\), not in that "
+            r"of the numbers in their names \(…, v2_class2, v2_class3, .*\[classes=FILE\]",
+        ),
+        ([*map(str, range(11)), "other"], r"order \(…, 10, 2, 3, .* names \(…, 2, 3, 4, 5 and"),
+        (["C-130", "C-47", "Cessna 172"], r"order \(C-130, C-47, C.* names \(C-47, C-130, C"),
+        (["0_cat", "0_dog", "10_eel", "9_fox"], r"order \(…, 10_eel, 9_fox\)"),
+    ],
+)
+def test_the_alphabet_s_order_of_numbers_is_said(
+    tmp_path: Path, names: list[str], said: str
+) -> None:
+    """It is kept, as torchvision has it, where numbers among other things do not decide."""
+    root = tree(tmp_path, *(f"{name}/1.png" for name in names))
+
+    assert read(root, said).class_names == tuple(sorted(names))
+
+
 def test_padded_numbers_need_no_word(tmp_path: Path) -> None:
     """Both orders are the same, and names of synsets have no gaps to speak of."""
     padded = tree(tmp_path / "padded", *(f"{number:02}/1.png" for number in range(12)))
     synsets = tree(tmp_path / "synsets", "n01440764/1.png", "n02102040/1.png")
+    words = tree(tmp_path / "words", "a 1/1.png", "a b/1.png", "a1/1.png", "a-b/1.png", "é/1.png")
 
+    assert open_dataset(f"folder:{words}").load("test").class_names[:2] == ("a 1", "a b")
     assert open_dataset(f"folder:{padded}").load("test").class_names[9:] == ("09", "10", "11")
     assert open_dataset(f"folder:{synsets}").load("test").labels.tolist() == [0, 1]
 
