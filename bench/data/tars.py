@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.data.classes import indices_of, numbered, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.images import EncodedImage
-from bench.data.shards import check_complete
+from bench.data.shards import check_complete, files_in
 from bench.data.splits import called_train, choose, is_leftover, role_of
 from bench.data.stored import StoredDataset
 from bench.data.trees import SUFFIXES
@@ -123,10 +123,10 @@ class WebDataset(StoredDataset):
             said = f"the file is called {self.path.name}, and all of it is evaluated"
             return {"test": [self.path]}, [said] if called_train(self.path.stem) else []
         parts: dict[str, list[Path]] = {}
-        for file in _archives(self.path):
+        for file in files_in(self.path, ".tar"):
             parts.setdefault(_part(file), []).append(file)
         for folder in sorted(each for each in self.path.iterdir() if each.is_dir()):
-            if role_of(folder.name) and (files := _archives(folder)):
+            if role_of(folder.name) and (files := files_in(folder, ".tar")):
                 parts.setdefault(folder.name, []).extend(files)
         if not parts:
             raise DataError(
@@ -176,10 +176,6 @@ class WebDataset(StoredDataset):
         names, sentence = ordered(found)
         said = sentence or f"text labels are classes in the alphabet's order ({shown(names)})"
         return names, {name: place for place, name in enumerate(names)}, (said,)
-
-
-def _archives(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix == ".tar" and not is_leftover(f.name))
 
 
 def _part(file: Path) -> str:

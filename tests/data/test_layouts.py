@@ -115,7 +115,7 @@ def test_names_that_begin_with_numbers_are_in_their_order(tmp_path: Path, patter
     [
         (
             [f"v2_class{number}" for number in range(12)],
-            r"alphabet's order \(…, v2_class10, v2_class11, v2_class2, .* and 6 more\), not in that "
+            r"alphabet's order \(…, v2_class10, .* and 6 more\), not in that "
             r"of the numbers in their names \(…, v2_class2, v2_class3, .*\[classes=FILE\]",
         ),
         ([*map(str, range(11)), "other"], r"order \(…, 10, 2, 3, .* names \(…, 2, 3, 4, 5 and"),

@@ -109,6 +109,8 @@ def test_archives_that_are_not_whole_are_refused(tmp_path: Path, pixels: Pixels)
     files = samples(pixels[:2], ["0", "1"])
     for number in (0, 2):
         archive(tmp_path / f"gap/pets-00{number}.tar", files)
+    for name in ("t", "t (1)"):
+        archive(tmp_path / f"copies/{name}.tar", files)
     packed = archive(tmp_path / "packed.tar", files, "w:gz")
     cut = archive(tmp_path / "cut.tar", files)
     cut.write_bytes(cut.read_bytes()[:700])
@@ -118,6 +120,7 @@ def test_archives_that_are_not_whole_are_refused(tmp_path: Path, pixels: Pixels)
 
     for path, message in (
         (tmp_path / "gap", "by their numbers, others are missing"),
+        (tmp_path / "copies", r"several files of one split, .*such as webdataset:.*t \(1\)\.tar"),
         (packed, "is no whole, uncompressed tar archive: it is a gzip file: unpack it"),
         (cut, "is no whole, uncompressed tar archive: its end is missing: fetch it again"),
         (hidden, r"000001 of hidden.tar has the label -1; labels have to be in 0 … 0"),
