@@ -61,9 +61,11 @@ class Listing:
             labels: by their names.
         """
         files, deeper, notes = [], [], []
+        reached: dict[tuple[int, int], str] = {}
         folders, passed_over = entries_of(root)
         for name in sorted(folders, key=lambda name: labels[name]):
-            for place, names, leftovers in sorted(branches(folders[name]), key=lambda b: str(b[0])):
+            found = sorted(branches(folders[name], reached), key=lambda branch: str(branch[0]))
+            for place, names, leftovers in found:
                 images = [place / n for n in sorted(names) if is_image(n)]
                 files += [(image, labels[name]) for image in images]
                 others = sorted([*leftovers, *(n for n in names if not is_image(n))])

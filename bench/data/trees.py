@@ -28,7 +28,8 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The folders in a folder, by name in one spelling (Unicode's NFC), and what else lies there.
 
     Raises:
-        DataError: two of them are one name but for its spelling, or it cannot be read.
+        DataError: two of them are one name but for its spelling, or it cannot be read; or one may
+            be a link to nothing.
     """
     folders: dict[str, Path] = {}
     spelled: dict[str, Path] = {}
@@ -39,6 +40,11 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
         raise _unreadable(error) from error
     for entry in entries:
         name = unicodedata.normalize("NFC", entry.name)
+        if entry.is_symlink() and not entry.exists() and not (is_leftover(name) or is_image(name)):
+            raise DataError(
+                f"{str(entry)!r} is a link to nothing, perhaps to a folder of images: mend or "
+                "remove it"
+            )
         if is_leftover(name) or not entry.is_dir():
             others.append(entry.name)
         elif not name.isprintable():
@@ -55,18 +61,27 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
     return folders, others
 
 
-def branches(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def branches(
+    folder: Path, reached: dict[tuple[int, int], str] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Every folder from this one down, links followed: its files, and leftovers' folders.
+
+    Args:
+        folder: to begin with.
+        reached: the folders that count already, to which these are added.
 
     Raises:
         DataError: one cannot be read, or is reached twice.
     """
-    reached = set()
+    reached = {} if reached is None else reached
     for root, below, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in reached:
-            raise DataError(f"links lead to {root!r} twice; its images would count more than once")
-        reached.add((status.st_dev, status.st_ino))
+        if other := reached.get((status.st_dev, status.st_ino)):
+            raise DataError(
+                f"links lead to the folder {other!r} twice, also as {root!r}: its images would "
+                "count more than once; remove the link"
+            )
+        reached[status.st_dev, status.st_ino] = root
         leftovers = [name for name in below if is_leftover(name)]
         below[:] = [name for name in below if not is_leftover(name)]
         yield Path(root), files, leftovers

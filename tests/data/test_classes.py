@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.data import open_dataset
-from bench.data.classes import read_classes
+from bench.data.classes import ordered, read_classes
 from bench.data.reading import with_classes
 from bench.errors import DataError, InputNotice, ModelError, UsageError
 from bench.run import run
@@ -107,6 +108,38 @@ def test_a_file_of_classes_has_to_be_readable(tmp_path: Path, pixels: Pixels) ->
         load(f"folder:{root}[classes={tmp_path}/f.txt]")
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
         load(f"folder:{root}[classes={tmp_path}/none.txt]")
+
+
+@pytest.mark.parametrize("pattern", ["{}_{}", "{0}. {1}", "{}.0", "{}{}s"])
+def test_names_that_begin_with_numbers_are_in_their_order(pattern: str) -> None:
+    """Whatever stands behind, as in `0_airplane`; each begins with another number."""
+    names = [pattern.format(number, chr(120 - number)) for number in range(12)]
+
+    found, sentence = ordered(reversed(names))
+
+    assert found == tuple(names)
+    assert "in the order of their numbers" in sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [f"v2_class{number}" for number in range(12)],
+            r"alphabet's order \(…, v2_class10, .* and 6 more\), not in that "
+            r"of the numbers in their names \(…, v2_class2, v2_class3, .*\[classes=FILE\]",
+        ),
+        ([*map(str, range(11)), "other"], r"order \(…, 10, 2, 3, .* names \(…, 2, 3, 4, 5 and"),
+        (["C-130", "C-47", "Cessna 172"], r"order \(C-130, C-47, C.* names \(C-47, C-130, C"),
+        (["0_cat", "0_dog", "10_eel", "9_fox"], r"order \(…, 10_eel, 9_fox\)"),
+    ],
+)
+def test_the_alphabet_s_order_of_numbers_is_said(names: list[str], said: str) -> None:
+    """It is kept, as torchvision has it, where numbers among other things do not decide."""
+    found, sentence = ordered(names)
+
+    assert found == tuple(sorted(names))
+    assert re.search(said, sentence), sentence
 
 
 @pytest.mark.parametrize("kind", ["named", "text", "bare"])
