@@ -31,6 +31,8 @@ _CALLED: dict[What, tuple[str, ...]] = {
     "image": ("x", "image", "images", "img", "imgs", "data", "inputs", "input"),
     "label": ("y", "label", "labels", "target", "targets", "fine_labels"),
 }
+#: Splits in the names of arrays, wherever they stand.
+_SPLITS = re.compile("train|test|val")
 _CLASS_NAMES = ("class_names", "classes", "label_names")
 
 
@@ -262,7 +264,9 @@ class ArraysDataset(Dataset):
         whole_parts = {p: (found["image"], found["label"])
                        for p, found in parts.items() if len(found) == 2}  # fmt: skip
         if not whole_parts and (pair := self._only_two()):
-            return {"test": pair}, [f"its two arrays are read as images ({pair[0]}) and labels"]
+            return {"test": pair}, [
+                f"its two arrays are read as images ({pair[0]}) and labels ({pair[1]})"
+            ]
         if not whole_parts:
             raise DataError(
                 f"{self.name} has no arrays of images and labels by their names, only "
@@ -278,12 +282,15 @@ class ArraysDataset(Dataset):
         }, notes
 
     def _only_two(self) -> tuple[str, str] | None:
-        """Images and labels where there are two arrays, of which one alone can be images."""
+        """Images and labels where there are two arrays of one split, and one can be images."""
         if len(self._files.names) != 2 or self.reading.image or self.reading.label:
             return None
         images = [name for name in self._files.names if self._array(name).ndim >= 3]
         labels = [name for name in self._files.names if self._array(name).ndim <= 2]
-        return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
+        if not len(images) == len(labels) == 1:
+            return None
+        said = [{*_SPLITS.findall(name.lower())} for name in (images[0], labels[0])]
+        return None if all(said) and said[0] != said[1] else (images[0], labels[0])
 
 
 def _eight_bits(images: np.ndarray) -> np.ndarray:

@@ -119,7 +119,7 @@ def test_arrays_without_names_are_told_apart_by_their_axes(tmp_path: Path, pixel
     """As `np.savez(file, x, y)` calls them, and it is said."""
     name = saved(tmp_path, arr_1=pixels, arr_0=np.arange(6))
 
-    with pytest.warns(InputNotice, match=r"two arrays are read as images .arr_1. and labels"):
+    with pytest.warns(InputNotice, match=r"read as images .arr_1. and labels .arr_0.$"):
         assert torch.equal(open_dataset(name).load("test").inputs, expected(pixels))
 
 
@@ -171,6 +171,8 @@ OBJECTS = np.array([{"a": 1}] * 6, dtype=object)
         ({"x": np.full((6, 5, 4), 3.5), "y": np.arange(6)}, r"inputs have to be in \[0, 1\]"),
         ({"x": np.zeros((6, 5, 4)), "data": np.zeros((6, 5, 4)), "y": OBJECTS}, "several arrays"),
         ({"a": np.zeros((6, 5)), "b": np.arange(6)}, "no arrays of images and labels"),
+        ({"x_test": np.zeros((6, 5, 4)), "y_train": np.arange(6)}, "their names, only x_test, y_t"),
+        ({"testX": np.zeros((6, 5, 4)), "trainY": np.arange(6)}, "their names, only testX, trainY"),
         ({"x_train": np.zeros((6, 5, 4)), "y_train": np.arange(6)}, "no test split.*call them x_"),
     ],
 )
