@@ -20,6 +20,15 @@ _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
 _LEADING = re.compile(r"\d+")
 #: A synset of WordNet, with which a line may begin whose rest describes it.
 _SYNSET = re.compile(r"n\d{8}(?=\s)")
+#: What columns of a table are called, by which its first line is known.
+_HEADINGS = {
+    *("", "name", "names", "class", "classes", "class_name", "class_names", "classname", "label"),
+    *("labels", "label_name", "category", "synset", "wnid", "id", "class_id", "label_id", "index"),
+    *("idx", "class_index", "class_idx", "number", "unnamed: 0"),
+}
+#: A number before a name, and one behind it.
+_LEADS = re.compile(r"(?P<index>\d+)[.:)]?\s+(?P<name>.+)")
+_FOLLOWS = re.compile(r"(?P<name>.+?)\s+(?P<index>\d+)")
 #: What stands for the 1,000 classes of ImageNet in place of a file.
 IMAGENET = "imagenet"
 #: More classes than anybody tells apart are a label that is none.
@@ -131,11 +140,13 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
     """Read a file of class names in the order of a model's logits: for each, what it is called.
 
     A text has a class a line: a name, names with commas between them, or a synset of ImageNet and
-    such names. JSON is a list of names, names by index (each perhaps a list), or indices by name.
+    such names; where each line has a number as well, and these are 0 … n-1, they are the indices.
+    JSON is a list of names, names by index (each perhaps a list), or indices by name.
     `imagenet`, where it is no file, is ImageNet-1k as timm knows it: WordNet's ids, and names.
 
     Raises:
-        DataError: no such file, it is not of that form, or timm is not installed.
+        DataError: no such file, it is not of that form, has a heading, comments or other numbers,
+            or timm is not installed.
     """
     if str(path) == IMAGENET and not path.exists():
         return _imagenet()
@@ -144,13 +155,67 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise DataError(f"classes={path} cannot be read ({reason})") from error
-    if text.lstrip()[:1] in ("{", "["):
-        found = _from_json(path, text)
-    else:
-        found = [_called(line.strip()) for line in text.splitlines() if line.strip()]
+    read = _from_json if text.lstrip()[:1] in ("{", "[") else _from_lines
+    found = read(path, text)
     if not found:
         raise DataError(f"classes={path} is empty; write a class a line, in the logits' order")
     return found
+
+
+def _from_lines(path: Path, text: str) -> list[tuple[str, ...]]:
+    numbered_lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
+    lines = [line for _, line in numbered_lines if line]
+    for place, line in numbered_lines:
+        columns = re.split(r"[,;\s]", line.lower().replace('"', ""))
+        heading = [line] == lines[:1] and len(columns) > 1 and {*columns} <= _HEADINGS
+        if heading or line.startswith("#"):
+            raise DataError(
+                f"line {place} of classes={path} is a {'heading' if heading else 'comment'} "
+                f"({line[:40]!r}), where every line is a class: remove it, or write a JSON list"
+            )
+    if indexed := _indexed(path, lines):
+        pairs = sorted(zip(indexed, lines, strict=True))
+        return [(*_called(name), *_called(line)) for (_, name), line in pairs]
+    return [*map(_called, lines)]
+
+
+def _indexed(path: Path, lines: Sequence[str]) -> list[tuple[int, str]]:
+    """The index that each line has, and the name beside it; nothing where lines are names alone.
+
+    Raises:
+        DataError: each has a number beside its name, and these are no indices.
+    """
+    for pattern in (None, _LEADS, _FOLLOWS):
+        each = (_words(pattern, line) if pattern else _columns(line) for line in lines)
+        found = [pair for pair in each if pair]
+        if len(found) < len(lines) or len({name for _, name in found}) < len(lines):
+            continue
+        numbers = sorted(index for index, _ in found)
+        if numbers == [*range(len(lines))]:
+            return found
+        counts = numbers == [*range(1, len(lines) + 1)]  # a Boeing 707 does not
+        if counts or pattern is not _FOLLOWS:
+            raise DataError(
+                f"classes={path} has numbers beside the names ({'; '.join(lines[:2])}), and they "
+                f"are not 0 … {len(lines) - 1}, each once, so that nothing tells the logits' "
+                "order: count from 0, or write a JSON list of names in that order"
+            )
+    return []
+
+
+def _columns(line: str) -> tuple[int, str] | None:
+    """The one number among what commas, semicolons or tabs part, and the rest; -1 for several."""
+    parts = [part for each in re.split(r"[,;\t]", line) if (part := each.strip("\"' "))]
+    numbers = [part for part in parts if part.isdecimal()]
+    if not 0 < len(numbers) < len(parts):
+        return None
+    rest = ", ".join(part for part in parts if part not in numbers)
+    return int(numbers[0]) if len(numbers) == 1 else -1, rest
+
+
+def _words(pattern: re.Pattern[str], line: str) -> tuple[int, str] | None:
+    match = pattern.fullmatch(line)
+    return (int(match["index"]), match["name"]) if match else None
 
 
 def _imagenet() -> list[tuple[str, ...]]:

@@ -75,6 +75,51 @@ def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) 
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "ant,2\nbee,1\ncat,0\n",
+        "2,ant\n0,cat\n1,bee",
+        '"ant";"2"\n"cat";"0"\n"bee";"1"\n',
+        "ant\t2\nbee\t1\ncat\t0",
+        "ant, emmet, 2\nbee, 1\ncat, puss, 0",
+        "2 ant, emmet\n1 bee\n0 cat\n",
+        "2: ant\n1: bee\n0: cat\n",
+        "ant 2\nbee 1\ncat 0\n",
+        "cat\nbee\nant\n",
+    ],
+)
+def test_numbers_beside_names_are_their_indices(
+    tmp_path: Path, pixels: Pixels, content: str
+) -> None:
+    """In columns, before or behind the names, in whatever order the lines are."""
+    (tmp_path / "f.txt").write_text(content)
+    root = subset(tmp_path, pixels, "ant", "bee", "cat")
+
+    examples = load(f"folder:{root}[classes={tmp_path}/f.txt]")
+    assert examples.labels.tolist() == [0, 1, 2]
+    assert [name.split(",")[0] for name in examples.class_names] == ["cat", "bee", "ant"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Boeing 707", "Airbus 300"],
+        ["class 1", "class 0"],
+        ["1", "0"],
+        ["one, 1", "no"],
+        ["n01440764 tench, Tinca", "n02102040 springer"],
+        ["1 2", "0 2"],
+    ],
+)
+def test_numbers_in_names_are_no_indices(tmp_path: Path, names: list[str]) -> None:
+    """Lines are in the order of the logits then."""
+    (tmp_path / "f.txt").write_text("\n".join(names))
+
+    found = read_classes(tmp_path / "f.txt")
+    assert all(name in " ".join(called) for name, called in zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (
@@ -83,6 +128,16 @@ def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) 
         ),
         ("cat\neel\ncat\n", "f.txt has 'cat' more than once, as class 0 and 2"),
         ("cat, eel\nx\n", "two of the classes cat, eel are one class of f.txt"),
+        ("cat,1\neel,2\n", r"numbers beside the names .cat,1; eel,2., .* are not 0 … 1, each once"),
+        ("cat,1,0\neel,0,1\n", "numbers beside the names"),
+        ("cat,0\neel,0\n", "numbers beside the names"),
+        ("cat 1\neel 2\n", "numbers beside the names"),
+        ("3 cat\n1 eel\n", "numbers beside the names"),
+        ("name,index\ncat,0\neel,1\n", r"line 1 of classes=.*f.txt is a heading .'name,index'."),
+        ("\nclass id\ncat 0\neel 1\n", r"line 2 of .* is a heading .*remove it, or write a JSON"),
+        (",name\n0,cat\n1,eel\n", "line 1 of .* is a heading"),
+        ("# pets\ncat\neel\n", "line 1 of .*f.txt is a comment .'# pets'., where every line is a"),
+        ("cat\n#eel\neel\n", "line 2 of .* is a comment"),
         ("\n", "is empty; write a class a line"),
         ('{"1": "cat", "2": "eel"}', "names by index 0, 1, 2"),
         ('["cat", 3]', "a JSON list of names"),
