@@ -53,13 +53,14 @@ class ArraysDataset(Dataset):
                 f"there is no file or folder {str(path)!r}; give the path of a .npz file, or of a "
                 "folder of .npy files"
             )
-        if path.is_file() and path.suffix != ".npz":
-            raise DataError(
-                f"{str(path)!r} is no .npz file: {what_is(path) or 'it is of another kind'}"
-            )
+        packed = path.suffix.lower() == ".npz"
+        found = "" if packed or path.is_dir() else what_is(path) or "it is of another kind"
+        if found and not found.startswith("it is a NumPy archive"):
+            raise DataError(f"{str(path)!r} is no .npz file: {found}")
         self.path = path
         self.reading = reading or Reading()
-        self.name = path.resolve().name.removesuffix(".npz") + str(self.reading)
+        called = path.resolve()
+        self.name = (called.stem if packed else called.name) + str(self.reading)
         self._files = ArrayFiles(path)
         self._whole: dict[str, bool] = {}
 
@@ -130,8 +131,7 @@ class ArraysDataset(Dataset):
         """
         import numpy as np
 
-        name = self._pair(split)[0]
-        array = self._array(name)
+        name, array = self._pair(split)[0], self._stored_images(split)
         axes = axes_of(name, array.shape)
         some = np.ascontiguousarray(np.asarray(array[[*rows]]).reshape(len(rows), *axes[0]))
         some = some.transpose(0, *axes[1])
@@ -158,7 +158,7 @@ class ArraysDataset(Dataset):
         import numpy as np
 
         labels = self._stored_labels(split)
-        images = self._array(self._pair(split)[0])
+        images = self._stored_images(split)
         if len(labels) != len(images):
             raise DataError(
                 f"{self.name} has {len(images)} images and {len(labels)} labels of its {split} "
@@ -174,6 +174,22 @@ class ArraysDataset(Dataset):
                 f"0 … {classes - 1}, for there are {classes} classes"
             )
         return labels
+
+    def _stored_images(self, split: Split) -> np.ndarray:
+        """All images of a split as stored.
+
+        Raises:
+            DataError: they are no images, or there are none.
+        """
+        name = self._pair(split)[0]
+        array = self._array(name)
+        axes_of(name, array.shape)
+        if not array.size:
+            raise DataError(
+                f"{self.name} holds no images, for its array {name!r} is of shape {array.shape}; "
+                "there is nothing to evaluate"
+            )
+        return array
 
     def _stored_labels(self, split: Split) -> np.ndarray:
         """Labels as stored, a row of whole numbers or of text."""

@@ -8,6 +8,7 @@ import warnings
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
+from bench.data.reading import expanded
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def read_classes(path: Path) -> list[tuple[str, ...]]:
     if str(path) == IMAGENET and not path.exists():
         return _imagenet()
     try:
-        text = path.expanduser().read_bytes().decode("utf-8-sig")
+        text = expanded(path).read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise DataError(f"classes={path} cannot be read ({reason})") from error

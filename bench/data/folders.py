@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Never
 from bench.data.classes import indices_of, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.images import EncodedImage
+from bench.data.reading import expanded
 from bench.data.splits import called_train, choose, role_of
 from bench.data.stored import StoredDataset
 from bench.data.trees import (
@@ -91,7 +92,7 @@ class Listing:
             DataError: it cannot be read, is empty, or lists what is not there.
         """
         try:
-            lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+            lines = expanded(file).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise DataError(f"[only={file}] cannot be read as a list of paths: {error}") from error
         wanted = {line.strip().removeprefix("./") for line in lines if line.strip()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -10,13 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from bench.data import open_dataset
+from bench.data import cache_folder, open_dataset
+from bench.data.reading import with_classes
 from bench.errors import DataError, InputNotice, UnknownNameError, UsageError
-from tests.data.conftest import Pixels, WriteParquet, png
+from tests.data.conftest import Pixels, WriteParquet, fill, png
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bench.api import Examples
 
 NAMES = ("cat", "dog", "eel")
@@ -285,3 +285,28 @@ def test_options_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             open_dataset(f"folder:{tmp_path}[{options}]")
+
+
+def test_a_tilde_is_a_home_where_there_is_no_such_path(
+    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown user is no error of its own, wherever a path is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    fill(tmp_path, {f"{r}/{n}/1.png": png(pixels[0]) for r in ("~data", "home/x") for n in "ab"})
+    fill(tmp_path, {"~data.txt": b"b\na\n", "~only": b"a/1.png"})
+
+    assert open_dataset("folder:~/x").load("test").labels.tolist() == [0, 1]
+    mapped = open_dataset("folder:~data[classes=~data.txt,only=~only]").load("test")
+    assert mapped.labels.tolist() == [1]
+    for written, message in (
+        ("folder:~nobody-here", "there is no folder '~nobody-here'"),
+        ("folder:~data[classes=~nobody-here]", "classes=~nobody-here cannot be read"),
+        ("folder:~data[only=~nobody-here]", "only=~nobody-here. cannot be read"),
+        ("~nobody-here", "unknown data set"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            open_dataset(written).load("test")
+    assert with_classes("folder:~nobody-here", "f") == "folder:~nobody-here[classes=f]"
+    monkeypatch.setenv("WINNOW_CACHE", "~nobody-here")
+    assert cache_folder() == Path("~nobody-here")
