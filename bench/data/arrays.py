@@ -31,6 +31,12 @@ _CALLED: dict[What, tuple[str, ...]] = {
     "image": ("x", "image", "images", "img", "imgs", "data", "inputs", "input"),
     "label": ("y", "label", "labels", "target", "targets", "fine_labels"),
 }
+#: How whole numbers that are not of 8 bits become inputs, by dtype.
+_TO_INPUTS = {
+    "uint16": "divide them by 65535, or by what white is",
+    "int8": "add 128 to them as int16 first, then divide by 255",
+    "int16": "add 32768 to them as int32 first, then divide by 65535; or divide by what white is",
+}
 #: Splits in the names of arrays, wherever they stand.
 _SPLITS = re.compile("train|test|val")
 _CLASS_NAMES = ("class_names", "classes", "label_names")
@@ -151,6 +157,12 @@ class ArraysDataset(Dataset):
                 self.note(f"the images {name!r} are whole numbers up to 255: divided by 255")
         if self._whole[name]:
             return _eight_bits(some)
+        if some.dtype.kind in "iu" and not 0 <= array.min() <= array.max() <= 1:
+            advice = _TO_INPUTS.get(str(some.dtype), "divide them by what white is")
+            raise DataError(
+                f"the images {name!r} are {some.dtype} from {array.min()} to {array.max()}, and "
+                f"have to be in [0, 1]: {advice}"
+            )
         return some.astype(np.float32)
 
     def _labels(self, split: Split) -> np.ndarray:

@@ -180,6 +180,16 @@ OBJECTS = np.array([{"a": 1}] * 6, dtype=object)
         ),
         ({"x": np.zeros((6, 0, 4)), "y": np.arange(6)}, "pets holds no images"),
         ({"x": np.float32(1), "y": np.arange(1)}, r"'x' is of shape \(\); images have to be"),
+        (
+            {"x": np.full((6, 5, 4), 999, np.uint16), "y": np.arange(6)},
+            "uint16 from 999 .* by 65535",
+        ),
+        (
+            {"x": np.full((6, 5, 4), -9, np.int8), "y": np.arange(6)},
+            "int8 from -9 .*: add 128 to t",
+        ),
+        ({"x": np.full((6, 5, 4), -9, np.int16), "y": np.arange(6)}, "int16 .*: add 32768 to them"),
+        ({"x": np.full((6, 5, 4), 999), "y": np.arange(6)}, "999 to 999, .* by what white is$"),
         ({"x_test": np.zeros((6, 5, 4)), "y_train": np.arange(6)}, "their names, only x_test, y_t"),
         ({"testX": np.zeros((6, 5, 4)), "trainY": np.arange(6)}, "their names, only testX, trainY"),
         ({"x_train": np.zeros((6, 5, 4)), "y_train": np.arange(6)}, "no test split.*call them x_"),
