@@ -105,6 +105,18 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
         )
     if any(role_of(name) for name in below):
         return path, below, notes
+    if hive := [f.name for f in sorted(path.glob("*=*")) if f.is_dir()]:
+        splits = [name for name in hive if role_of(name.partition("=")[2])]
+        advice = (
+            f"rename {splits[0]} to {splits[0].partition('=')[2]}, and the others likewise"
+            if splits
+            else "write them as one test.parquet, where that is a column: "
+            "pyarrow.dataset.dataset(FOLDER, partitioning='hive').to_table()"
+        )
+        raise NoSuchSplitError(
+            f"{str(path)!r} has its files in folders that are values of a column ({shown(hive)}), "
+            f"which are not read: {advice}"
+        )
     deeper = (file.parent for file in path.glob("*/*/*.parquet"))
     deeper = (place.parent if role_of(place.name) else place for place in deeper)
     places = [*(path / name for name in below), *sorted({*deeper})]

@@ -68,7 +68,6 @@ class WebDataset(StoredDataset):
         if not path.exists():
             raise DataError(f"there is no file or folder {str(path)!r}; give that of tar archives")
         super().__init__(path, reading)
-        self.name = self.name.replace(".tar", "", 1)
         self._listed: dict[Split, list[Sample]] = {}
 
     @property

@@ -47,6 +47,14 @@ ONE, TWO = "0123456789abcdef", "fedcba9876543210"
         (["test_0", "test_1"], None),
         (["test/part.9", "test/part.10"], None),
         (["test/part-00000-0a1b.c000.snappy", "test/part-00001-0a1b.c000.snappy"], None),
+        (
+            ["split=test/0", "split=train/0"],
+            r"values of a column .*: rename split=test to test, and",
+        ),
+        (
+            ["label=0/0", "label=1/0"],
+            r"\(label=0, label=1\), .*: write them as one test\.parquet, wh",
+        ),
         (["0000"], r"no test-\*.parquet in .*: it holds 0000.parquet"),
     ],
 )

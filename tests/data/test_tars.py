@@ -80,6 +80,16 @@ def test_archives_of_a_folder_are_of_the_split_they_are_called(
         assert torch.equal(dataset.load("train").inputs, expected(pixels[:2]))
 
 
+def test_archives_may_end_in_capitals(tmp_path: Path, pixels: Pixels) -> None:
+    """One of them, or those of a folder; a name keeps what else looks like an ending."""
+    path = archive(tmp_path / "my.target/A.TAR", samples(pixels[:2], ["0", "1"]))
+
+    for place, called in ((path, "A"), (path.parent, "my.target")):
+        examples = open_dataset(f"webdataset:{place}").load("test")
+        assert torch.equal(examples.inputs, expected(pixels[:2]))
+        assert examples.name == called
+
+
 def test_labels_may_be_names(tmp_path: Path, pixels: Pixels) -> None:
     """By the alphabet, or places in a file of classes; another ending is named."""
     path = archive(tmp_path / "pets.tar", samples(pixels[:2], ["owl", "ant"], "txt"))
