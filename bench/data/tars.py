@@ -198,11 +198,16 @@ def _samples_of(file: Path, asked: Reading) -> Iterator[Sample]:
                 raise tarfile.ReadError("its end is missing: fetch it again")
         with tarfile.open(file, "r:") as archive:
             for member in archive:
-                folder, _, name = member.name.rpartition("/")
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
                 if not member.isfile() or is_leftover(name):
                     continue
                 stem, _, ending = name.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
+                if ending.lower() in members.get(key, {}):
+                    raise DataError(
+                        f"{file.name} holds {key}.{ending} twice, and which is meant cannot be "
+                        "told: write it again with each once"
+                    )
                 members.setdefault(key, {})[ending.lower()] = member
                 wanted = (asked.label,) if asked.label else _LABELS
                 if ending.lower() in wanted and member.size <= _MOST:

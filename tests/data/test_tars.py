@@ -126,6 +126,12 @@ def test_archives_that_are_not_whole_are_refused(tmp_path: Path, pixels: Pixels)
     cut.write_bytes(cut.read_bytes()[:700])
     hidden = archive(tmp_path / "hidden.tar", samples(pixels[:2], ["0", "-1"]))
     double = archive(tmp_path / "double.tar", {**files, "000000.jpg": b"", "000001.jpg": b""})
+    for again in ("000001.cls", "./000001.png", "000001.PNG"):
+        twice = archive(tmp_path / f"twice-{len(again)}-{again[-3:]}.tar", files)
+        with tarfile.open(twice, "a") as tar:
+            tar.addfile(tarfile.TarInfo(again), io.BytesIO())
+        with pytest.raises(DataError, match=r"twice-.*tar holds 000001\.(cls|png|PNG) twice, and"):
+            open_dataset(f"webdataset:{twice}").load("test")
     (tmp_path / "none").mkdir()
 
     for path, message in (
