@@ -20,6 +20,7 @@ from bench.data.trees import (
     has_images,
     holds_classes,
     is_image,
+    like_splits,
     tables,
     without_wrapper,
 )
@@ -208,7 +209,8 @@ class FolderDataset(StoredDataset):
         """What to say where PATH holds the classes themselves.
 
         Raises:
-            DataError: it holds nothing but splits, whose images are in no class folders.
+            DataError: it holds nothing but splits, whose images are in no class folders, or
+                folders that are splits by what they hold.
         """
         if parts and not others and any(has_images(self.path / name) for name in parts):
             table = next((t for name in parts for t in tables(self.path / name)), None)
@@ -216,6 +218,14 @@ class FolderDataset(StoredDataset):
             raise DataError(
                 f"the images in {shown(parts)} of {str(self.path)!r} are in no class folders, and "
                 f"{why}; put those of each class into a folder of its own"
+            )
+        alike, names = like_splits(self.path)
+        if alike and not self.reading.classes:
+            tested = alike[min(alike, key=called_train)]
+            raise DataError(
+                f"{shown([*alike])} of {str(self.path)!r} hold the same folders ({shown(names)}), "
+                f"as splits do and classes do not: give one of them, such as folder:{tested}, or "
+                "say by [classes=FILE] that they are classes"
             )
         if called_train(self.path.resolve().name):
             return [f"the folder is called {self.path.resolve().name}, and all of it is evaluated"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from bench.data.classes import folded
-from bench.data.splits import is_leftover, role_of
+from bench.data.splits import called_train, is_leftover, role_of
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -106,13 +106,17 @@ def has_images(folder: Path) -> bool:
     Raises:
         DataError: as `branches`.
     """
+    if _has_own_images(folder):  # one is enough, and there may be many
+        return True
+    return any(map(is_image, (name for _, names, _ in branches(folder) for name in names)))
+
+
+def _has_own_images(folder: Path) -> bool:
     try:
-        with os.scandir(folder) as entries:  # one is enough, and there may be many
-            if any(is_image(entry.name) for entry in entries):
-                return True
+        with os.scandir(folder) as entries:
+            return any(is_image(entry.name) for entry in entries)
     except OSError as error:
         raise _unreadable(error) from error
-    return any(map(is_image, (name for _, names, _ in branches(folder) for name in names)))
 
 
 def holds_classes(folder: Path) -> bool:
@@ -130,6 +134,30 @@ def without_wrapper(path: Path) -> tuple[Path, list[str]]:
     if role_of(name) or not any(map(holds_classes, splits)):
         return path, []
     return below, [f"its splits lie in {name}/"]
+
+
+def like_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Folders in a folder that hold the same folders, two or more, and no images of their own.
+
+    They are all that there are, or one of them is called after a training split. A folder alone in
+    one of them is gone into, as archives have it.
+
+    Returns:
+        By their names where these same folders lie, and the names of these; nothing where there
+        are none.
+    """
+    folders = entries_of(root)[0]
+    alike: dict[tuple[str, ...], dict[str, Path]] = {}
+    for name, place in folders.items():
+        for _ in range(2):
+            below = {} if _has_own_images(place) else entries_of(place)[0]
+            place = next(iter(below.values())) if len(below) == 1 else place
+        if len(below) > 1:
+            alike.setdefault(tuple(sorted(below)), {})[name] = place
+    for names, group in alike.items():
+        if len(group) > 1 and (len(group) == len(folders) or any(map(called_train, group))):
+            return group, [*names]
+    return {}, []
 
 
 def tables(folder: Path) -> list[str]:

@@ -185,6 +185,14 @@ def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
         (("train/a/1.png", "train/b/.1.png", "test/a/1.png"), "hold no images: b; every folder"),
         (("1.png", "2.png", "labels.csv"), r"no images in the folders .*a table that names them"),
         (("train/1.png", "test/1.png"), "images in test, train .* are in no class folders"),
+        (
+            ("fold1/a/1.png", "fold1/b/1.png", "fold2/a/1.png", "fold2/b/1.png"),
+            r"fold1, fold2 of .* hold the same folders \(a, b\), .*folder:.*pets/fold1, or say by",
+        ),
+        (
+            ("p/p/1.png", *(f"s_{p}/s_{p}/{n}/1.png" for p in ("train", "test") for n in "ab")),
+            r"s_test, s_train of .* the same folders .* such as folder:.*pets/s_test/s_test, or",
+        ),
         (("bus/1.png", "train/x/1.png", "train/y/1.png"), r"a split \(train\) and other folders"),
         (
             ("zip/a/1.png", "zip/b/1.png"),
@@ -200,6 +208,15 @@ def test_what_cannot_be_told_is_refused(
 ) -> None:
     """Empty classes, images without classes, and folders that could be splits or classes."""
     refused(tree(tmp_path, *names), message)
+
+
+def test_classes_may_hold_the_same_folders(tmp_path: Path) -> None:
+    """One alone, as tiny-imagenet's, or several where a file says that they are classes."""
+    root = tree(tmp_path, *(f"{n}/{below}/1.png" for n in ("cat", "dog") for below in "ab"))
+    (tmp_path / "all.txt").write_text("dog\ncat\n")
+
+    found = read(root, "4 images lie deeper", options=f"[classes={tmp_path / 'all.txt'}]")
+    assert found.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
