@@ -21,14 +21,29 @@ _NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
 _LEADING = re.compile(r"\d+")
 #: A synset of WordNet, with which a line may begin whose rest describes it.
 _SYNSET = re.compile(r"n\d{8}(?=\s)")
-#: What columns of a table are called, by which its first line is known.
-_HEADINGS = {
-    *("", "name", "names", "class", "classes", "class_name", "class_names", "classname", "label"),
-    *("labels", "label_name", "category", "synset", "wnid", "id", "class_id", "label_id", "index"),
-    *("idx", "class_index", "class_idx", "number", "unnamed: 0"),
+#: What a column of names is called, and what others are, by which a heading is known.
+_TITLES = {
+    *("name", "names", "class", "classes", "class_name", "class_names", "classname", "label"),
+    *("labels", "label_name"),
 }
-#: A number before a name, and one behind it.
-_LEADS = re.compile(r"(?P<index>\d+)[.:)]?\s+(?P<name>.+)")
+_HEADINGS = {
+    *(
+        "",
+        "category",
+        "synset",
+        "wnid",
+        "words",
+        "description",
+        "id",
+        "class_id",
+        "label_id",
+        "index",
+        "idx",
+    ),
+    *("class_index", "class_idx", "number", *_TITLES),
+}
+#: A number before a name, or between a synset and a name, and one behind it.
+_LEADS = re.compile(r"(?P<synset>n\d{8}\s+)?(?P<index>\d+)[.:)]?\s+(?P<name>.+)")
 _FOLLOWS = re.compile(r"(?P<name>.+?)\s+(?P<index>\d+)")
 #: What stands for the 1,000 classes of ImageNet in place of a file.
 IMAGENET = "imagenet"
@@ -167,8 +182,9 @@ def _from_lines(path: Path, text: str) -> list[tuple[str, ...]]:
     numbered_lines = [(n, line.strip()) for n, line in enumerate(text.splitlines(), 1)]
     lines = [line for _, line in numbered_lines if line]
     for place, line in numbered_lines:
-        columns = re.split(r"[,;\s]", line.lower().replace('"', ""))
-        heading = [line] == lines[:1] and len(columns) > 1 and {*columns} <= _HEADINGS
+        columns = re.split(r"[,;\s]", re.sub(r'"|unnamed: 0', "", line.lower()))
+        known = _HEADINGS if len(columns) > 1 else _TITLES
+        heading = [line] == lines[:1] and {*columns} <= known
         if heading or line.startswith("#"):
             raise DataError(
                 f"line {place} of classes={path} is a {'heading' if heading else 'comment'} "
@@ -216,7 +232,9 @@ def _columns(line: str) -> tuple[int, str] | None:
 
 def _words(pattern: re.Pattern[str], line: str) -> tuple[int, str] | None:
     match = pattern.fullmatch(line)
-    return (int(match["index"]), match["name"]) if match else None
+    if match is None:
+        return None
+    return int(match["index"]), (match.groupdict().get("synset") or "") + match["name"]
 
 
 def _imagenet() -> list[tuple[str, ...]]:

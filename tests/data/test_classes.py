@@ -85,6 +85,7 @@ def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) 
         "2 ant, emmet\n1 bee\n0 cat\n",
         "2: ant\n1: bee\n0: cat\n",
         "ant 2\nbee 1\ncat 0\n",
+        "n00000003 2 ant\nn00000002 1 bee\nn00000001 0 cat\n",
         "cat\nbee\nant\n",
     ],
 )
@@ -97,7 +98,9 @@ def test_numbers_beside_names_are_their_indices(
 
     examples = load(f"folder:{root}[classes={tmp_path}/f.txt]")
     assert examples.labels.tolist() == [0, 1, 2]
-    assert [name.split(",")[0] for name in examples.class_names] == ["cat", "bee", "ant"]
+    called = read_classes(tmp_path / "f.txt")
+    assert ["ant" in names for names in called] == [False, False, True]
+    assert ["cat" in names for names in called] == [True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -109,6 +112,7 @@ def test_numbers_beside_names_are_their_indices(
         ["one, 1", "no"],
         ["n01440764 tench, Tinca", "n02102040 springer"],
         ["1 2", "0 2"],
+        ["0 number", "1 letter"],
     ],
 )
 def test_numbers_in_names_are_no_indices(tmp_path: Path, names: list[str]) -> None:
@@ -129,6 +133,9 @@ def test_numbers_in_names_are_no_indices(tmp_path: Path, names: list[str]) -> No
         ("cat\neel\ncat\n", "f.txt has 'cat' more than once, as class 0 and 2"),
         ("cat, eel\nx\n", "two of the classes cat, eel are one class of f.txt"),
         ("cat,1\neel,2\n", r"numbers beside the names .cat,1; eel,2., .* are not 0 … 1, each once"),
+        ("n00000001 1 cat\nn00000002 2 eel\n", r"numbers beside the names .n00000001 1 cat;"),
+        ("class\ncat\neel\n", "line 1 of .* is a heading .'class'."),
+        ("Unnamed: 0,name\n0,cat\n1,eel\n", "line 1 of .* is a heading"),
         ("cat,1,0\neel,0,1\n", "numbers beside the names"),
         ("cat,0\neel,0\n", "numbers beside the names"),
         ("cat 1\neel 2\n", "numbers beside the names"),

@@ -164,6 +164,7 @@ def test_several_columns_are_told_apart_by_name(
     refused(twice, "has no column 'fine': it has image, label, labels", "[label=fine]")
 
 
+@pytest.mark.filterwarnings("ignore::bench.errors.InputNotice")
 @pytest.mark.parametrize("plain", ["label", "labels", "fine_label"])
 def test_the_usual_name_comes_before_another_column_that_is_marked(
     tmp_path: Path, pixels: Pixels, plain: str
