@@ -23,7 +23,7 @@ from bench.data.downloads import DIGITS, TorchvisionDataset
 from bench.data.folders import FolderDataset
 from bench.data.foreign import what_is
 from bench.data.parquet import ParquetDataset
-from bench.data.reading import read_options
+from bench.data.reading import expanded, read_options
 from bench.data.tars import WebDataset
 from bench.errors import DataError, UnknownNameError
 
@@ -170,7 +170,7 @@ def _open(text: str) -> Dataset:
     if not colon and scheme in _TORCHVISION:
         return TorchvisionDataset(scheme, _TORCHVISION[scheme])
     if scheme not in _FROM_FILES:
-        for path in (Path(text).expanduser(), Path(argument).expanduser()):
+        for path in (expanded(text), expanded(argument)):
             if path.name and (found := what_is(path)):
                 raise DataError(
                     f"{text!r} is no name of a data set, but {str(path)!r} is there: {found}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from bench.data.base import FAMILY_OF_SHAPE, Dataset, Split, chosen
-from bench.data.classes import numbered, ordered, read_classes, shown
+from bench.data.classes import indices_of, numbered, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.mapped import as_inputs
 from bench.data.numpy_files import ArrayFiles, axes_of, row_of_labels
@@ -31,6 +31,14 @@ _CALLED: dict[What, tuple[str, ...]] = {
     "image": ("x", "image", "images", "img", "imgs", "data", "inputs", "input"),
     "label": ("y", "label", "labels", "target", "targets", "fine_labels"),
 }
+#: How whole numbers that are not of 8 bits become inputs, by dtype.
+_TO_INPUTS = {
+    "uint16": "divide them by 65535, or by what white is",
+    "int8": "add 128 to them as int16 first, then divide by 255",
+    "int16": "add 32768 to them as int32 first, then divide by 65535; or divide by what white is",
+}
+#: Splits in the names of arrays, wherever they stand.
+_SPLITS = re.compile("train|test|val")
 _CLASS_NAMES = ("class_names", "classes", "label_names")
 
 
@@ -51,13 +59,14 @@ class ArraysDataset(Dataset):
                 f"there is no file or folder {str(path)!r}; give the path of a .npz file, or of a "
                 "folder of .npy files"
             )
-        if path.is_file() and path.suffix != ".npz":
-            raise DataError(
-                f"{str(path)!r} is no .npz file: {what_is(path) or 'it is of another kind'}"
-            )
+        packed = path.suffix.lower() == ".npz"
+        found = "" if packed or path.is_dir() else what_is(path) or "it is of another kind"
+        if found and not found.startswith("it is a NumPy archive"):
+            raise DataError(f"{str(path)!r} is no .npz file: {found}")
         self.path = path
         self.reading = reading or Reading()
-        self.name = path.resolve().name.removesuffix(".npz") + str(self.reading)
+        called = path.resolve()
+        self.name = (called.stem if packed else called.name) + str(self.reading)
         self._files = ArrayFiles(path)
         self._whole: dict[str, bool] = {}
 
@@ -115,7 +124,7 @@ class ArraysDataset(Dataset):
         from bench.api import Examples
 
         images = torch.from_numpy(self._images(split, rows))
-        for note in (*self._found[1], *self._classes[1]):
+        for note in (*self._found[1], *self._classes[2]):
             self.note(note)
         labels = torch.from_numpy(self._labels(split)[[*rows]])
         return Examples.of(images, labels, self.class_names, self.name)
@@ -128,8 +137,7 @@ class ArraysDataset(Dataset):
         """
         import numpy as np
 
-        name = self._pair(split)[0]
-        array = self._array(name)
+        name, array = self._pair(split)[0], self._stored_images(split)
         axes = axes_of(name, array.shape)
         some = np.ascontiguousarray(np.asarray(array[[*rows]]).reshape(len(rows), *axes[0]))
         some = some.transpose(0, *axes[1])
@@ -149,6 +157,12 @@ class ArraysDataset(Dataset):
                 self.note(f"the images {name!r} are whole numbers up to 255: divided by 255")
         if self._whole[name]:
             return _eight_bits(some)
+        if some.dtype.kind in "iu" and not 0 <= array.min() <= array.max() <= 1:
+            advice = _TO_INPUTS.get(str(some.dtype), "divide them by what white is")
+            raise DataError(
+                f"the images {name!r} are {some.dtype} from {array.min()} to {array.max()}, and "
+                f"have to be in [0, 1]: {advice}"
+            )
         return some.astype(np.float32)
 
     def _labels(self, split: Split) -> np.ndarray:
@@ -156,14 +170,14 @@ class ArraysDataset(Dataset):
         import numpy as np
 
         labels = self._stored_labels(split)
-        images = self._array(self._pair(split)[0])
+        images = self._stored_images(split)
         if len(labels) != len(images):
             raise DataError(
                 f"{self.name} has {len(images)} images and {len(labels)} labels of its {split} "
                 f"split ({', '.join(self._pair(split))}); there has to be one for each"
             )
         if labels.dtype.kind == "U":
-            places = {name: place for place, name in enumerate(self._classes[0])}
+            places = self._classes[1]
             labels = np.array([places[label] for label in labels.tolist()], dtype=np.int64)
         classes = len(self._classes[0])
         if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
@@ -173,31 +187,60 @@ class ArraysDataset(Dataset):
             )
         return labels
 
+    def _stored_images(self, split: Split) -> np.ndarray:
+        """All images of a split as stored.
+
+        Raises:
+            DataError: they are no images, or there are none.
+        """
+        name = self._pair(split)[0]
+        array = self._array(name)
+        axes_of(name, array.shape)
+        if not array.size:
+            raise DataError(
+                f"{self.name} holds no images, for its array {name!r} is of shape {array.shape}; "
+                "there is nothing to evaluate"
+            )
+        return array
+
     def _stored_labels(self, split: Split) -> np.ndarray:
         """Labels as stored, a row of whole numbers or of text."""
         name = self._pair(split)[1]
         return row_of_labels(name, self._array(name))
 
     @functools.cached_property
-    def _classes(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """The classes' names, and what was chosen about them."""
+    def _classes(self) -> tuple[tuple[str, ...], Mapping[str, int], tuple[str, ...]]:
+        """The classes' names, the place of each label that is text, and what was chosen."""
         stored = [self._stored_labels(split) for split in self._pairs]
         text = [labels.dtype.kind == "U" for labels in stored]
         if any(text) and not all(text):
             raise DataError(f"{self.name} has labels that are text in one split, numbers in other")
         found = {label for labels in stored for label in labels.tolist()}
+        if given := self._given():
+            source, known = given
+            names = tuple(called[0] for called in known)
+            return (
+                names,
+                indices_of(sorted(found), known, self.name, source) if any(text) else {},
+                (),
+            )
         if any(text):
             names, sentence = ordered(found)
             said = sentence or f"text labels are classes in the alphabet's order ({shown(names)})"
-            return names, (said,)
+            return names, {name: place for place, name in enumerate(names)}, (said,)
+        names, notes = numbered(found)
+        return names, {}, notes
+
+    def _given(self) -> tuple[str, list[tuple[str, ...]]] | None:
+        """What names the classes in their order, a file or an array, and what each is called."""
         if self.reading.classes:
-            given = read_classes(Path(self.reading.classes))
-            return tuple(called[0] for called in given), ()
-        for name in {*_CLASS_NAMES} & {*self._files.names}:
+            file = Path(self.reading.classes)
+            return file.name, read_classes(file)
+        for name in (each for each in _CLASS_NAMES if each in self._files.names):
             array = self._array(name)
             if array.ndim == 1 and array.dtype.kind in "US":
-                return tuple(map(str, array.astype(str).tolist())), ()
-        return numbered(found)
+                return f"the array {name!r}", [(each,) for each in array.astype(str).tolist()]
+        return None
 
     def _array(self, name: str) -> np.ndarray:
         return self._files.array(name)
@@ -249,7 +292,9 @@ class ArraysDataset(Dataset):
         whole_parts = {p: (found["image"], found["label"])
                        for p, found in parts.items() if len(found) == 2}  # fmt: skip
         if not whole_parts and (pair := self._only_two()):
-            return {"test": pair}, [f"its two arrays are read as images ({pair[0]}) and labels"]
+            return {"test": pair}, [
+                f"its two arrays are read as images ({pair[0]}) and labels ({pair[1]})"
+            ]
         if not whole_parts:
             raise DataError(
                 f"{self.name} has no arrays of images and labels by their names, only "
@@ -265,12 +310,15 @@ class ArraysDataset(Dataset):
         }, notes
 
     def _only_two(self) -> tuple[str, str] | None:
-        """Images and labels where there are two arrays, of which one alone can be images."""
+        """Images and labels where there are two arrays of one split, and one can be images."""
         if len(self._files.names) != 2 or self.reading.image or self.reading.label:
             return None
         images = [name for name in self._files.names if self._array(name).ndim >= 3]
         labels = [name for name in self._files.names if self._array(name).ndim <= 2]
-        return (images[0], labels[0]) if len(images) == len(labels) == 1 else None
+        if not len(images) == len(labels) == 1:
+            return None
+        said = [{*_SPLITS.findall(name.lower())} for name in (images[0], labels[0])]
+        return None if all(said) and said[0] != said[1] else (images[0], labels[0])
 
 
 def _eight_bits(images: np.ndarray) -> np.ndarray:

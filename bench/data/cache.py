@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Self
 
 from filelock import FileLock
 
+from bench.data.reading import expanded
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ STRIDE = 2**24
 def cache_folder() -> Path:
     """Where downloads are kept: `$WINNOW_CACHE`, `$XDG_CACHE_HOME/winnow`, or `~/.cache/winnow`."""
     if chosen := os.environ.get("WINNOW_CACHE"):
-        return Path(chosen).expanduser()
+        return expanded(chosen)
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "winnow"
 

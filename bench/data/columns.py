@@ -59,8 +59,8 @@ def reading(file: Path) -> Iterator[Any]:
 def columns_of(file: Path, asked: Reading) -> Columns:
     """Find the image and the label column of a file.
 
-    Hugging Face's description in the schema metadata is followed where it is there; else the usual
-    names are tried. A name that the user gave comes first.
+    A name that the user gave comes first, then the usual ones, then whatever Hugging Face's
+    description in the schema metadata says is such a column.
 
     Raises:
         DataError: there is none, there are several, or it is of the wrong type.
@@ -69,6 +69,7 @@ def columns_of(file: Path, asked: Reading) -> Columns:
         schema = parquet.schema_arrow
     features = _features(schema.metadata or {})
     notes: list[str] = []
+    serves = {"image": _is_bytes, "label": _is_label}
 
     def pick(key: str, what: str, usual: tuple[str, ...]) -> str:
         wanted = getattr(asked, key)
@@ -77,8 +78,13 @@ def columns_of(file: Path, asked: Reading) -> Columns:
         marked = [
             n for n, kind in features.items() if kind.get("_type") == what and n in schema.names
         ]
-        able = marked or [name for name in usual if name in schema.names]
-        likely = [name for name in able if name in usual]
+        named = [name for name in usual if name in schema.names]
+        if marked:  # of what is not marked, only what could be read as well
+            named = [
+                n for n in named if n in marked or serves[key](schema.types[schema.names.index(n)])
+            ]
+        able = [*dict.fromkeys([*marked, *named])]
+        likely = [name for name in marked if name in usual] or named
         if not able and not wanted:
             raise DataError(
                 f"{file.name} has no column of {key}s: it has {_all(schema)}; call it "
@@ -114,9 +120,9 @@ def columns_of(file: Path, asked: Reading) -> Columns:
 def _check_images(file: Path, column: str, kind: Any) -> None:
     import pyarrow.types as types
 
-    bytes_ = kind.field("bytes").type if _has_bytes(kind) else kind
-    if types.is_binary(bytes_) or types.is_large_binary(bytes_):
+    if _is_bytes(kind):
         return
+    bytes_ = kind.field("bytes").type if _has_bytes(kind) else kind
     paths = types.is_null(bytes_) and kind.get_field_index("path") >= 0
     if paths or types.is_string(kind) or types.is_large_string(kind):
         advice = (
@@ -133,6 +139,27 @@ def _check_images(file: Path, column: str, kind: Any) -> None:
     )
 
 
+def _is_bytes(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    bytes_ = kind.field("bytes").type if _has_bytes(kind) else kind
+    return bool(types.is_binary(bytes_) or types.is_large_binary(bytes_))
+
+
+def _is_label(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    return _is_name(kind) or bool(types.is_integer(kind))
+
+
+def _is_name(kind: Any) -> bool:
+    import pyarrow.types as types
+
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
+
+
 def _has_bytes(kind: Any) -> bool:
     import pyarrow.types as types
 
@@ -147,12 +174,8 @@ def _is_text(file: Path, column: str, kind: Any) -> bool:
     """
     import pyarrow.types as types
 
-    if types.is_dictionary(kind):
-        kind = kind.value_type
-    if types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind):
-        return True
-    if types.is_integer(kind):
-        return False
+    if _is_label(kind):
+        return _is_name(kind)
     advice = "say which column it is: parquet:PATH[label=NAME]"
     if types.is_floating(kind) or types.is_boolean(kind) or types.is_decimal(kind):
         advice = f"cast it to int64, or {advice}"

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, ClassVar
 from bench.api import Examples
 from bench.data.arrays import ArraysDataset
 from bench.data.downloads import TorchvisionDataset
+from bench.data.numpy_files import row_of_labels
 from bench.data.reading import Reading
 from bench.errors import DataError
 
@@ -77,7 +78,7 @@ class CorruptedCifar10(ArraysDataset):
     @property
     def class_names(self) -> tuple[str, ...]:
         """Of what was corrupted."""
-        return super().class_names if self.reading.classes else self.known or super().class_names
+        return self._classes[0]
 
     def one(self, kind: str, severity: int) -> CorruptedCifar10:
         """The same files, another kind and severity."""
@@ -117,16 +118,43 @@ class CorruptedCifar10(ArraysDataset):
             raise DataError(f"{self.name} has no {kind}.npy; it has {', '.join(self.kinds)}")
         return {"test": (kind, "labels")}, []
 
+    @functools.cached_property
+    def _classes(self) -> tuple[tuple[str, ...], Mapping[str, int], tuple[str, ...]]:
+        own = () if self.reading.classes else self.known
+        return (own, {}, ()) if own else super()._classes
+
     def _array(self, name: str) -> np.ndarray:
-        array, images = super()._array(name), super()._array(self.reading.image)
-        count, rest = divmod(len(images), len(SEVERITIES))
-        if rest:
+        array, kind = super()._array(name), self.reading.image
+        count, images = self._count, len(super()._array(kind))
+        if images != len(SEVERITIES) * count:
             raise DataError(
-                f"{self.reading.image}.npy holds {len(images)} images; five severities of as many "
-                "images each are a multiple of 5"
+                f"{kind}.npy holds {images} images; five severities of {count} each are "
+                f"{len(SEVERITIES) * count}, as labels.npy says: fetch it again"
             )
         start = (self.reading.severity - 1) * count
         return array if len(array) == count else array[start : start + count]
+
+    @functools.cached_property
+    def _count(self) -> int:
+        """The images of each severity: labels are theirs, or the same five times.
+
+        Raises:
+            DataError: of as many labels as images, those of a severity are not the first ones'.
+        """
+        import numpy as np
+
+        labels = row_of_labels("labels", super()._array("labels"))
+        kind, (count, rest) = self.reading.image, divmod(len(labels), len(SEVERITIES))
+        images = len(super()._array(kind))
+        if len(labels) * len(SEVERITIES) == images:
+            return len(labels)
+        if not count or rest or not np.array_equal(labels, np.tile(labels[:count], 5)):
+            raise DataError(
+                f"{kind}.npy of {self.name} holds {images} images, and labels.npy {len(labels)} "
+                "labels, which are neither those of one severity nor these five times; either may "
+                "be cut off or hold one severity: fetch them again"
+            )
+        return count
 
 
 class CorruptedCifar100(CorruptedCifar10):

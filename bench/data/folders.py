@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Never
 from bench.data.classes import indices_of, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.images import EncodedImage
+from bench.data.reading import expanded
 from bench.data.splits import called_train, choose, role_of
 from bench.data.stored import StoredDataset
 from bench.data.trees import (
@@ -19,6 +20,7 @@ from bench.data.trees import (
     has_images,
     holds_classes,
     is_image,
+    like_splits,
     tables,
     without_wrapper,
 )
@@ -61,9 +63,11 @@ class Listing:
             labels: by their names.
         """
         files, deeper, notes = [], [], []
+        reached: dict[tuple[int, int], str] = {}
         folders, passed_over = entries_of(root)
         for name in sorted(folders, key=lambda name: labels[name]):
-            for place, names, leftovers in sorted(branches(folders[name]), key=lambda b: str(b[0])):
+            found = sorted(branches(folders[name], reached), key=lambda branch: str(branch[0]))
+            for place, names, leftovers in found:
                 images = [place / n for n in sorted(names) if is_image(n)]
                 files += [(image, labels[name]) for image in images]
                 others = sorted([*leftovers, *(n for n in names if not is_image(n))])
@@ -89,7 +93,7 @@ class Listing:
             DataError: it cannot be read, is empty, or lists what is not there.
         """
         try:
-            lines = file.expanduser().read_text(encoding="utf-8").splitlines()
+            lines = expanded(file).read_text(encoding="utf-8").splitlines()
         except (OSError, ValueError) as error:
             raise DataError(f"[only={file}] cannot be read as a list of paths: {error}") from error
         wanted = {line.strip().removeprefix("./") for line in lines if line.strip()}
@@ -205,7 +209,8 @@ class FolderDataset(StoredDataset):
         """What to say where PATH holds the classes themselves.
 
         Raises:
-            DataError: it holds nothing but splits, whose images are in no class folders.
+            DataError: it holds nothing but splits, whose images are in no class folders, or
+                folders that are splits by what they hold.
         """
         if parts and not others and any(has_images(self.path / name) for name in parts):
             table = next((t for name in parts for t in tables(self.path / name)), None)
@@ -213,6 +218,14 @@ class FolderDataset(StoredDataset):
             raise DataError(
                 f"the images in {shown(parts)} of {str(self.path)!r} are in no class folders, and "
                 f"{why}; put those of each class into a folder of its own"
+            )
+        alike, names = like_splits(self.path)
+        if alike and not self.reading.classes:
+            tested = alike[min(alike, key=called_train)]
+            raise DataError(
+                f"{shown([*alike])} of {str(self.path)!r} hold the same folders ({shown(names)}), "
+                f"as splits do and classes do not: give one of them, such as folder:{tested}, or "
+                "say by [classes=FILE] that they are classes"
             )
         if called_train(self.path.resolve().name):
             return [f"the folder is called {self.path.resolve().name}, and all of it is evaluated"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 from typing import TYPE_CHECKING, Any
 
+from bench.data.foreign import what_is
+from bench.data.trees import holds_classes
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -12,6 +14,8 @@ if TYPE_CHECKING:
 
     import numpy as np
 
+#: What files are, as `what_is` says it.
+_ARCHIVE, _ARRAY = "a NumPy archive", "a NumPy array"
 #: The channels that images have.
 _CHANNELS = (1, 3)
 
@@ -31,12 +35,26 @@ class ArrayFiles:
         """Of all arrays, sorted.
 
         Raises:
-            DataError: the file cannot be read.
+            DataError: the file cannot be read, or the folder holds no arrays.
         """
         if self.path.is_dir():
-            return sorted(file.stem for file in self.path.glob("*.npy"))
-        with _opened(self.path) as file:
-            return sorted(file.files)
+            return sorted(self._files)
+        with _opened(self.path, _ARCHIVE) as file:
+            ends = ".npy"
+            return sorted(n.removesuffix(ends) for n in file.zip.namelist() if n.endswith(ends))
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Path]:
+        """The files of a folder by the names of their arrays."""
+        found = {file.stem: file for file in self.path.iterdir() if file.suffix.lower() == ".npy"}
+        if not found:
+            deeper = sorted({file.parent for file in self.path.glob("*/*.npy")})
+            why = f"they lie in {deeper[0].name}/: give npz:{deeper[0]}" if deeper else ""
+            if not deeper and holds_classes(self.path):
+                why = "it holds folders of images: give it as folder:PATH"
+            why = why or what_is(self.path) or "give a .npz file, or a folder of .npy files"
+            raise DataError(f"{str(self.path)!r} holds no .npy files: {why}")
+        return found
 
     def array(self, name: str) -> np.ndarray:
         """One array, read once.
@@ -46,9 +64,9 @@ class ArrayFiles:
         """
         if name not in self._read:
             if self.path.is_dir():
-                self._read[name] = _opened(self.path / f"{name}.npy")
+                self._read[name] = _opened(self._files[name], _ARRAY)
             else:
-                with _opened(self.path) as file:
+                with _opened(self.path, _ARCHIVE) as file:
                     self._read[name] = _member(file, name, self.path)
         return self._read[name]
 
@@ -96,14 +114,19 @@ def row_of_labels(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def _opened(path: Path) -> Any:
+def _opened(path: Path, kind: str) -> Any:
     """A `.npz` file, or the array of a `.npy` file in which only what is asked for is read.
 
     Raises:
-        DataError: it is neither, damaged, or a pickle.
+        DataError: it is of another kind, damaged, or a pickle.
     """
     import numpy as np
 
+    found = what_is(path)
+    if found and not found.startswith(f"it is {kind}"):
+        if found.startswith(f"it is {_ARRAY}"):
+            found = "it is one array: call it .npy, and give the folder that holds it"
+        raise DataError(f"{str(path)!r} cannot be read as {kind}: {found}")
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except Exception as error:  # a damaged file makes numpy and zipfile raise all sorts
@@ -120,9 +143,10 @@ def _member(file: Any, name: str, path: Path) -> np.ndarray:
 
 def _unreadable(what: str, error: Exception) -> str:
     first = (str(error).splitlines() or [type(error).__name__])[0]
-    pickled = "pickle" in str(error).lower()
-    return f"{what} cannot be read as a NumPy array ({first})" + (
-        "; it holds Python objects, which are never executed here: save plain arrays of numbers"
-        if pickled
-        else "; fetch or write it again"
-    )
+    if "Object arrays" in first or "Python objects" in first:
+        return (
+            f"{what} holds Python objects, which are never executed here: save plain arrays of "
+            "numbers"
+        )
+    reason = "it does not begin as one" if "pickle" in first else first
+    return f"{what} cannot be read as a NumPy array ({reason}); fetch or write it again"

@@ -57,6 +57,17 @@ class Reading:
         return str(Reading(resize=self.resize, crop=self.crop))
 
 
+def expanded(path: str | Path) -> Path:
+    """A path as written where it exists, else with the home that `~` or `~user` stands for."""
+    plain = Path(path)
+    if plain.exists():
+        return plain
+    try:
+        return plain.expanduser()
+    except RuntimeError:  # no such user
+        return plain
+
+
 def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Path, Reading]:
     """Take `PATH[key=value,…]` apart; a path that exists as written has no options.
 
@@ -70,8 +81,8 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
         UsageError: no `key=value`, a key given twice, or a size that is no number above 0.
     """
     match = _WITH_OPTIONS.fullmatch(argument)
-    if match is None or Path(argument).expanduser().exists():
-        return Path(argument).expanduser(), Reading()
+    if match is None or expanded(argument).exists():
+        return expanded(argument), Reading()
     given: dict[str, str | int] = {}
     for item in filter(str.strip, _BETWEEN.split(match["options"])):
         key, equals, value = (part.strip() for part in item.partition("="))
@@ -87,7 +98,7 @@ def read_options(scheme: str, argument: str, allowed: Iterable[str]) -> tuple[Pa
         if preset not in PRESETS:
             raise UnknownNameError("preset of images", preset, PRESETS)
         given = {**PRESETS[preset], **given}
-    return Path(match["path"]).expanduser(), Reading(**given)  # type: ignore[arg-type]
+    return expanded(match["path"]), Reading(**given)  # type: ignore[arg-type]
 
 
 def with_classes(text: str, classes: str) -> str:
@@ -106,7 +117,7 @@ def with_classes(text: str, classes: str) -> str:
     if not colon:
         raise UsageError(f"--classes is for data from files, such as folder:PATH; {text} has names")
     match = _WITH_OPTIONS.fullmatch(argument)
-    if match is None or Path(argument).expanduser().exists():
+    if match is None or expanded(argument).exists():
         return f"{text}[classes={classes}]"
     if re.search(r"(^|,)\s*classes\s*=", match["options"]):
         raise UsageError(f"--classes and [classes=…] of {text} are given: leave one out")

@@ -23,8 +23,10 @@ _SHARD = re.compile(
     r"([-_.][0-9a-z]+)?\.(parquet|tar)",
     re.IGNORECASE,
 )
-#: Files that have nothing but a number of their own.
-_PART = re.compile(r"(?P<stem>.*?)(?P<index>\d+)\.(parquet|tar)", re.IGNORECASE)
+#: What stands before a number that counts copies or versions rather than parts.
+_COPIES = re.compile(r".*(\(|(^|[-_. ])(v|ver|version|rev|copy|old|new|backup|bak)[-_. ]*)", re.I)
+#: Numbers that are years when all are among them.
+_YEARS = range(1900, 2101)
 
 
 class NoSuchSplitError(DataError):
@@ -80,7 +82,7 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
         DataError: they lie in both, or in several other folders.
     """
     place, notes = path, []
-    own, data = _in(path), _in(path / "data")
+    own, data = files_in(path), files_in(path / "data")
     if own and data:
         raise DataError(
             f"{str(path)!r} holds Parquet files, and its folder data as well; say which are meant: "
@@ -94,7 +96,7 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
         for file in own:
             parts.setdefault(_part_of(file), []).append(file)
         return place, parts, notes
-    below = {f.name: _in(f) for f in sorted(path.iterdir()) if f.is_dir()}
+    below = {f.name: files_in(f) for f in sorted(path.iterdir()) if f.is_dir()}
     below = {name: files for name, files in below.items() if files}
     partial = [name for name in below if name.lower().startswith("partial-")]
     if partial:
@@ -103,6 +105,18 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
         )
     if any(role_of(name) for name in below):
         return path, below, notes
+    if hive := [f.name for f in sorted(path.glob("*=*")) if f.is_dir()]:
+        splits = [name for name in hive if role_of(name.partition("=")[2])]
+        advice = (
+            f"rename {splits[0]} to {splits[0].partition('=')[2]}, and the others likewise"
+            if splits
+            else "write them as one test.parquet, where that is a column: "
+            "pyarrow.dataset.dataset(FOLDER, partitioning='hive').to_table()"
+        )
+        raise NoSuchSplitError(
+            f"{str(path)!r} has its files in folders that are values of a column ({shown(hive)}), "
+            f"which are not read: {advice}"
+        )
     deeper = (file.parent for file in path.glob("*/*/*.parquet"))
     deeper = (place.parent if role_of(place.name) else place for place in deeper)
     places = [*(path / name for name in below), *sorted({*deeper})]
@@ -120,15 +134,22 @@ def _parts(path: Path) -> tuple[Path, dict[str, list[Path]], list[str]]:
     )
 
 
-def _in(folder: Path) -> list[Path]:
-    """The Parquet files in a folder, sorted."""
+def files_in(folder: Path, ending: str = ".parquet") -> list[Path]:
+    """The files in a folder that end so, in whatever case, sorted.
+
+    Raises:
+        DataError: one of them is a link to nothing.
+    """
     if not folder.is_dir():
         return []
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() == ".parquet" and not is_leftover(file.name) and file.is_file()
-    )
+    every = [file for file in folder.iterdir() if file.suffix.lower() == ending]
+    named = sorted(file for file in every if not is_leftover(file.name))
+    for file in named:
+        if file.is_symlink() and not file.exists():
+            raise DataError(
+                f"{str(file)!r} is a link to nothing: fetch what it leads to, or remove it"
+            )
+    return [file for file in named if file.is_file()]
 
 
 def _part_of(file: Path) -> str:
@@ -145,9 +166,19 @@ def check_complete(files: Sequence[Path]) -> None:
     """Refuse a split of which some files are missing or doubled, by their names.
 
     Raises:
-        DataError: they do not say the same number of files, one is there twice, or one is not.
+        DataError: they do not say the same number of files, one is there twice, or one is not;
+            or nothing in their names says that they belong together.
     """
     folder = files[0].parent.name
+    reached: dict[tuple[int, int], str] = {}
+    for file in files:
+        status = file.stat()
+        other = reached.setdefault((status.st_dev, status.st_ino), file.name)
+        if other != file.name:
+            raise DataError(
+                f"{folder} holds a file of a split twice: {other} and {file.name} are one by a "
+                "link; remove one of them"
+            )
     matches = [_SHARD.fullmatch(file.name) for file in files]
     if not any(matches):
         _check_numbers(files)
@@ -175,17 +206,37 @@ def check_complete(files: Sequence[Path]) -> None:
 
 
 def _check_numbers(files: Sequence[Path]) -> None:
-    """Refuse files whose numbers leave one out: `0000.parquet`, `0002.parquet`."""
-    matches = [match for file in files if (match := _PART.fullmatch(file.name))]
-    if len(matches) < len(files) or len({match["stem"] for match in matches}) > 1:
-        return
-    padded = all(re.match(r"0\d{3}", match["index"]) for match in matches)
-    if len(files) == 1 and not padded:  # a year, a version
-        return
-    numbers = [int(match["index"]) for match in matches]
-    missing = sorted({*range(min(numbers), max(numbers))} - {*numbers})
-    if missing or (padded and min(numbers) > 1):
+    """Refuse files whose numbers leave one out, or which have none: `test.parquet`, `test (1)`."""
+    folder, names = files[0].parent.name, [file.name for file in files]
+    numbers = re.findall(r"(\d+)\.\w+$", names[0]) if len(names) == 1 else _numbers(names)
+    if not numbers and len(names) > 1:
+        scheme = "webdataset" if files[0].suffix.lower() == ".tar" else "parquet"
         raise DataError(
-            f"{files[0].parent.name} holds {shown([file.name for file in files])}: by their "
-            "numbers, others are missing; fetch them"
+            f"{folder} holds several files of one split, and no numbers in their names say that "
+            f"they belong together: {shown(names)}; give the one that is meant, such as "
+            f"{scheme}:{files[0]}, or leave it alone there"
         )
+    padded = all(re.match(r"0\d{3}", number) for number in numbers)
+    if len(names) == 1 and not (numbers and padded):  # a year, a version
+        return
+    counts = [*map(int, numbers)]
+    missing = sorted({*range(min(counts), max(counts))} - {*counts})
+    if missing or (padded and min(counts) > 1):
+        raise DataError(
+            f"{folder} holds {shown(names)}: by their numbers, others are missing; fetch them"
+        )
+
+
+def _numbers(names: Sequence[str]) -> list[str]:
+    """The one number in which names of files differ; none where it is that of copies or years.
+
+    It may stand anywhere: `0000.parquet`, `part-00000-0a1b.snappy.parquet`.
+    """
+    parts = [re.split(r"(\d+)", name) for name in names]
+    differing = [place for place, same in enumerate(zip(*parts, strict=False)) if len({*same}) > 1]
+    if len({*map(len, parts)}) > 1 or len(differing) != 1 or differing[0] % 2 == 0:
+        return []
+    found = [part[differing[0]] for part in parts]
+    numbers = [*map(int, found)]
+    copies = _COPIES.fullmatch(parts[0][differing[0] - 1]) or len({*numbers}) < len(numbers)
+    return [] if copies or all(number in _YEARS for number in numbers) else found

@@ -41,7 +41,9 @@ class StoredDataset(Dataset):
     def __init__(self, path: Path, reading: Reading | None = None) -> None:
         self.path = path
         self.reading = reading or Reading()
-        self.name = path.resolve().name.removesuffix(".parquet") + str(self.reading)
+        called = path.resolve()
+        plain = called.suffix.lower() in (".parquet", ".tar")
+        self.name = (called.stem if plain else called.name) + str(self.reading)
         self._colour: dict[Split, bool] = {}
 
     @property

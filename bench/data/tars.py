@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from bench.data.classes import indices_of, numbered, ordered, read_classes, shown
 from bench.data.foreign import what_is
 from bench.data.images import EncodedImage
-from bench.data.shards import check_complete
+from bench.data.shards import check_complete, files_in
 from bench.data.splits import called_train, choose, is_leftover, role_of
 from bench.data.stored import StoredDataset
 from bench.data.trees import SUFFIXES
@@ -68,7 +68,6 @@ class WebDataset(StoredDataset):
         if not path.exists():
             raise DataError(f"there is no file or folder {str(path)!r}; give that of tar archives")
         super().__init__(path, reading)
-        self.name = self.name.replace(".tar", "", 1)
         self._listed: dict[Split, list[Sample]] = {}
 
     @property
@@ -123,10 +122,10 @@ class WebDataset(StoredDataset):
             said = f"the file is called {self.path.name}, and all of it is evaluated"
             return {"test": [self.path]}, [said] if called_train(self.path.stem) else []
         parts: dict[str, list[Path]] = {}
-        for file in _archives(self.path):
+        for file in files_in(self.path, ".tar"):
             parts.setdefault(_part(file), []).append(file)
         for folder in sorted(each for each in self.path.iterdir() if each.is_dir()):
-            if role_of(folder.name) and (files := _archives(folder)):
+            if role_of(folder.name) and (files := files_in(folder, ".tar")):
                 parts.setdefault(folder.name, []).extend(files)
         if not parts:
             raise DataError(
@@ -178,10 +177,6 @@ class WebDataset(StoredDataset):
         return names, {name: place for place, name in enumerate(names)}, (said,)
 
 
-def _archives(folder: Path) -> list[Path]:
-    return sorted(f for f in folder.iterdir() if f.suffix == ".tar" and not is_leftover(f.name))
-
-
 def _part(file: Path) -> str:
     """The split that the name of an archive says, as it says it; empty for none."""
     words = re.split(r"[-_. ]", re.sub(r"\d+", "-", file.stem))
@@ -203,11 +198,16 @@ def _samples_of(file: Path, asked: Reading) -> Iterator[Sample]:
                 raise tarfile.ReadError("its end is missing: fetch it again")
         with tarfile.open(file, "r:") as archive:
             for member in archive:
-                folder, _, name = member.name.rpartition("/")
+                folder, _, name = member.name.removeprefix("./").rpartition("/")
                 if not member.isfile() or is_leftover(name):
                     continue
                 stem, _, ending = name.partition(".")
                 key = f"{folder}/{stem}" if folder else stem
+                if ending.lower() in members.get(key, {}):
+                    raise DataError(
+                        f"{file.name} holds {key}.{ending} twice, and which is meant cannot be "
+                        "told: write it again with each once"
+                    )
                 members.setdefault(key, {})[ending.lower()] = member
                 wanted = (asked.label,) if asked.label else _LABELS
                 if ending.lower() in wanted and member.size <= _MOST:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Never
 
 from bench.data.classes import folded
-from bench.data.splits import is_leftover, role_of
+from bench.data.splits import called_train, is_leftover, role_of
 from bench.errors import DataError
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
     """The folders in a folder, by name in one spelling (Unicode's NFC), and what else lies there.
 
     Raises:
-        DataError: two of them are one name but for its spelling, or it cannot be read.
+        DataError: two of them are one name but for its spelling, or it cannot be read; or one may
+            be a link to nothing.
     """
     folders: dict[str, Path] = {}
     spelled: dict[str, Path] = {}
@@ -39,6 +40,11 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
         raise _unreadable(error) from error
     for entry in entries:
         name = unicodedata.normalize("NFC", entry.name)
+        if entry.is_symlink() and not entry.exists() and not (is_leftover(name) or is_image(name)):
+            raise DataError(
+                f"{str(entry)!r} is a link to nothing, perhaps to a folder of images: mend or "
+                "remove it"
+            )
         if is_leftover(name) or not entry.is_dir():
             others.append(entry.name)
         elif not name.isprintable():
@@ -55,18 +61,27 @@ def entries_of(root: Path) -> tuple[dict[str, Path], list[str]]:
     return folders, others
 
 
-def branches(folder: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+def branches(
+    folder: Path, reached: dict[tuple[int, int], str] | None = None
+) -> Iterator[tuple[Path, list[str], list[str]]]:
     """Every folder from this one down, links followed: its files, and leftovers' folders.
+
+    Args:
+        folder: to begin with.
+        reached: the folders that count already, to which these are added.
 
     Raises:
         DataError: one cannot be read, or is reached twice.
     """
-    reached = set()
+    reached = {} if reached is None else reached
     for root, below, files in os.walk(folder, followlinks=True, onerror=_refuse):
         status = Path(root).stat()
-        if (status.st_dev, status.st_ino) in reached:
-            raise DataError(f"links lead to {root!r} twice; its images would count more than once")
-        reached.add((status.st_dev, status.st_ino))
+        if other := reached.get((status.st_dev, status.st_ino)):
+            raise DataError(
+                f"links lead to the folder {other!r} twice, also as {root!r}: its images would "
+                "count more than once; remove the link"
+            )
+        reached[status.st_dev, status.st_ino] = root
         leftovers = [name for name in below if is_leftover(name)]
         below[:] = [name for name in below if not is_leftover(name)]
         yield Path(root), files, leftovers
@@ -91,13 +106,17 @@ def has_images(folder: Path) -> bool:
     Raises:
         DataError: as `branches`.
     """
+    if _has_own_images(folder):  # one is enough, and there may be many
+        return True
+    return any(map(is_image, (name for _, names, _ in branches(folder) for name in names)))
+
+
+def _has_own_images(folder: Path) -> bool:
     try:
-        with os.scandir(folder) as entries:  # one is enough, and there may be many
-            if any(is_image(entry.name) for entry in entries):
-                return True
+        with os.scandir(folder) as entries:
+            return any(is_image(entry.name) for entry in entries)
     except OSError as error:
         raise _unreadable(error) from error
-    return any(map(is_image, (name for _, names, _ in branches(folder) for name in names)))
 
 
 def holds_classes(folder: Path) -> bool:
@@ -115,6 +134,30 @@ def without_wrapper(path: Path) -> tuple[Path, list[str]]:
     if role_of(name) or not any(map(holds_classes, splits)):
         return path, []
     return below, [f"its splits lie in {name}/"]
+
+
+def like_splits(root: Path) -> tuple[dict[str, Path], list[str]]:
+    """Folders in a folder that hold the same folders, two or more, and no images of their own.
+
+    They are all that there are, or one of them is called after a training split. A folder alone in
+    one of them is gone into, as archives have it.
+
+    Returns:
+        By their names where these same folders lie, and the names of these; nothing where there
+        are none.
+    """
+    folders = entries_of(root)[0]
+    alike: dict[tuple[str, ...], dict[str, Path]] = {}
+    for name, place in folders.items():
+        for _ in range(2):
+            below = {} if _has_own_images(place) else entries_of(place)[0]
+            place = next(iter(below.values())) if len(below) == 1 else place
+        if len(below) > 1:
+            alike.setdefault(tuple(sorted(below)), {})[name] = place
+    for names, group in alike.items():
+        if len(group) > 1 and (len(group) == len(folders) or any(map(called_train, group))):
+            return group, [*names]
+    return {}, []
 
 
 def tables(folder: Path) -> list[str]:

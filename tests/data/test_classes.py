@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from bench.data import open_dataset
-from bench.data.classes import read_classes
+from bench.data.classes import ordered, read_classes
 from bench.data.reading import with_classes
 from bench.errors import DataError, InputNotice, ModelError, UsageError
 from bench.run import run
@@ -74,6 +75,55 @@ def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) 
 
 
 @pytest.mark.parametrize(
+    "content",
+    [
+        "ant,2\nbee,1\ncat,0\n",
+        "2,ant\n0,cat\n1,bee",
+        '"ant";"2"\n"cat";"0"\n"bee";"1"\n',
+        "ant\t2\nbee\t1\ncat\t0",
+        "ant, emmet, 2\nbee, 1\ncat, puss, 0",
+        "2 ant, emmet\n1 bee\n0 cat\n",
+        "2: ant\n1: bee\n0: cat\n",
+        "ant 2\nbee 1\ncat 0\n",
+        "n00000003 2 ant\nn00000002 1 bee\nn00000001 0 cat\n",
+        "cat\nbee\nant\n",
+    ],
+)
+def test_numbers_beside_names_are_their_indices(
+    tmp_path: Path, pixels: Pixels, content: str
+) -> None:
+    """In columns, before or behind the names, in whatever order the lines are."""
+    (tmp_path / "f.txt").write_text(content)
+    root = subset(tmp_path, pixels, "ant", "bee", "cat")
+
+    examples = load(f"folder:{root}[classes={tmp_path}/f.txt]")
+    assert examples.labels.tolist() == [0, 1, 2]
+    called = read_classes(tmp_path / "f.txt")
+    assert ["ant" in names for names in called] == [False, False, True]
+    assert ["cat" in names for names in called] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["Boeing 707", "Airbus 300"],
+        ["class 1", "class 0"],
+        ["1", "0"],
+        ["one, 1", "no"],
+        ["n01440764 tench, Tinca", "n02102040 springer"],
+        ["1 2", "0 2"],
+        ["0 number", "1 letter"],
+    ],
+)
+def test_numbers_in_names_are_no_indices(tmp_path: Path, names: list[str]) -> None:
+    """Lines are in the order of the logits then."""
+    (tmp_path / "f.txt").write_text("\n".join(names))
+
+    found = read_classes(tmp_path / "f.txt")
+    assert all(name in " ".join(called) for name, called in zip(names, found, strict=True))
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         (
@@ -82,6 +132,19 @@ def test_names_besides_the_synset_serve_as_well(tmp_path: Path, pixels: Pixels) 
         ),
         ("cat\neel\ncat\n", "f.txt has 'cat' more than once, as class 0 and 2"),
         ("cat, eel\nx\n", "two of the classes cat, eel are one class of f.txt"),
+        ("cat,1\neel,2\n", r"numbers beside the names .cat,1; eel,2., .* are not 0 … 1, each once"),
+        ("n00000001 1 cat\nn00000002 2 eel\n", r"numbers beside the names .n00000001 1 cat;"),
+        ("class\ncat\neel\n", "line 1 of .* is a heading .'class'."),
+        ("Unnamed: 0,name\n0,cat\n1,eel\n", "line 1 of .* is a heading"),
+        ("cat,1,0\neel,0,1\n", "numbers beside the names"),
+        ("cat,0\neel,0\n", "numbers beside the names"),
+        ("cat 1\neel 2\n", "numbers beside the names"),
+        ("3 cat\n1 eel\n", "numbers beside the names"),
+        ("name,index\ncat,0\neel,1\n", r"line 1 of classes=.*f.txt is a heading .'name,index'."),
+        ("\nclass id\ncat 0\neel 1\n", r"line 2 of .* is a heading .*remove it, or write a JSON"),
+        (",name\n0,cat\n1,eel\n", "line 1 of .* is a heading"),
+        ("# pets\ncat\neel\n", "line 1 of .*f.txt is a comment .'# pets'., where every line is a"),
+        ("cat\n#eel\neel\n", "line 2 of .* is a comment"),
         ("\n", "is empty; write a class a line"),
         ('{"1": "cat", "2": "eel"}', "names by index 0, 1, 2"),
         ('["cat", 3]', "a JSON list of names"),
@@ -107,6 +170,38 @@ def test_a_file_of_classes_has_to_be_readable(tmp_path: Path, pixels: Pixels) ->
         load(f"folder:{root}[classes={tmp_path}/f.txt]")
     with pytest.raises(DataError, match=r"cannot be read \(No such file"):
         load(f"folder:{root}[classes={tmp_path}/none.txt]")
+
+
+@pytest.mark.parametrize("pattern", ["{}_{}", "{0}. {1}", "{}.0", "{}{}s"])
+def test_names_that_begin_with_numbers_are_in_their_order(pattern: str) -> None:
+    """Whatever stands behind, as in `0_airplane`; each begins with another number."""
+    names = [pattern.format(number, chr(120 - number)) for number in range(12)]
+
+    found, sentence = ordered(reversed(names))
+
+    assert found == tuple(names)
+    assert "in the order of their numbers" in sentence
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (
+            [f"v2_class{number}" for number in range(12)],
+            r"alphabet's order \(…, v2_class10, .* and 6 more\), not in that "
+            r"of the numbers in their names \(…, v2_class2, v2_class3, .*\[classes=FILE\]",
+        ),
+        ([*map(str, range(11)), "other"], r"order \(…, 10, 2, 3, .* names \(…, 2, 3, 4, 5 and"),
+        (["C-130", "C-47", "Cessna 172"], r"order \(C-130, C-47, C.* names \(C-47, C-130, C"),
+        (["0_cat", "0_dog", "10_eel", "9_fox"], r"order \(…, 10_eel, 9_fox\)"),
+    ],
+)
+def test_the_alphabet_s_order_of_numbers_is_said(names: list[str], said: str) -> None:
+    """It is kept, as torchvision has it, where numbers among other things do not decide."""
+    found, sentence = ordered(names)
+
+    assert found == tuple(sorted(names))
+    assert re.search(said, sentence), sentence
 
 
 @pytest.mark.parametrize("kind", ["named", "text", "bare"])

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 
-from bench.data import open_dataset
+from bench.data import cache_folder, open_dataset
+from bench.data.reading import with_classes
 from bench.errors import DataError, InputNotice, UnknownNameError, UsageError
-from tests.data.conftest import Pixels, WriteParquet, png
+from tests.data.conftest import Pixels, WriteParquet, fill, png
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from bench.api import Examples
 
 NAMES = ("cat", "dog", "eel")
@@ -162,6 +164,44 @@ def test_several_columns_are_told_apart_by_name(
     refused(twice, "has no column 'fine': it has image, label, labels", "[label=fine]")
 
 
+@pytest.mark.filterwarnings("ignore::bench.errors.InputNotice")
+@pytest.mark.parametrize("plain", ["label", "labels", "fine_label"])
+def test_the_usual_name_comes_before_another_column_that_is_marked(
+    tmp_path: Path, pixels: Pixels, plain: str
+) -> None:
+    """Of labels and images, with a word on each; one that cannot be read is passed over."""
+    images = {"image": [*map(png, pixels[:2])], "thumbnail": [*map(png, pixels[2:4])]}
+    table = pa.table({"thumbnail": images["thumbnail"], "age": [1, 1], plain: [0, 1]})
+    marks = {"thumbnail": {"_type": "Image"}, "age": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    described = {"huggingface": json.dumps({"info": {"features": marks}})}
+    for name, more in (("a", images["image"]), ("b", ["1.png", "2.png"]), ("c", None)):
+        full = table.append_column("image", [more]) if more else table
+        pq.write_table(full.replace_schema_metadata(described), tmp_path / f"{name}.parquet")
+
+    said = rf"column '{plain}', not of age; another is taken by \[label=age\]"
+    both = read(tmp_path / "a.parquet", said)
+    with pytest.warns(InputNotice, match=r"column 'image', not of thumbnail; .*image=thumbnail"):
+        open_dataset(f"parquet:{tmp_path / 'a.parquet'}").load("test")
+    small = [read(tmp_path / f"{name}.parquet", said) for name in "bc"]
+
+    expected = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    assert torch.equal(both.inputs, expected[:2])
+    assert all(torch.equal(examples.inputs, expected[2:4]) for examples in small)
+    assert [examples.labels.tolist() for examples in (both, *small)] == [[0, 1]] * 3
+
+
+def test_a_usual_name_of_another_type_is_not_taken(
+    tmp_path: Path, pixels: Pixels, write_parquet: WriteParquet
+) -> None:
+    """A score beside the column that is marked."""
+    path = write_parquet(
+        tmp_path / "a.parquet", [png(pixels[0])], [0.5], label_type=pa.float64(),
+        further={"age": pa.array([0])},
+    )  # fmt: skip
+
+    assert open_dataset(f"parquet:{path}").load("test").class_names == ("x",)
+
+
 def test_columns_of_one_name_are_refused(tmp_path: Path, pixels: Pixels) -> None:
     """Parquet allows them."""
     arrays = [pa.array([png(pixels[0])]), pa.array([0]), pa.array([1])]
@@ -246,3 +286,28 @@ def test_options_are_checked(tmp_path: Path) -> None:
     ):
         with pytest.raises(UsageError, match=message):
             open_dataset(f"folder:{tmp_path}[{options}]")
+
+
+def test_a_tilde_is_a_home_where_there_is_no_such_path(
+    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unknown user is no error of its own, wherever a path is given."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    fill(tmp_path, {f"{r}/{n}/1.png": png(pixels[0]) for r in ("~data", "home/x") for n in "ab"})
+    fill(tmp_path, {"~data.txt": b"b\na\n", "~only": b"a/1.png"})
+
+    assert open_dataset("folder:~/x").load("test").labels.tolist() == [0, 1]
+    mapped = open_dataset("folder:~data[classes=~data.txt,only=~only]").load("test")
+    assert mapped.labels.tolist() == [1]
+    for written, message in (
+        ("folder:~nobody-here", "there is no folder '~nobody-here'"),
+        ("folder:~data[classes=~nobody-here]", "classes=~nobody-here cannot be read"),
+        ("folder:~data[only=~nobody-here]", "only=~nobody-here. cannot be read"),
+        ("~nobody-here", "unknown data set"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            open_dataset(written).load("test")
+    assert with_classes("folder:~nobody-here", "f") == "folder:~nobody-here[classes=f]"
+    monkeypatch.setenv("WINNOW_CACHE", "~nobody-here")
+    assert cache_folder() == Path("~nobody-here")

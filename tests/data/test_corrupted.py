@@ -94,11 +94,45 @@ def test_other_folders_are_refused(tmp_path: Path) -> None:
     folder = cifar10_c(tmp_path)
     np.save(folder / "fog.npy", np.zeros((12, 32, 32, 3), dtype=np.uint8))
 
-    with pytest.raises(DataError, match=r"fog\.npy holds 12 images; five severities"):
+    with pytest.raises(DataError, match=r"fog\.npy holds 12 images; five severities of 20 each"):
         open_dataset(f"cifar10-c:{folder}[kind=fog,severity=1]").load("test")
     (folder / "labels.npy").unlink()
     with pytest.raises(DataError, match="not laid out as the files of cifar10-c are"):
         open_dataset(f"cifar10-c:{folder}[kind=fog,severity=1]").load("test")
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (5 * COUNT - 5, 5 * COUNT, r"snow\.npy holds 95 images; five .* of 20 each are 100"),
+        (5 * COUNT - 5, COUNT, r"snow\.npy of .* holds 95 images, and labels\.npy 20 labels"),
+        (COUNT, COUNT, r"holds 20 images, and labels\.npy 20 labels, which are neither"),
+        (5 * COUNT - 5, 5 * COUNT - 5, r"holds 95 images, and labels\.npy 95 labels"),
+        (5 * COUNT, 5 * COUNT + 5, r"holds 100 images, and labels\.npy 105 labels"),
+    ],
+)
+def test_files_that_are_cut_off_are_refused(
+    tmp_path: Path, images: int, labels: int, message: str
+) -> None:
+    """By their lengths and labels: cut at other places, they would be of other severities."""
+    folder = cifar10_c(tmp_path, labels=labels)
+    np.save(folder / "snow.npy", np.resize(np.load(folder / "snow.npy"), (images, 32, 32, 3)))
+
+    with pytest.raises(DataError, match=message) as caught:
+        open_dataset(f"cifar10-c:{folder}[kind=snow,severity=4]").load("test")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_classes_that_no_image_has_need_no_word(tmp_path: Path) -> None:
+    """Where names are known; a label beyond them is refused."""
+    folder = cifar10_c(tmp_path)
+    dataset = f"cifar10-c:{folder}[kind=snow,severity=4]"
+    np.save(folder / "labels.npy", np.arange(5 * COUNT) % COUNT % 5 + 5)
+    assert open_dataset(dataset).load("test").classes == 10
+    np.save(folder / "labels.npy", np.arange(5 * COUNT) % COUNT % 5 + 6)
+    with pytest.raises(DataError, match=r"has labels from 6 to 10; they have to be in 0 … 9"):
+        open_dataset(dataset).load("test")
 
 
 def images(channels: int = 3, side: int = 32, n: int = 2) -> Examples:

@@ -105,7 +105,9 @@ def test_padded_numbers_need_no_word(tmp_path: Path) -> None:
     """Both orders are the same, and names of synsets have no gaps to speak of."""
     padded = tree(tmp_path / "padded", *(f"{number:02}/1.png" for number in range(12)))
     synsets = tree(tmp_path / "synsets", "n01440764/1.png", "n02102040/1.png")
+    words = tree(tmp_path / "words", "a 1/1.png", "a b/1.png", "a1/1.png", "a-b/1.png", "é/1.png")
 
+    assert open_dataset(f"folder:{words}").load("test").class_names[:2] == ("a 1", "a b")
     assert open_dataset(f"folder:{padded}").load("test").class_names[9:] == ("09", "10", "11")
     assert open_dataset(f"folder:{synsets}").load("test").labels.tolist() == [0, 1]
 
@@ -183,6 +185,14 @@ def test_two_folders_for_one_split_are_refused(tmp_path: Path) -> None:
         (("train/a/1.png", "train/b/.1.png", "test/a/1.png"), "hold no images: b; every folder"),
         (("1.png", "2.png", "labels.csv"), r"no images in the folders .*a table that names them"),
         (("train/1.png", "test/1.png"), "images in test, train .* are in no class folders"),
+        (
+            ("fold1/a/1.png", "fold1/b/1.png", "fold2/a/1.png", "fold2/b/1.png"),
+            r"fold1, fold2 of .* hold the same folders \(a, b\), .*folder:.*pets/fold1, or say by",
+        ),
+        (
+            ("p/p/1.png", *(f"s_{p}/s_{p}/{n}/1.png" for p in ("train", "test") for n in "ab")),
+            r"s_test, s_train of .* the same folders .* such as folder:.*pets/s_test/s_test, or",
+        ),
         (("bus/1.png", "train/x/1.png", "train/y/1.png"), r"a split \(train\) and other folders"),
         (
             ("zip/a/1.png", "zip/b/1.png"),
@@ -198,6 +208,15 @@ def test_what_cannot_be_told_is_refused(
 ) -> None:
     """Empty classes, images without classes, and folders that could be splits or classes."""
     refused(tree(tmp_path, *names), message)
+
+
+def test_classes_may_hold_the_same_folders(tmp_path: Path) -> None:
+    """One alone, as tiny-imagenet's, or several where a file says that they are classes."""
+    root = tree(tmp_path, *(f"{n}/{below}/1.png" for n in ("cat", "dog") for below in "ab"))
+    (tmp_path / "all.txt").write_text("dog\ncat\n")
+
+    found = read(root, "4 images lie deeper", options=f"[classes={tmp_path / 'all.txt'}]")
+    assert found.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
@@ -252,7 +271,33 @@ def test_what_is_no_file_is_refused(tmp_path: Path, kind: str) -> None:
     else:
         (root / "b/x.png").symlink_to(root / "b" if kind == "loop" else root / "nothing")
 
-    refused(root, "twice; its images" if kind == "loop" else "x.png' is no file, or a link to noth")
+    refused(root, "twice, also as .*x.png': its" if kind == "loop" else "x.png' is no file, or a l")
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "message"),
+    [
+        ("c", "nothing", r"pets/c' is a link to nothing, perhaps to a folder of images"),
+        ("c", "a", r"links lead to the folder '.*pets/a' twice, also as '.*pets/c'"),
+        ("b/deep", "a", r"links lead to the folder '.*pets/a' twice, also as '.*pets/b/deep'"),
+        ("c", "elsewhere", None),
+        ("c.png", "nothing", None),
+    ],
+)
+def test_links_that_change_classes_are_refused(
+    tmp_path: Path, link: str, target: str, message: str | None
+) -> None:
+    """A class would be missing, or its images count under two labels; other links are followed."""
+    root = tree(tmp_path, "a/1.png", "b/1.png")
+    fill(tmp_path / "elsewhere", {"1.png": png(np.zeros((8, 8, 3), np.uint8))})
+    (root / link).symlink_to((tmp_path if target == "elsewhere" else root) / target)
+
+    if message:
+        refused(root, message)
+    elif target == "elsewhere":
+        assert open_dataset(f"folder:{root}").load("test").labels.tolist() == [0, 1, 2]
+    else:
+        assert len(read(root, "passed over: c.png")) == 2
 
 
 def test_gray_among_colour_is_colour(tmp_path: Path) -> None:

@@ -36,6 +36,25 @@ ONE, TWO = "0123456789abcdef", "fedcba9876543210"
         (["small/test/0000", "large/test/0000"], "they lie in large, small; give parquet:.*large"),
         (["test", "data/test"], "holds Parquet files, and its folder data as well"),
         (["validation", "val"], "each could be the validation split"),
+        (["test", "test (1)"], r"several files of one split, .*: test \(1\)\.parquet, test\.parq"),
+        (["test (1)", "test (2)"], r"several files of one split, .*such as parquet:.*test \(1\)"),
+        (["test", "test copy"], "several files of one split"),
+        (["test-clean", "test-other"], r"several .* such as parquet:.*/pets/test-clean\.parquet"),
+        (["test_v1", "test_v2"], "several files of one split"),
+        (["test-2023", "test-2024"], "several files of one split"),
+        (["test_1", "test_01"], "several files of one split"),
+        (["test/a", "test/b"], "test holds several files of one split"),
+        (["test_0", "test_1"], None),
+        (["test/part.9", "test/part.10"], None),
+        (["test/part-00000-0a1b.c000.snappy", "test/part-00001-0a1b.c000.snappy"], None),
+        (
+            ["split=test/0", "split=train/0"],
+            r"values of a column .*: rename split=test to test, and",
+        ),
+        (
+            ["label=0/0", "label=1/0"],
+            r"\(label=0, label=1\), .*: write them as one test\.parquet, wh",
+        ),
         (["0000"], r"no test-\*.parquet in .*: it holds 0000.parquet"),
     ],
 )
@@ -52,11 +71,30 @@ def test_what_is_not_one_whole_split_is_refused(
     dataset = open_dataset(f"parquet:{tmp_path / 'pets'}")
 
     if message is None:
-        assert len(dataset.load("test")) == 1
+        assert len(dataset.load("test")) == len(names)
         return
     with pytest.raises(DataError, match=message) as caught:
         dataset.load("test")
     assert "\n" not in str(caught.value)
+
+
+def test_one_file_in_two_names_is_refused(
+    tmp_path: Path, pixels: Pixels, write_parquet: WriteParquet
+) -> None:
+    """By a link, whatever numbers it has, and where the ending is in capitals."""
+    for name, link in (("test-0", "test-1.parquet"), ("test", "test.PARQUET")):
+        path = write_parquet(tmp_path / f"{name}/{name}.parquet", [png(pixels[0])], [0])
+        path.with_name(link).symlink_to(path)
+        with pytest.raises(DataError, match=r"twice: test.* and test.* are one by a link"):
+            open_dataset(f"parquet:{tmp_path / name}").load("test")
+    (tmp_path / "test/test.parquet").rename(tmp_path / "test/elsewhere")
+    with pytest.raises(DataError, match=r"test/test\.PARQUET' is a link to nothing: fetch what"):
+        open_dataset(f"parquet:{tmp_path / 'test'}").load("test")
+    (tmp_path / "test/elsewhere").rename(tmp_path / "test/test.parquet")
+    (tmp_path / "test/test.PARQUET").unlink()
+    (tmp_path / "test/test.PARQUET").write_bytes(b"")
+    with pytest.raises(DataError, match=r"several files of one split.*test\.PARQUET"):
+        open_dataset(f"parquet:{tmp_path / 'test'}").load("test")
 
 
 def test_an_incomplete_training_split_is_refused_as_well(

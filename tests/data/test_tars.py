@@ -80,6 +80,16 @@ def test_archives_of_a_folder_are_of_the_split_they_are_called(
         assert torch.equal(dataset.load("train").inputs, expected(pixels[:2]))
 
 
+def test_archives_may_end_in_capitals(tmp_path: Path, pixels: Pixels) -> None:
+    """One of them, or those of a folder; a name keeps what else looks like an ending."""
+    path = archive(tmp_path / "my.target/A.TAR", samples(pixels[:2], ["0", "1"]))
+
+    for place, called in ((path, "A"), (path.parent, "my.target")):
+        examples = open_dataset(f"webdataset:{place}").load("test")
+        assert torch.equal(examples.inputs, expected(pixels[:2]))
+        assert examples.name == called
+
+
 def test_labels_may_be_names(tmp_path: Path, pixels: Pixels) -> None:
     """By the alphabet, or places in a file of classes; another ending is named."""
     path = archive(tmp_path / "pets.tar", samples(pixels[:2], ["owl", "ant"], "txt"))
@@ -109,15 +119,24 @@ def test_archives_that_are_not_whole_are_refused(tmp_path: Path, pixels: Pixels)
     files = samples(pixels[:2], ["0", "1"])
     for number in (0, 2):
         archive(tmp_path / f"gap/pets-00{number}.tar", files)
+    for name in ("t", "t (1)"):
+        archive(tmp_path / f"copies/{name}.tar", files)
     packed = archive(tmp_path / "packed.tar", files, "w:gz")
     cut = archive(tmp_path / "cut.tar", files)
     cut.write_bytes(cut.read_bytes()[:700])
     hidden = archive(tmp_path / "hidden.tar", samples(pixels[:2], ["0", "-1"]))
     double = archive(tmp_path / "double.tar", {**files, "000000.jpg": b"", "000001.jpg": b""})
+    for again in ("000001.cls", "./000001.png", "000001.PNG"):
+        twice = archive(tmp_path / f"twice-{len(again)}-{again[-3:]}.tar", files)
+        with tarfile.open(twice, "a") as tar:
+            tar.addfile(tarfile.TarInfo(again), io.BytesIO())
+        with pytest.raises(DataError, match=r"twice-.*tar holds 000001\.(cls|png|PNG) twice, and"):
+            open_dataset(f"webdataset:{twice}").load("test")
     (tmp_path / "none").mkdir()
 
     for path, message in (
         (tmp_path / "gap", "by their numbers, others are missing"),
+        (tmp_path / "copies", r"several files of one split, .*such as webdataset:.*t \(1\)\.tar"),
         (packed, "is no whole, uncompressed tar archive: it is a gzip file: unpack it"),
         (cut, "is no whole, uncompressed tar archive: its end is missing: fetch it again"),
         (hidden, r"000001 of hidden.tar has the label -1; labels have to be in 0 … 0"),
