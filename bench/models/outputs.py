@@ -1,7 +1,8 @@
 """What models answer, as logits: the forms of other tools are unpacked, and nothing is guessed.
 
-- An object with `.logits` (Hugging Face), a dictionary with `logits`, and a tuple or list whose
-  first part is the logits (Inception, whatever returns features as well) stand for those.
+- An object with `.logits` (Hugging Face, Inception), a dictionary with `logits`, and a tuple or
+  list whose first part is the logits stand for those. Where several parts could be them (features,
+  other exits), see `_part`.
 - One logit per input, (N, 1) or (N,), is a binary classifier's: `[0, z]`, so that its class is 1
   where z > 0. What a sigmoid made of it is none, see `is_sigmoid`.
 - The logits of a batch of one may lack its axis, as after `squeeze()`.
@@ -11,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ModelError
@@ -37,7 +38,7 @@ def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Ten
     Raises:
         ModelError: no logits of this shape can be read from it.
     """
-    logits = _by_row(_tensor(answer), rows, classes)
+    logits = _by_row(_tensor(answer, rows, classes), rows, classes)
     if logits.shape != (rows, classes):
         raise ModelError(
             f"the model has to return logits of shape ({rows}, {classes}), one row per input and "
@@ -52,7 +53,7 @@ def count_classes(answer: Any, rows: int) -> int:
     Raises:
         ModelError: it is no logits.
     """
-    logits = _by_row(_tensor(answer), rows, None)
+    logits = _by_row(_tensor(answer, rows, None), rows, None)
     if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < 2:
         raise ModelError(
             f"the model has to return logits (N, classes ≥ 2); got {told(answer)} for N = {rows}"
@@ -75,8 +76,8 @@ def told(answer: Any) -> str:
     return type(answer).__name__
 
 
-def _tensor(answer: Any) -> Tensor:
-    """The tensor of logits in an answer, of any shape."""
+def _tensor(answer: Any, rows: int, classes: int | None) -> Tensor:
+    """The tensor of logits in an answer, of any shape; classes of the data, None for unknown."""
     import torch
 
     found = answer
@@ -85,7 +86,7 @@ def _tensor(answer: Any) -> Tensor:
         if found is None and isinstance(answer, Mapping):
             found = answer.get("logits")
         elif found is None and isinstance(answer, (tuple, list)) and answer:
-            found = answer[0]
+            found = _part(answer, rows, classes)
     if not isinstance(found, torch.Tensor):
         raise ModelError(
             f"the model has to return logits (N, classes); got {told(answer)}: return a tensor, or "
@@ -97,6 +98,35 @@ def _tensor(answer: Any) -> Tensor:
     if found.is_quantized:
         found = found.dequantize()
     return found if found.layout is torch.strided else found.to_dense()
+
+
+def _part(answer: Sequence[Any], rows: int, classes: int | None) -> Any:
+    """The logits of a tuple or list: its first part, where no two could be them.
+
+    Of several it is the one with as many columns as the data have classes, and of a tuple of two
+    equally wide the first, (logits, auxiliary logits).
+
+    Raises:
+        ModelError: it could be more than one.
+    """
+    import torch
+
+    real = [p for p in answer if isinstance(p, torch.Tensor) and p.is_floating_point()]
+    several = [p for p in real if p.ndim == 2 and len(p) == rows and p.shape[1] > 1]
+    if rows == 1 and not several:  # whose axis of inputs was squeezed
+        several = [p for p in real if p.ndim == 1 and len(p) > 1]
+    fitting = [p for p in several if classes in (None, p.shape[-1])]
+    if len(several) < 2 or not fitting:
+        return answer[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    widths = {p.shape[-1] for p in several}
+    if isinstance(answer, tuple) and len(several) == 2 and len(widths) == 1:
+        return answer[0]
+    raise ModelError(
+        f"the model returns more than one table: which of {told(answer)} is the logits: return it "
+        "alone, or as `logits`"
+    )
 
 
 def _by_row(logits: Tensor, rows: int, classes: int | None) -> Tensor:
@@ -114,8 +144,11 @@ def _by_row(logits: Tensor, rows: int, classes: int | None) -> Tensor:
 
 
 def is_single(answer: Any, rows: int) -> bool:
-    """Whether an answer that `logits_of` takes has one logit per input."""
-    return _tensor(answer).numel() == rows
+    """Whether an answer that `logits_of` takes for two classes has one logit per input."""
+    try:
+        return _tensor(answer, rows, 2).numel() == rows
+    except ModelError:  # taken for more classes, of which one part has as many
+        return False
 
 
 def is_sigmoid(logits: Tensor) -> bool:

@@ -23,6 +23,7 @@ CPU = torch.device("cpu")
 INFINITY = float("inf")
 Both = namedtuple("Both", "logits aux")
 Plain = namedtuple("Plain", "first second")
+Features = namedtuple("Features", "features logits")
 
 
 @dataclass
@@ -59,6 +60,8 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "list": lambda z: [z],
     "named": lambda z: Both(z, z),
     "unnamed": lambda z: Plain(z, None),
+    "auxiliary": lambda z: (z, -z),
+    "features named": lambda z: Features(torch.zeros(len(z), 8), z),
     "column": lambda z: z[:, 1:] - z[:, :1],
     "row": lambda z: z[:, 1] - z[:, 0],
     "squeezed": lambda z: z.squeeze(),
@@ -84,6 +87,37 @@ def test_logits_in_other_forms_give_the_figure_of_plain_ones(form: str) -> None:
     exact = float((linf_thresholds(examples) > 0.02).double().mean())
     worst = result.summary["defenses"]["model"]["worst_case"]["0.02"]
     assert (worst["robust_accuracy"], worst["complete"]) == (exact, True)
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_of_parts_of_several_widths_the_logits_are_as_wide_as_the_data_have_classes(
+    kind: type, order: tuple[int, int]
+) -> None:
+    """With the names of the classes: the closed form. Without them the model is asked which."""
+    examples = linear_examples()
+
+    def form(z: Tensor) -> Any:
+        parts = (torch.zeros(len(z), 8), z)
+        return kind(parts[i] for i in order)
+
+    given = (Answering(form), examples.inputs, examples.labels)
+    result = attack_only(
+        *given, epsilons="0.02", attacks="fgsm", class_names=examples.class_names, batch_size=7
+    )
+    exact = float((linf_thresholds(examples) > 0.02).double().mean())
+    worst = result.summary["defenses"]["model"]["worst_case"]["0.02"]
+    assert (worst["robust_accuracy"], worst["complete"]) == (exact, True)
+    with pytest.raises(ModelError, match=r"which of .*\(20, 8\).* is the logits: return it alone"):
+        attack_only(*given, epsilons="0.02", attacks="fgsm")
+
+
+def test_a_part_of_a_squeezed_batch_of_one_is_found_as_in_a_larger_one() -> None:
+    """By its length, where the axis of inputs is gone from all parts."""
+    features, z = torch.zeros(8), torch.tensor([1.0, 2.0])
+    assert torch.equal(logits_of((features, z), 1, 2, CPU), z[None])
+    with pytest.raises(ModelError, match=r"which of tuple of \(8,\), \(2,\) is the logits"):
+        count_classes((features, z), 1)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e10, 1e-12])
@@ -161,7 +195,9 @@ def test_what_is_not_finite_otherwise_is_still_refused(bad: Callable[[Tensor], T
         ({"features": torch.zeros(4, 8)}, r"got dict of 'features': \(4, 8\)"),
         ((), "got tuple of nothing"),
         ((None, torch.zeros(4, 2)), r"got tuple of NoneType, \(4, 2\)"),
-        ((torch.zeros(4, 8), torch.zeros(4, 2)), r"\(4, 2\), .*; got tuple of \(4, 8\), \(4, 2\)"),
+        ((torch.zeros(4, 8), torch.zeros(4, 3)), r"\(4, 2\), .*; got tuple of \(4, 8\), \(4, 3\)"),
+        ([torch.zeros(4, 2)] * 2, r"which of list of \(4, 2\), \(4, 2\) is the logits: return it"),
+        ((torch.zeros(4, 2),) * 3, r"which of tuple of .* alone, or as `logits`"),
         (Output(None), "got Output"),
         (Output("logits"), "got Output"),
         (torch.zeros(4, 3), r"shape \(4, 2\), one row per input .* got \(4, 3\); where the data"),
