@@ -193,7 +193,7 @@ def class_names(given: Any) -> list[str] | None:
     """One a class in order, from any iterable or from a mapping of numbers (`id2label`).
 
     Raises:
-        UsageError: a single text, fewer than two, or a mapping that is not of 0, 1, …
+        UsageError: a single text, fewer than two, a set, or a mapping that is not of 0, 1, …
     """
     if given is None:
         return None
@@ -205,6 +205,11 @@ def class_names(given: Any) -> list[str] | None:
                 f"(got keys {_shown(list(given))})"
             )
         names = [by_number[str(i)] for i in range(len(by_number))]
+    elif isinstance(given, (set, frozenset)):  # another order in every process
+        raise UsageError(
+            "class_names has to be a list, in the order of the model's outputs; a set has no order "
+            f"(got {_shown(given)})"
+        )
     elif isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         names = list(itertools.islice(given, 10**6))
     else:

@@ -140,6 +140,15 @@ def test_labels_by_name_are_numbered_by_the_class_names(kind: Callable[[list[str
         labelled(X, ["zebra"] * N, ["ant", "bee"])
 
 
+def test_a_name_of_two_classes_is_no_label() -> None:
+    """ImageNet has two cranes: which one is meant nobody knows, unless no example is one."""
+    names = ["crane", "ant", "bee", "crane"]
+    message = "got 'crane', which stands 2 times in class_names: give numbers, or a name to each"
+    with pytest.raises(DataError, match=message):
+        labelled(X, ["ant"] * (N - 1) + ["crane"], names)
+    assert labelled(X, ["ant"] * (N - 1) + ["bee"], names)[1].tolist() == [1] * (N - 1) + [2]
+
+
 @pytest.mark.parametrize("shape", [(N, 8, 9, 3), (N, 28, 28, 1)])
 def test_channels_that_can_only_be_last_are_put_first(shape: tuple[int, ...]) -> None:
     """With one sentence that says what was taken for what."""
