@@ -17,7 +17,7 @@ from bench.errors import ModelError, is_out_of_memory
 from bench.record.provenance import layout_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor, nn
 
@@ -116,15 +116,14 @@ def manner_of(
             if _answers(lambda other=other: module(other.clone())):  # type: ignore[misc]
                 raise ModelError(f"{given}; it takes {what}: {how}") from error
     for dtype in dtypes:
-        sizes = _sizes(module, x, dtype, batch_size)
+        sizes = _sizes(module, x, dtype, (*((batch_size,) if batch_size else ()), *SIZES))
         if len(sizes) == 1:
             return Manner(dtype, sizes[0])
         if sizes:
             raise ModelError(
                 f"the model cannot answer {_images(len(x))}, and answers batches of "
                 f"{sizes[0]} or {sizes[1]} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}); every image has to have an answer of its "
-                "own: batch normalisation has to use its running statistics"
+                f"{' '.join(str(error).split())[:200]}); {_about_sizes(module, x, dtype, sizes)}"
             ) from error
     if dtype_of(module) in (torch.float16, torch.bfloat16):
         given += f"; its weights are {dtype_of(module)}: call .float() on it"
@@ -143,10 +142,22 @@ def _answers(ask: Callable[[], Any]) -> bool:
     return False
 
 
-def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, asked: int | None) -> list[int]:
-    """At most two batch sizes that a module answers."""
+def _about_sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, answered: list[int]) -> str:
+    """What to do about a module that answers batches of several sizes, and not that of x."""
+    if 1 in answered and len(x) > 1:
+        smaller = (size for size in reversed(SIZES) if size < len(x))
+        largest = (*_sizes(module, x, dtype, smaller), 1)[0]
+        return f"give batch_size={largest} (on the command line --batch-size {largest})"
+    own = "every image has to have an answer of its own"
+    if len(x) == 1 and _sizes(module, x, dtype, (2, 3)) == [2, 3]:
+        return f"{own}: batch normalisation has to use its running statistics"
+    return f"{own}, alone and in a batch of any size"
+
+
+def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, tried: Iterable[int]) -> list[int]:
+    """The first batch sizes of some that a module answers, two at most."""
     found: list[int] = []
-    for size in dict.fromkeys((*((asked,) if asked else ()), *SIZES)):
+    for size in dict.fromkeys(tried):
         batch = x[:1].expand(size, *x.shape[1:]).to(dtype, copy=True).contiguous()
         try:
             with torch.no_grad():

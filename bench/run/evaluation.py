@@ -178,7 +178,8 @@ def evaluate(
         examples = Examples.of(given, numbers, names or _as_many_as(numbers), "inputs")
         contender = contender_of(name, module)
         if names is None:
-            asked = (module, examples.inputs[:PROBED], place, config.batch_size)
+            probed = min(PROBED, config.batch_size or PROBED)
+            asked = (module, examples.inputs[:probed], place, config.batch_size)
             limit = Patience(timeout).first
             classes = (
                 apart(_count_classes, *asked, start=COPY, timeout=limit)

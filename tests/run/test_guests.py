@@ -23,6 +23,7 @@ from tests.run.guests import (
     OwnBuffer,
     OwnStatistics,
     Rectified,
+    Sized,
     SparseWeights,
     Spoiling,
     Uncopied,
@@ -153,7 +154,10 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (OwnStatistics, "cannot answer a single image, and answers batches of 2 or 3"),
+        (OwnStatistics, "a single image, .* of 2 or 3 .*: batch normalisation has to use its runn"),
+        (lambda: Sized(lambda n: n <= 8), "a batch of 20 images, .* 1 or 2 .*; give batch_size=8 "),
+        (lambda: Sized(lambda n: n % 2 == 0), "a single image, .* 2 or 4 .*, alone and in a batch"),
+        (lambda: Sized(lambda n: 1 < n < 9), "of 20 images, .* 2 or 3 .*, alone and in a batch"),
         (lambda: linear().to("meta"), "hold no numbers yet: materialise"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), "hold no numbers yet"),
         (lambda: Layout(lambda x: x.shape[3] == 1), r"\(N, H, W, C\).*permute\(0, 2, 3, 1\)"),
@@ -165,7 +169,7 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
             r"float32 of shape \(20, 1, 4, 4\) it raised ValueError: another layout was",
         ),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
     make: Callable[[], nn.Module], says: str
@@ -174,6 +178,13 @@ def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
     with pytest.raises(ModelError, match=says) as raised:
         found(make())
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [None, ("below", "above")])
+def test_a_module_with_a_largest_batch_is_asked_in_such(names: tuple[str, ...] | None) -> None:
+    """With `batch_size` it is never asked more, when its classes are counted either."""
+    entry = found(Sized(lambda n: n <= 8), batch_size=8, class_names=names)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
 
 
 def test_data_are_checked_before_the_model_is_asked() -> None:
