@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from bench.errors import ModelError, is_out_of_memory
+from bench.models.outputs import joined
 from bench.record.provenance import layout_on
 
 if TYPE_CHECKING:
@@ -58,8 +59,8 @@ class Manner:
         answers = []
         for part in torch.split(x, self.size):
             filled = torch.cat([part, part[-1:].expand(self.size - len(part), *part.shape[1:])])
-            answers.append(module(filled.to(self.dtype, copy=True))[: len(part)])
-        return torch.cat(answers)
+            answers.append(module(filled.to(self.dtype, copy=True)))
+        return joined(answers, self.size, len(x))
 
 
 def first_answer(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Any:
@@ -166,9 +167,9 @@ def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, tried: Iterable[int
             if is_out_of_memory(error):
                 break
             continue
-        if isinstance(output, torch.Tensor) and output.shape[:1] != (size,):
-            continue
-        found.append(size)
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else (size,)
+        if shape[:1] == (size,) or (size == 1 and len(shape) < 2):  # or squeezed
+            found.append(size)
         if len(found) == 2:
             break
     return found

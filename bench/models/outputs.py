@@ -47,6 +47,30 @@ def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Ten
     return logits.to(device)
 
 
+def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
+    """One answer of those to parts of a batch, so that the same logits are found in it.
+
+    Args:
+        answers: whatever the module returned for each.
+        size: the inputs in each part.
+        rows: the inputs that count, from the first on; the last part is filled up with others.
+    """
+    import torch
+
+    first = answers[0]
+    if isinstance(first, torch.Tensor):
+        parts = [_dense(answer) for answer in answers]
+        if size == 1 and first.ndim < 2:  # the axis of inputs was squeezed
+            parts = [part.reshape(1, -1) for part in parts]
+        return torch.cat(parts)[:rows] if parts[0].shape[:1] == (size,) else first
+    if _named(first) is not None:
+        return {"logits": joined([_named(answer) for answer in answers], size, rows)}
+    if isinstance(first, (tuple, list)):
+        each = (joined(part, size, rows) for part in zip(*answers, strict=True))
+        return list(each) if isinstance(first, list) else tuple(each)
+    return first
+
+
 def count_classes(answer: Any, rows: int) -> int:
     """The number of classes that an answer to so many inputs is about.
 
@@ -82,10 +106,8 @@ def _tensor(answer: Any, rows: int, classes: int | None) -> Tensor:
 
     found = answer
     if not isinstance(answer, torch.Tensor):
-        found = getattr(answer, "logits", None)
-        if found is None and isinstance(answer, Mapping):
-            found = answer.get("logits")
-        elif found is None and isinstance(answer, (tuple, list)) and answer:
+        found = _named(answer)
+        if found is None and isinstance(answer, (tuple, list)) and answer:
             found = _part(answer, rows, classes)
     if not isinstance(found, torch.Tensor):
         raise ModelError(
@@ -95,9 +117,22 @@ def _tensor(answer: Any, rows: int, classes: int | None) -> Tensor:
     if found.is_complex() or found.is_meta:
         kind = f"complex numbers ({found.dtype})" if found.is_complex() else "no values (meta)"
         raise ModelError(f"the model has to return logits, real numbers; got {kind}")
+    return _dense(found)
+
+
+def _dense(found: Tensor) -> Tensor:
+    """The same numbers, neither quantised nor sparse."""
+    import torch
+
     if found.is_quantized:
         found = found.dequantize()
     return found if found.layout is torch.strided else found.to_dense()
+
+
+def _named(answer: Any) -> Any:
+    """What is called `logits` in an answer that is no tensor; None where nothing is."""
+    named = getattr(answer, "logits", None)
+    return answer.get("logits") if named is None and isinstance(answer, Mapping) else named
 
 
 def _part(answer: Sequence[Any], rows: int, classes: int | None) -> Any:

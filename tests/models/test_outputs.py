@@ -35,14 +35,16 @@ class Output:
 
 
 class Answering(Sum):
-    """`Sum`, whose logits are answered in another form."""
+    """`Sum`, whose logits are answered in another form, and to batches of one size alone if so."""
 
-    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+    def __init__(self, form: Callable[[Tensor], Any], size: int | None = None) -> None:
         super().__init__()
-        self.form = form
+        self.form, self.size = form, size
 
     def forward(self, x: Tensor) -> Any:
         """The logits of `Sum`, in that form."""
+        if len(x) != (self.size or len(x)):
+            raise ValueError("another batch size was expected")
         return self.form(super().forward(x))
 
 
@@ -87,6 +89,18 @@ def test_logits_in_other_forms_give_the_figure_of_plain_ones(form: str) -> None:
     exact = float((linf_thresholds(examples) > 0.02).double().mean())
     worst = result.summary["defenses"]["model"]["worst_case"]["0.02"]
     assert (worst["robust_accuracy"], worst["complete"]) == (exact, True)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_fixed_batch_size_leaves_logits_in_other_forms_what_they_are(
+    form: str, size: int
+) -> None:
+    """Cut into such batches and joined, the last one filled up: row by row the plain logits."""
+    examples = linear_examples()
+    model = CountedModel(Answering(FORMS[form], size), 2, None, "cpu")
+    plain = CountedModel(Answering(FORMS[form]), 2, None, "cpu")
+    assert torch.equal(model(examples.inputs), plain(examples.inputs))
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
