@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 #: By the name that runs note.
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-#: Batch sizes that a module may have been exported for.
-SIZES = (*range(1, 17), 20, 24, 25, 32, 40, 48, 50, 64, 96, 100, 128, 200, 256, 512)
+#: Batch sizes that a module may have been exported for; all of those that a first question has.
+SIZES = (*range(1, 65), 96, 100, 128, 200, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ def manner_of(
                 f"{sizes[0]} or {sizes[1]} ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}); {_about_sizes(module, x, dtype, sizes)}"
             ) from error
+    if batch_size is None:
+        given += "; where it takes batches of one size alone, give that as batch_size=…"
     if dtype_of(module) in (torch.float16, torch.bfloat16):
         given += f"; its weights are {dtype_of(module)}: call .float() on it"
     raise ModelError(given) from error

@@ -187,6 +187,21 @@ def test_a_module_with_a_largest_batch_is_asked_in_such(names: tuple[str, ...] |
     assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
 
 
+@pytest.mark.parametrize("size", [18, 20, 28, 60])
+def test_a_batch_size_of_its_own_is_found(size: int) -> None:
+    """More or fewer than the examples are, and as many: the closed form."""
+    entry = found(Sized(lambda n: n == size))
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
+def test_a_batch_size_that_is_not_found_is_asked_for() -> None:
+    """And then taken."""
+    with pytest.raises(ModelError, match="batches of one size alone, give that as batch_size=…"):
+        found(Sized(lambda n: n == 70))
+    entry = found(Sized(lambda n: n == 70), batch_size=70)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
 def test_data_are_checked_before_the_model_is_asked() -> None:
     """Images without a channel are the fault of the data, not of the model."""
     with pytest.raises(DataError, match=r"have to be \(N, C, H, W\)"):
