@@ -91,10 +91,13 @@ def _each(labels: Sequence[Any]) -> Sequence[Any]:
 
 
 def _is_sample(given: Any) -> bool:
-    """Whether it is an image with its label rather than images."""
+    """Whether it is an image with its label, or a batch of them with theirs, rather than images."""
     if isinstance(given, Mapping):
         return True
-    return isinstance(given, (tuple, list)) and len(given) == 2 and _rank(given[1]) == 0
+    if not (isinstance(given, (tuple, list)) and len(given) == 2):
+        return False
+    images, labels = map(_rank, given)
+    return labels == 0 or (images == 4 and labels in (1, 2))  # 2 of one-hot rows
 
 
 def _rank(given: Any) -> int:

@@ -72,6 +72,11 @@ PAIRS = TensorDataset(X, Y)
         ((ARRAY, Y.tolist()), None),
         ((list(X), list(Y)), None),
         (list(zip(X, Y, strict=True)), None),
+        (list(DataLoader(PAIRS, batch_size=4)), None),
+        (tuple(DataLoader(PAIRS, batch_size=3)), None),
+        ([(ARRAY[:4], Y[:4].numpy()), (ARRAY[4:], Y[4:].numpy())], None),
+        ([(X[:4], torch.eye(2)[Y[:4]]), (X[4:], torch.eye(2)[Y[4:]])], None),
+        ([[X[:4], X[4:]], [Y[:4], Y[4:]]], None),
         ([(picture, int(y)) for picture, y in zip(PICTURES, Y, strict=True)], None),
         ({"image": X, "label": Y}, None),
         (list(X), Y),
@@ -135,7 +140,9 @@ def test_labels_by_name_are_numbered_by_the_class_names(kind: Callable[[list[str
     assert torch.equal(labelled(X, kind(texts), names)[1], Y)
     pairs = Map(lambda i: (X[i], texts[i]))
     assert torch.equal(labelled(pairs, None, names)[1], Y)
-    assert torch.equal(labelled(DataLoader(pairs, batch_size=4), None, names)[1], Y)
+    batches = DataLoader(pairs, batch_size=4)
+    assert torch.equal(labelled(batches, None, names)[1], Y)
+    assert torch.equal(labelled(list(batches), None, names)[1], Y)
     with pytest.raises(DataError, match="among class_names; got 'zebra', and not ant, bee"):
         labelled(X, ["zebra"] * N, ["ant", "bee"])
 
@@ -176,6 +183,7 @@ def test_precision_is_what_it_was(dtype: torch.dtype) -> None:
         (None, None, "labels are missing"),
         (DataLoader(PAIRS), Y, "leave labels out"),
         (PAIRS, Y, "pairs already: leave labels out"),
+        (list(DataLoader(PAIRS, batch_size=4)), Y, "pairs already: leave labels out"),
         (Map(lambda i: (X[i], Y[i], i)), None, "a pair .image, label.; got 3 parts"),
         (Map(lambda i: (X[i], torch.tensor([0.3, 0.7]))), None, r"labels.argmax\(1\)"),
         (Map(lambda i: (X[i], "cat")), None, "got text .'cat', ….: give the number of each class"),
