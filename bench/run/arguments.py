@@ -11,6 +11,7 @@ import math
 import numbers
 import operator
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -150,6 +151,23 @@ def _index(given: Any) -> int | None:
 def optional(name: str, given: Any, *, least: int) -> int | None:
     """The same, or None."""
     return None if given is None else whole(name, given, least=least)
+
+
+def seconds(name: str, given: Any) -> float | None:
+    """A number from 0 up, of whatever library, or None.
+
+    Raises:
+        UsageError: anything else, text too.
+    """
+    if given is None:
+        return None
+    found = _plain(given)
+    real = isinstance(found, numbers.Real) and not isinstance(found, bool)
+    if not (real and 0 <= found < math.inf):
+        raise UsageError(
+            f"{name} has to be seconds from 0 up, a number; 0 for no end (got {_shown(given)})"
+        )
+    return float(min(found, sys.float_info.max))
 
 
 def flag(name: str, given: Any) -> bool:

@@ -149,7 +149,7 @@ def evaluate(
         batch_size=arguments.optional("batch_size", batch_size, least=1),
         shard_size=arguments.optional("shard_size", shard_size, least=1),
         workers=arguments.whole("workers", workers, least=0),
-        timeout=timeout,
+        timeout=arguments.seconds("timeout", timeout),
         headline=arguments.headline(headline, radii),
         examine=arguments.examine(examine),
         escalate=arguments.flag("escalate", escalate),
@@ -180,7 +180,7 @@ def evaluate(
         if names is None:
             probed = min(PROBED, config.batch_size or PROBED)
             asked = (module, examples.inputs[:probed], place, config.batch_size)
-            limit = Patience(timeout).first
+            limit = Patience(config.timeout).first
             classes = (
                 apart(_count_classes, *asked, start=COPY, timeout=limit)
                 if config.workers
