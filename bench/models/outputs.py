@@ -59,7 +59,7 @@ def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
 
     first = answers[0]
     if isinstance(first, torch.Tensor):
-        parts = [_dense(answer) for answer in answers]
+        parts = [_plain(answer) for answer in answers]
         if size == 1 and first.ndim < 2:  # the axis of inputs was squeezed
             parts = [part.reshape(1, -1) for part in parts]
         return torch.cat(parts)[:rows] if parts[0].shape[:1] == (size,) else first
@@ -117,16 +117,17 @@ def _tensor(answer: Any, rows: int, classes: int | None) -> Tensor:
     if found.is_complex() or found.is_meta:
         kind = f"complex numbers ({found.dtype})" if found.is_complex() else "no values (meta)"
         raise ModelError(f"the model has to return logits, real numbers; got {kind}")
-    return _dense(found)
+    return _plain(found)
 
 
-def _dense(found: Tensor) -> Tensor:
-    """The same numbers, neither quantised nor sparse."""
+def _plain(found: Tensor) -> Tensor:
+    """The same numbers as any library takes them: neither quantised nor sparse, of no subclass."""
     import torch
 
     if found.is_quantized:
         found = found.dequantize()
-    return found if found.layout is torch.strided else found.to_dense()
+    dense = found if found.layout is torch.strided else found.to_dense()
+    return dense.as_subclass(torch.Tensor)
 
 
 def _named(answer: Any) -> Any:

@@ -26,6 +26,10 @@ Plain = namedtuple("Plain", "first second")
 Features = namedtuple("Features", "features logits")
 
 
+class Own(torch.Tensor):
+    """As libraries of images return it."""
+
+
 @dataclass
 class Output:
     """As libraries of transformers return it."""
@@ -70,12 +74,14 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "squeezed row": lambda z: (z[:, 1:] - z[:, :1]).squeeze(),
     "float64": lambda z: z.double(),
     "sparse": lambda z: z.to_sparse(),
+    "subclass": lambda z: z.as_subclass(Own),
+    "subclass in a tuple": lambda z: (z.as_subclass(Own), z[:, :1]),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_logits_in_other_forms_give_the_figure_of_plain_ones(form: str) -> None:
-    """The share of thresholds beyond epsilon, in batches of any size, by gradients too."""
+    """The share of thresholds beyond epsilon, in batches of any size, by gradients, in Foolbox."""
     examples = linear_examples()
     result = attack_only(
         Answering(FORMS[form]),
