@@ -137,7 +137,7 @@ def evaluate(
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise ModelError(f"model has to be an nn.Module; got {type(model).__name__}")
+        raise ModelError(f"model has to be an nn.Module; got {_no_module(model)}")
     name = arguments.model_name(name)
     place = resolve_device(arguments.device(device))
     radii = arguments.epsilons(epsilons)
@@ -206,6 +206,19 @@ def evaluate(
             store, record = open_run(result.folder or prepared.folder)
             result = replace(result, folder=None, held=Held.of(store, record, examples))
     return result
+
+
+def _no_module(given: Any) -> str:
+    """What is brought instead of a module, and what to do about it."""
+    import torch
+
+    if isinstance(given, type) and issubclass(given, torch.nn.Module):
+        return f"the class {given.__name__}: give what {given.__name__}(…) makes"
+    return (
+        f"{type(given).__name__}: put it into the forward of an nn.Module that has the network as "
+        "a submodule (one that a function only closes over would be called as it is, and neither "
+        "copied nor put in eval mode)"
+    )
 
 
 def _watched(prepared: Prepared) -> AbstractContextManager[Observer | None]:

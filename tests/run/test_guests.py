@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from typing import TYPE_CHECKING, Any
 
@@ -200,6 +201,23 @@ def test_a_batch_size_that_is_not_found_is_asked_for() -> None:
         found(Sized(lambda n: n == 70))
     entry = found(Sized(lambda n: n == 70), batch_size=70)
     assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (lambda x: x, "got function: put it into the forward of an nn.Module that has the network"),
+        (functools.partial(torch.mul, 2), "got partial: put it into the forward"),
+        (object(), "got object: put it into the forward"),
+        (Sum, r"got the class Sum: give what Sum\(…\) makes"),
+    ],
+    ids=["function", "partial", "object", "class"],
+)
+def test_what_is_no_module_is_told_how_to_be_one(model: Any, says: str) -> None:
+    """A network that a function closes over would be called as it is, dropout and all."""
+    with pytest.raises(ModelError, match=says) as raised:
+        found(model)
+    assert "\n" not in str(raised.value)
 
 
 def test_data_are_checked_before_the_model_is_asked() -> None:
