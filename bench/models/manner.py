@@ -8,6 +8,7 @@ module takes them. Whatever else a module refuses becomes one line that says wha
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -130,7 +131,24 @@ def manner_of(
         given += "; where it takes batches of one size alone, give that as batch_size=…"
     if dtype_of(module) in (torch.float16, torch.bfloat16):
         given += f"; its weights are {dtype_of(module)}: call .float() on it"
-    raise ModelError(given) from error
+    raise ModelError(f"{given}{_about_double(module, x)}") from error
+
+
+def _about_double(module: nn.Module, x: Tensor) -> str:
+    """What to do about float64 weights beside tensors of the default dtype; empty elsewhere."""
+    if dtype_of(module) is not torch.float64:
+        return ""
+    try:
+        with torch.no_grad():
+            module(x.double())
+    except Exception as error:  # noqa: BLE001 - anybody's module may raise anything
+        said = " ".join(str(error).split())[:200]
+        if {"double", "float"} <= set(re.findall(r"\w+", said.lower())):
+            return (
+                f"; given torch.float64, as its weights are, it raised {said!r}: the default dtype "
+                "is float32 here: call .float() on it, or give dtype=x.dtype to what it makes"
+            )
+    return ""
 
 
 def _images(rows: int) -> str:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 #: How far a masked class lies below the lowest one that is not, at least, in units of 1 + the range
 #: of these: no softmax in float32 gives it anything, and no loss becomes infinite.
 DEPTH = 100.0
+#: What a whole number for each input most likely is.
+CLASSES = (
+    ": it seems to return classes, all being whole numbers: return what the argmax is taken of"
+)
 
 
 def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Tensor:
@@ -71,13 +75,21 @@ def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
     return first
 
 
-def count_classes(answer: Any, rows: int) -> int:
+def count_classes(answer: Any, rows: int, named: int = 2) -> int:
     """The number of classes that an answer to so many inputs is about.
+
+    Args:
+        answer: whatever the module returned.
+        rows: the inputs it was asked about.
+        named: the classes that labels name, at least; beyond two a class is told from a logit.
 
     Raises:
         ModelError: it is no logits.
     """
-    logits = _by_row(_tensor(answer, rows, None), rows, None)
+    found = _tensor(answer, rows, None)
+    if named > 2 and _are_classes(found, rows):
+        raise ModelError(f"the model has to return logits; got {told(answer)}{CLASSES}")
+    logits = _by_row(found, rows, None)
     if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < 2:
         raise ModelError(
             f"the model has to return logits (N, classes ≥ 2); got {told(answer)} for N = {rows}"
@@ -199,6 +211,13 @@ def is_sigmoid(logits: Tensor) -> bool:
     return bool(((column >= 0) & (column <= 1)).all())
 
 
+def _are_classes(logits: Tensor, rows: int) -> bool:
+    """Whether there is one whole number for each input."""
+    if logits.numel() != rows:
+        return False
+    return bool((logits.double() == logits.double().round()).all())
+
+
 def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
     if classes is not None and logits.ndim == 2 and logits.shape[1] > classes:
         return (
@@ -208,7 +227,8 @@ def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
     if logits.ndim > 2 and logits.numel() == len(logits) * logits.shape[1]:
         return " (flatten(1) makes it that)"
     if logits.numel() == rows:
-        return " (one logit for each input is for two classes)"
+        about = CLASSES if _are_classes(logits, rows) else ""
+        return f" (one logit for each input is for two classes){about}"
     return ""
 
 

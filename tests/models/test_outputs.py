@@ -238,8 +238,28 @@ def test_what_is_no_logits_is_refused_with_what_it_is(answer: Any, message: str)
 
 def test_one_logit_is_for_two_classes_alone() -> None:
     """With three the error says so."""
-    with pytest.raises(ModelError, match="one logit for each input is for two classes"):
-        logits_of(torch.zeros(4, 1), 4, 3, CPU)
+    with pytest.raises(ModelError, match=r"one logit for each input is for two classes\)$"):
+        logits_of(torch.full((4, 1), 0.5), 4, 3, CPU)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+@pytest.mark.parametrize("names", [None, ("below", "above", "beyond")])
+def test_a_model_that_answers_with_classes_is_told_so(
+    names: tuple[str, ...] | None, dtype: torch.dtype, column: bool
+) -> None:
+    """Of three classes, where one number for each input is no logit: not the labels are wrong."""
+    examples = linear_examples()
+    labels = examples.labels.clone()
+    labels[0] = 2
+    model = Answering(lambda z: z.argmax(1, keepdim=column).to(dtype))
+    with pytest.raises(
+        ModelError, match="seems to return classes, all being whole numbers"
+    ) as error:
+        attack_only(
+            model, examples.inputs, labels, epsilons="0.02", attacks="fgsm", class_names=names
+        )
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

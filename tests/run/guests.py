@@ -129,6 +129,20 @@ class Sized(Sum):
         return super().forward(x)
 
 
+class Mixed(Sum):
+    """Has weights in float64, and makes a tensor of its own in a dtype."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.own = dtype
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        logits = super().forward(x.to(self.scale.dtype))
+        return logits @ torch.eye(2, dtype=self.own)
+
+
 class SparseWeights(Sum):
     """Has weights that are mostly not there."""
 

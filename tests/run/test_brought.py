@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from bench.api import Examples
 from bench.errors import DataError, InputNotice
 from bench.run.brought import labelled
-from tests.toy_models import linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -51,6 +51,19 @@ class Stream(IterableDataset[Any]):
 def fail(_: int) -> Any:
     """What a data set may do."""
     raise AttributeError("no such column")
+
+
+class Wide(Sum):
+    """Answers class 0, of so many."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (N, classes)."""
+        ones = super().forward(x)[:, :1] * 0 + 1
+        return torch.nn.functional.pad(ones, (0, self.classes - 1))
 
 
 PAIRS = TensorDataset(X, Y)
@@ -250,6 +263,17 @@ def test_labels_that_count_from_one_are_told_so() -> None:
     """The commonest reason for a label that is one too many."""
     with pytest.raises(DataError, match=r"got 1 to 2 \(subtract 1 where"):
         Examples.of(X, Y + 1, ("a", "b"), "x")
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_labels_that_mark_what_has_no_class_are_told_so(names: tuple[str, ...] | None) -> None:
+    """255, as torchvision has it, is no reason to subtract 1; nor is it among 1,000 classes."""
+    labels = torch.tensor([1, 2, 255, 255, 1, 2])
+    says = "0 … 2 for 3 classes; 2 are 255, .* to be ignored: leave those examples out"
+    with pytest.raises(DataError, match=says):
+        attack_only(Wide(3), X, labels, attacks="fgsm", class_names=names)
+    result = attack_only(Wide(256), X, labels, attacks="fgsm", epsilons="0.01")
+    assert result.summary["defenses"]["model"]["clean_accuracy"] == 0
 
 
 @pytest.mark.parametrize(

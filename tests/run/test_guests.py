@@ -20,6 +20,7 @@ from tests.run.guests import (
     InPlace,
     Layout,
     Locked,
+    Mixed,
     OfEight,
     OwnBuffer,
     OwnStatistics,
@@ -72,6 +73,7 @@ SCRIPTED = pytest.mark.filterwarnings("ignore::DeprecationWarning")
         lambda: linear().half(),
         lambda: linear().bfloat16(),
         lambda: linear().double(),
+        Mixed,
         lambda: Sum().requires_grad_(False),
         pytest.param(lambda: torch.jit.script(linear()), marks=SCRIPTED),
         pytest.param(traced, marks=SCRIPTED),
@@ -159,6 +161,10 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
         (lambda: Sized(lambda n: n <= 8), "a batch of 20 images, .* 1 or 2 .*; give batch_size=8 "),
         (lambda: Sized(lambda n: n % 2 == 0), "a single image, .* 2 or 4 .*, alone and in a batch"),
         (lambda: Sized(lambda n: 1 < n < 9), "of 20 images, .* 2 or 3 .*, alone and in a batch"),
+        (
+            lambda: Mixed(torch.float32),
+            r"given torch\.float64, as its weights are, it .* call \.float\(\) on it, or give dt",
+        ),
         (lambda: linear().to("meta"), "hold no numbers yet: materialise"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), "hold no numbers yet"),
         (lambda: Layout(lambda x: x.shape[3] == 1), r"\(N, H, W, C\).*permute\(0, 2, 3, 1\)"),
@@ -170,7 +176,7 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
             r"float32 of shape \(20, 1, 4, 4\) it raised ValueError: another layout was",
         ),
     ],
-    ids=range(11),
+    ids=range(12),
 )
 def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
     make: Callable[[], nn.Module], says: str
