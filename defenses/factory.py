@@ -105,8 +105,14 @@ class Factory(Defense):
         with _importable(self.path.resolve().parent):
             made = self._call(source)
         if not isinstance(made, torch.nn.Module):
+            advice = (
+                "return the model alone, what prepares its inputs being first in its forward"
+                if isinstance(made, (tuple, list))
+                else "return one that has the network as a submodule and calls it in its forward"
+            )
             raise ModelError(
-                f"{self.path}: {self.function}() made {type(made).__name__}, not an nn.Module"
+                f"{self.path}: {self.function}() made {type(made).__name__}, not an nn.Module: "
+                f"{advice}"
             )
         return made
 

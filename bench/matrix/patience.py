@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
@@ -32,7 +33,8 @@ class Patience:
     """
 
     def __init__(self, seconds: float | None) -> None:
-        if seconds is not None and not (seconds >= 0 and math.isfinite(seconds)):
+        real = isinstance(seconds, numbers.Real)
+        if seconds is not None and not (real and 0 <= seconds < math.inf):
             raise UsageError(f"--timeout has to be seconds from 0 up; 0 for no end (got {seconds})")
         self.seconds = seconds
         self._pass: dict[str, float] = {}

@@ -8,23 +8,25 @@ module takes them. Whatever else a module refuses becomes one line that says wha
 from __future__ import annotations
 
 import contextlib
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from bench.errors import ModelError, is_out_of_memory
+from bench.models.outputs import joined
 from bench.record.provenance import layout_on
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from torch import Tensor, nn
 
 #: By the name that runs note.
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
-#: Batch sizes that a module may have been exported for.
-SIZES = (*range(1, 17), 20, 24, 25, 32, 40, 48, 50, 64, 96, 100, 128, 200, 256, 512)
+#: Batch sizes that a module may have been exported for; all of those that a first question has.
+SIZES = (*range(1, 65), 96, 100, 128, 200, 256, 512)
 
 
 @dataclass(frozen=True)
@@ -58,8 +60,8 @@ class Manner:
         answers = []
         for part in torch.split(x, self.size):
             filled = torch.cat([part, part[-1:].expand(self.size - len(part), *part.shape[1:])])
-            answers.append(module(filled.to(self.dtype, copy=True))[: len(part)])
-        return torch.cat(answers)
+            answers.append(module(filled.to(self.dtype, copy=True)))
+        return joined(answers, self.size, len(x))
 
 
 def first_answer(module: nn.Module, x: Tensor, batch_size: int | None = None) -> Any:
@@ -116,19 +118,37 @@ def manner_of(
             if _answers(lambda other=other: module(other.clone())):  # type: ignore[misc]
                 raise ModelError(f"{given}; it takes {what}: {how}") from error
     for dtype in dtypes:
-        sizes = _sizes(module, x, dtype, batch_size)
+        sizes = _sizes(module, x, dtype, (*((batch_size,) if batch_size else ()), *SIZES))
         if len(sizes) == 1:
             return Manner(dtype, sizes[0])
         if sizes:
             raise ModelError(
                 f"the model cannot answer {_images(len(x))}, and answers batches of "
                 f"{sizes[0]} or {sizes[1]} ({type(error).__name__}: "
-                f"{' '.join(str(error).split())[:200]}); every image has to have an answer of its "
-                "own: batch normalisation has to use its running statistics"
+                f"{' '.join(str(error).split())[:200]}); {_about_sizes(module, x, dtype, sizes)}"
             ) from error
+    if batch_size is None:
+        given += "; where it takes batches of one size alone, give that as batch_size=…"
     if dtype_of(module) in (torch.float16, torch.bfloat16):
         given += f"; its weights are {dtype_of(module)}: call .float() on it"
-    raise ModelError(given) from error
+    raise ModelError(f"{given}{_about_double(module, x)}") from error
+
+
+def _about_double(module: nn.Module, x: Tensor) -> str:
+    """What to do about float64 weights beside tensors of the default dtype; empty elsewhere."""
+    if dtype_of(module) is not torch.float64:
+        return ""
+    try:
+        with torch.no_grad():
+            module(x.double())
+    except Exception as error:  # noqa: BLE001 - anybody's module may raise anything
+        said = " ".join(str(error).split())[:200]
+        if {"double", "float"} <= set(re.findall(r"\w+", said.lower())):
+            return (
+                f"; given torch.float64, as its weights are, it raised {said!r}: the default dtype "
+                "is float32 here: call .float() on it, or give dtype=x.dtype to what it makes"
+            )
+    return ""
 
 
 def _images(rows: int) -> str:
@@ -143,10 +163,22 @@ def _answers(ask: Callable[[], Any]) -> bool:
     return False
 
 
-def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, asked: int | None) -> list[int]:
-    """At most two batch sizes that a module answers."""
+def _about_sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, answered: list[int]) -> str:
+    """What to do about a module that answers batches of several sizes, and not that of x."""
+    if 1 in answered and len(x) > 1:
+        smaller = (size for size in reversed(SIZES) if size < len(x))
+        largest = (*_sizes(module, x, dtype, smaller), 1)[0]
+        return f"give batch_size={largest} (on the command line --batch-size {largest})"
+    own = "every image has to have an answer of its own"
+    if len(x) == 1 and _sizes(module, x, dtype, (2, 3)) == [2, 3]:
+        return f"{own}: batch normalisation has to use its running statistics"
+    return f"{own}, alone and in a batch of any size"
+
+
+def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, tried: Iterable[int]) -> list[int]:
+    """The first batch sizes of some that a module answers, two at most."""
     found: list[int] = []
-    for size in dict.fromkeys((*((asked,) if asked else ()), *SIZES)):
+    for size in dict.fromkeys(tried):
         batch = x[:1].expand(size, *x.shape[1:]).to(dtype, copy=True).contiguous()
         try:
             with torch.no_grad():
@@ -155,9 +187,9 @@ def _sizes(module: nn.Module, x: Tensor, dtype: torch.dtype, asked: int | None) 
             if is_out_of_memory(error):
                 break
             continue
-        if isinstance(output, torch.Tensor) and output.shape[:1] != (size,):
-            continue
-        found.append(size)
+        shape = tuple(output.shape) if isinstance(output, torch.Tensor) else (size,)
+        if shape[:1] == (size,) or (size == 1 and len(shape) < 2):  # or squeezed
+            found.append(size)
         if len(found) == 2:
             break
     return found

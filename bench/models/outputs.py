@@ -1,7 +1,8 @@
 """What models answer, as logits: the forms of other tools are unpacked, and nothing is guessed.
 
-- An object with `.logits` (Hugging Face), a dictionary with `logits`, and a tuple or list whose
-  first part is the logits (Inception, whatever returns features as well) stand for those.
+- An object with `.logits` (Hugging Face, Inception), a dictionary with `logits`, and a tuple or
+  list whose first part is the logits stand for those. Where several parts could be them (features,
+  other exits), see `_part`.
 - One logit per input, (N, 1) or (N,), is a binary classifier's: `[0, z]`, so that its class is 1
   where z > 0. What a sigmoid made of it is none, see `is_sigmoid`.
 - The logits of a batch of one may lack its axis, as after `squeeze()`.
@@ -11,7 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import ModelError
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
 #: How far a masked class lies below the lowest one that is not, at least, in units of 1 + the range
 #: of these: no softmax in float32 gives it anything, and no loss becomes infinite.
 DEPTH = 100.0
+#: What a whole number for each input most likely is.
+CLASSES = (
+    ": it seems to return classes, all being whole numbers: return what the argmax is taken of"
+)
 
 
 def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Tensor:
@@ -37,7 +42,7 @@ def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Ten
     Raises:
         ModelError: no logits of this shape can be read from it.
     """
-    logits = _by_row(_tensor(answer), rows, classes)
+    logits = _by_row(_tensor(answer, rows, classes), rows, classes)
     if logits.shape != (rows, classes):
         raise ModelError(
             f"the model has to return logits of shape ({rows}, {classes}), one row per input and "
@@ -46,13 +51,45 @@ def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Ten
     return logits.to(device)
 
 
-def count_classes(answer: Any, rows: int) -> int:
+def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
+    """One answer of those to parts of a batch, so that the same logits are found in it.
+
+    Args:
+        answers: whatever the module returned for each.
+        size: the inputs in each part.
+        rows: the inputs that count, from the first on; the last part is filled up with others.
+    """
+    import torch
+
+    first = answers[0]
+    if isinstance(first, torch.Tensor):
+        parts = [_plain(answer) for answer in answers]
+        if size == 1 and first.ndim < 2:  # the axis of inputs was squeezed
+            parts = [part.reshape(1, -1) for part in parts]
+        return torch.cat(parts)[:rows] if parts[0].shape[:1] == (size,) else first
+    if _named(first) is not None:
+        return {"logits": joined([_named(answer) for answer in answers], size, rows)}
+    if isinstance(first, (tuple, list)):
+        each = (joined(part, size, rows) for part in zip(*answers, strict=True))
+        return list(each) if isinstance(first, list) else tuple(each)
+    return first
+
+
+def count_classes(answer: Any, rows: int, named: int = 2) -> int:
     """The number of classes that an answer to so many inputs is about.
+
+    Args:
+        answer: whatever the module returned.
+        rows: the inputs it was asked about.
+        named: the classes that labels name, at least; beyond two a class is told from a logit.
 
     Raises:
         ModelError: it is no logits.
     """
-    logits = _by_row(_tensor(answer), rows, None)
+    found = _tensor(answer, rows, None)
+    if named > 2 and _are_classes(found, rows):
+        raise ModelError(f"the model has to return logits; got {told(answer)}{CLASSES}")
+    logits = _by_row(found, rows, None)
     if logits.ndim != 2 or len(logits) != rows or logits.shape[1] < 2:
         raise ModelError(
             f"the model has to return logits (N, classes ≥ 2); got {told(answer)} for N = {rows}"
@@ -75,17 +112,15 @@ def told(answer: Any) -> str:
     return type(answer).__name__
 
 
-def _tensor(answer: Any) -> Tensor:
-    """The tensor of logits in an answer, of any shape."""
+def _tensor(answer: Any, rows: int, classes: int | None) -> Tensor:
+    """The tensor of logits in an answer, of any shape; classes of the data, None for unknown."""
     import torch
 
     found = answer
     if not isinstance(answer, torch.Tensor):
-        found = getattr(answer, "logits", None)
-        if found is None and isinstance(answer, Mapping):
-            found = answer.get("logits")
-        elif found is None and isinstance(answer, (tuple, list)) and answer:
-            found = answer[0]
+        found = _named(answer)
+        if found is None and isinstance(answer, (tuple, list)) and answer:
+            found = _part(answer, rows, classes)
     if not isinstance(found, torch.Tensor):
         raise ModelError(
             f"the model has to return logits (N, classes); got {told(answer)}: return a tensor, or "
@@ -94,9 +129,52 @@ def _tensor(answer: Any) -> Tensor:
     if found.is_complex() or found.is_meta:
         kind = f"complex numbers ({found.dtype})" if found.is_complex() else "no values (meta)"
         raise ModelError(f"the model has to return logits, real numbers; got {kind}")
+    return _plain(found)
+
+
+def _plain(found: Tensor) -> Tensor:
+    """The same numbers as any library takes them: neither quantised nor sparse, of no subclass."""
+    import torch
+
     if found.is_quantized:
         found = found.dequantize()
-    return found if found.layout is torch.strided else found.to_dense()
+    dense = found if found.layout is torch.strided else found.to_dense()
+    return dense.as_subclass(torch.Tensor)
+
+
+def _named(answer: Any) -> Any:
+    """What is called `logits` in an answer that is no tensor; None where nothing is."""
+    named = getattr(answer, "logits", None)
+    return answer.get("logits") if named is None and isinstance(answer, Mapping) else named
+
+
+def _part(answer: Sequence[Any], rows: int, classes: int | None) -> Any:
+    """The logits of a tuple or list: its first part, where no two could be them.
+
+    Of several it is the one with as many columns as the data have classes, and of a tuple of two
+    equally wide the first, (logits, auxiliary logits).
+
+    Raises:
+        ModelError: it could be more than one.
+    """
+    import torch
+
+    real = [p for p in answer if isinstance(p, torch.Tensor) and p.is_floating_point()]
+    several = [p for p in real if p.ndim == 2 and len(p) == rows and p.shape[1] > 1]
+    if rows == 1 and not several:  # whose axis of inputs was squeezed
+        several = [p for p in real if p.ndim == 1 and len(p) > 1]
+    fitting = [p for p in several if classes in (None, p.shape[-1])]
+    if len(several) < 2 or not fitting:
+        return answer[0]
+    if len(fitting) == 1:
+        return fitting[0]
+    widths = {p.shape[-1] for p in several}
+    if isinstance(answer, tuple) and len(several) == 2 and len(widths) == 1:
+        return answer[0]
+    raise ModelError(
+        f"the model returns more than one table: which of {told(answer)} is the logits: return it "
+        "alone, or as `logits`"
+    )
 
 
 def _by_row(logits: Tensor, rows: int, classes: int | None) -> Tensor:
@@ -114,8 +192,11 @@ def _by_row(logits: Tensor, rows: int, classes: int | None) -> Tensor:
 
 
 def is_single(answer: Any, rows: int) -> bool:
-    """Whether an answer that `logits_of` takes has one logit per input."""
-    return _tensor(answer).numel() == rows
+    """Whether an answer that `logits_of` takes for two classes has one logit per input."""
+    try:
+        return _tensor(answer, rows, 2).numel() == rows
+    except ModelError:  # taken for more classes, of which one part has as many
+        return False
 
 
 def is_sigmoid(logits: Tensor) -> bool:
@@ -130,6 +211,13 @@ def is_sigmoid(logits: Tensor) -> bool:
     return bool(((column >= 0) & (column <= 1)).all())
 
 
+def _are_classes(logits: Tensor, rows: int) -> bool:
+    """Whether there is one whole number for each input."""
+    if logits.numel() != rows:
+        return False
+    return bool((logits.double() == logits.double().round()).all())
+
+
 def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
     if classes is not None and logits.ndim == 2 and logits.shape[1] > classes:
         return (
@@ -139,7 +227,8 @@ def _advice(logits: Tensor, rows: int, classes: int | None = None) -> str:
     if logits.ndim > 2 and logits.numel() == len(logits) * logits.shape[1]:
         return " (flatten(1) makes it that)"
     if logits.numel() == rows:
-        return " (one logit for each input is for two classes)"
+        about = CLASSES if _are_classes(logits, rows) else ""
+        return f" (one logit for each input is for two classes){about}"
     return ""
 
 

@@ -11,6 +11,7 @@ import math
 import numbers
 import operator
 import os
+import sys
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from pathlib import Path
@@ -152,6 +153,23 @@ def optional(name: str, given: Any, *, least: int) -> int | None:
     return None if given is None else whole(name, given, least=least)
 
 
+def seconds(name: str, given: Any) -> float | None:
+    """A number from 0 up, of whatever library, or None.
+
+    Raises:
+        UsageError: anything else, text too.
+    """
+    if given is None:
+        return None
+    found = _plain(given)
+    real = isinstance(found, numbers.Real) and not isinstance(found, bool)
+    if not (real and 0 <= found < math.inf):
+        raise UsageError(
+            f"{name} has to be seconds from 0 up, a number; 0 for no end (got {_shown(given)})"
+        )
+    return float(min(found, sys.float_info.max))
+
+
 def flag(name: str, given: Any) -> bool:
     """Python's or numpy's true or false.
 
@@ -193,7 +211,7 @@ def class_names(given: Any) -> list[str] | None:
     """One a class in order, from any iterable or from a mapping of numbers (`id2label`).
 
     Raises:
-        UsageError: a single text, fewer than two, or a mapping that is not of 0, 1, …
+        UsageError: a single text, fewer than two, a set, or a mapping that is not of 0, 1, …
     """
     if given is None:
         return None
@@ -205,6 +223,11 @@ def class_names(given: Any) -> list[str] | None:
                 f"(got keys {_shown(list(given))})"
             )
         names = [by_number[str(i)] for i in range(len(by_number))]
+    elif isinstance(given, (set, frozenset)):  # another order in every process
+        raise UsageError(
+            "class_names has to be a list, in the order of the model's outputs; a set has no order "
+            f"(got {_shown(given)})"
+        )
     elif isinstance(given, Iterable) and not isinstance(given, (str, bytes)):
         names = list(itertools.islice(given, 10**6))
     else:

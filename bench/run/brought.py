@@ -91,10 +91,13 @@ def _each(labels: Sequence[Any]) -> Sequence[Any]:
 
 
 def _is_sample(given: Any) -> bool:
-    """Whether it is an image with its label rather than images."""
+    """Whether it is an image with its label, or a batch of them with theirs, rather than images."""
     if isinstance(given, Mapping):
         return True
-    return isinstance(given, (tuple, list)) and len(given) == 2 and _rank(given[1]) == 0
+    if not (isinstance(given, (tuple, list)) and len(given) == 2):
+        return False
+    images, labels = map(_rank, given)
+    return labels == 0 or (images == 4 and labels in (1, 2))  # 2 of one-hot rows
 
 
 def _rank(given: Any) -> int:
@@ -219,7 +222,7 @@ def _numbered(texts: Sequence[str], names: Sequence[str] | None) -> Tensor:
     """The classes that names stand for.
 
     Raises:
-        DataError: nothing says which number a name has.
+        DataError: nothing says which number a name has, or two numbers have it.
     """
     import torch
 
@@ -229,7 +232,13 @@ def _numbered(texts: Sequence[str], names: Sequence[str] | None) -> Tensor:
             "class, or class_names=[…] in the order of the model's outputs"
         )
     numbers = {name: number for number, name in enumerate(names)}
+    twice = {name for number, name in enumerate(names) if numbers[name] != number}
     for text in texts:
+        if text in twice:
+            raise DataError(
+                f"labels have to name one class each; got {text!r}, which stands "
+                f"{names.count(text)} times in class_names: give numbers, or a name to each class"
+            )
         if text not in numbers:
             raise DataError(
                 f"labels have to be among class_names; got {text!r}, and not {', '.join(names[:5])}"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bench import data, registry
 from bench.api import Examples
-from bench.errors import ModelError, UsageError
+from bench.errors import DataError, ModelError, UsageError
 from bench.matrix.apart import apart, here
 from bench.matrix.patience import Patience
 from bench.matrix.processes import COPY
@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 #: Of the first batch that a model is asked about, and the most classes it may have.
 PROBED, MOST_CLASSES = 32, 10**6
+#: The label that data sets of torchvision give to what has no class.
+IGNORED = 255
 
 
 def evaluate(
@@ -137,7 +139,7 @@ def evaluate(
     import torch
 
     if not isinstance(model, torch.nn.Module):
-        raise ModelError(f"model has to be an nn.Module; got {type(model).__name__}")
+        raise ModelError(f"model has to be an nn.Module; got {_no_module(model)}")
     name = arguments.model_name(name)
     place = resolve_device(arguments.device(device))
     radii = arguments.epsilons(epsilons)
@@ -149,7 +151,7 @@ def evaluate(
         batch_size=arguments.optional("batch_size", batch_size, least=1),
         shard_size=arguments.optional("shard_size", shard_size, least=1),
         workers=arguments.whole("workers", workers, least=0),
-        timeout=timeout,
+        timeout=arguments.seconds("timeout", timeout),
         headline=arguments.headline(headline, radii),
         examine=arguments.examine(examine),
         escalate=arguments.flag("escalate", escalate),
@@ -175,18 +177,20 @@ def evaluate(
         else:
             config = replace(config, out=folder)
         given, numbers = labelled(inputs, labels, names)
-        examples = Examples.of(given, numbers, names or _as_many_as(numbers), "inputs")
+        examples = _examples(given, numbers, names or _as_many_as(numbers))
         contender = contender_of(name, module)
         if names is None:
-            asked = (module, examples.inputs[:PROBED], place, config.batch_size)
-            limit = Patience(timeout).first
+            probed = min(PROBED, config.batch_size or PROBED)
+            probe = examples.inputs[:probed]
+            asked = (module, probe, place, config.batch_size, examples.classes)
+            limit = Patience(config.timeout).first
             classes = (
                 apart(_count_classes, *asked, start=COPY, timeout=limit)
                 if config.workers
                 else here(_count_classes, *asked)
             )
             names = list(map(str, range(classes)))
-            examples = Examples.of(given, numbers, names, "inputs")
+            examples = _examples(given, numbers, names)
         examples = data.subset(examples, count)
         prepared = Prepared(
             config=config,
@@ -205,6 +209,19 @@ def evaluate(
             store, record = open_run(result.folder or prepared.folder)
             result = replace(result, folder=None, held=Held.of(store, record, examples))
     return result
+
+
+def _no_module(given: Any) -> str:
+    """What is brought instead of a module, and what to do about it."""
+    import torch
+
+    if isinstance(given, type) and issubclass(given, torch.nn.Module):
+        return f"the class {given.__name__}: give what {given.__name__}(…) makes"
+    return (
+        f"{type(given).__name__}: put it into the forward of an nn.Module that has the network as "
+        "a submodule (one that a function only closes over would be called as it is, and neither "
+        "copied nor put in eval mode)"
+    )
 
 
 def _watched(prepared: Prepared) -> AbstractContextManager[Observer | None]:
@@ -226,6 +243,21 @@ def _as_many_as(labels: Tensor) -> Sequence[Any]:
     return range(min(max(int(labels.max()) + 1, 2), MOST_CLASSES) if whole else 2)
 
 
+def _examples(inputs: Tensor, labels: Tensor, names: Sequence[Any]) -> Examples:
+    """The examples, checked.
+
+    Raises:
+        DataError: they are not what they have to be, or some are marked as having no class.
+    """
+    odd = labels[labels >= len(names)]
+    if odd.numel() and bool((odd == IGNORED).all()):
+        raise DataError(
+            f"labels have to be in 0 … {len(names) - 1} for {len(names)} classes; {odd.numel()} "
+            f"are {IGNORED}, torchvision's mark for what is to be ignored: leave those examples out"
+        )
+    return Examples.of(inputs, labels, names, "inputs")
+
+
 def _check_copies(device: str) -> None:
     """Refuse workers where a copy of this process could not compute."""
     import torch
@@ -244,11 +276,12 @@ def _count_classes(
     module: nn.Module,
     inputs: Tensor,
     device: str,
-    batch_size: int | None = None,
+    batch_size: int | None,
+    named: int,
 ) -> int:
     say("the model")
     output = first_answer(module.to(device), inputs.to(device), batch_size)
-    return count_classes(output, len(inputs))
+    return count_classes(output, len(inputs), named)
 
 
 def contender_of(name: str, module: nn.Module) -> Contender:

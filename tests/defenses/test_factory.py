@@ -32,6 +32,12 @@ def fail():
 
 def other():
     return 7
+
+def both():
+    return draw(), other
+
+def function():
+    return lambda x: draw()(x)
 """
 
 
@@ -89,6 +95,11 @@ def test_weights_drawn_anew_are_refused(file: Path, data: str, tmp_path: Path) -
     [
         ("fail", r"mine\.py: fail\(\) failed: KeyError: 'lost'"),
         ("other", r"other\(\) made int, not an nn\.Module"),
+        (
+            "both",
+            r"made tuple, not an nn\.Module: return the model alone, what prepares its inputs",
+        ),
+        ("function", r"made function, not an nn\.Module: return one that has the network as a sub"),
         ("absent", "has no function 'absent'"),
     ],
 )

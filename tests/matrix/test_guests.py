@@ -263,8 +263,8 @@ def test_ctrl_c_ends_workers_whatever_they_do(tmp_path: Path) -> None:
     ("how", "said"),
     [
         ({"workers": -1}, "workers has to be a whole number from 0 up"),
-        ({"timeout": -1.0, "workers": 1}, "--timeout has to be seconds from 0 up"),
-        ({"timeout": float("nan"), "workers": 1}, "--timeout has to be seconds from 0 up"),
+        ({"timeout": -1.0, "workers": 1}, "^timeout has to be seconds from 0 up"),
+        ({"timeout": float("nan"), "workers": 1}, "^timeout has to be seconds from 0 up"),
         ({"timeout": 5.0}, "--timeout 5 needs worker processes"),
     ],
 )
@@ -306,6 +306,13 @@ def test_a_timeout_that_is_given_holds_for_every_task(given: float, limit: float
     patience = Patience(given)
     patience.learn("d", clean)
     assert patience.limit(each) == limit == patience.first
+
+
+@pytest.mark.parametrize("given", ["5", -1, float("nan"), float("inf"), 1j])
+def test_a_timeout_that_is_no_seconds_is_refused(given: Any) -> None:
+    """Text too, which compares with no number."""
+    with pytest.raises(UsageError, match="--timeout has to be seconds from 0 up; 0 for no end"):
+        Patience(given)
 
 
 def answer(say: Callable[[str], None], whom: str) -> str:

@@ -23,6 +23,11 @@ CPU = torch.device("cpu")
 INFINITY = float("inf")
 Both = namedtuple("Both", "logits aux")
 Plain = namedtuple("Plain", "first second")
+Features = namedtuple("Features", "features logits")
+
+
+class Own(torch.Tensor):
+    """As libraries of images return it."""
 
 
 @dataclass
@@ -34,14 +39,16 @@ class Output:
 
 
 class Answering(Sum):
-    """`Sum`, whose logits are answered in another form."""
+    """`Sum`, whose logits are answered in another form, and to batches of one size alone if so."""
 
-    def __init__(self, form: Callable[[Tensor], Any]) -> None:
+    def __init__(self, form: Callable[[Tensor], Any], size: int | None = None) -> None:
         super().__init__()
-        self.form = form
+        self.form, self.size = form, size
 
     def forward(self, x: Tensor) -> Any:
         """The logits of `Sum`, in that form."""
+        if len(x) != (self.size or len(x)):
+            raise ValueError("another batch size was expected")
         return self.form(super().forward(x))
 
 
@@ -59,18 +66,22 @@ FORMS: dict[str, Callable[[Tensor], Any]] = {
     "list": lambda z: [z],
     "named": lambda z: Both(z, z),
     "unnamed": lambda z: Plain(z, None),
+    "auxiliary": lambda z: (z, -z),
+    "features named": lambda z: Features(torch.zeros(len(z), 8), z),
     "column": lambda z: z[:, 1:] - z[:, :1],
     "row": lambda z: z[:, 1] - z[:, 0],
     "squeezed": lambda z: z.squeeze(),
     "squeezed row": lambda z: (z[:, 1:] - z[:, :1]).squeeze(),
     "float64": lambda z: z.double(),
     "sparse": lambda z: z.to_sparse(),
+    "subclass": lambda z: z.as_subclass(Own),
+    "subclass in a tuple": lambda z: (z.as_subclass(Own), z[:, :1]),
 }
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_logits_in_other_forms_give_the_figure_of_plain_ones(form: str) -> None:
-    """The share of thresholds beyond epsilon, in batches of any size, by gradients too."""
+    """The share of thresholds beyond epsilon, in batches of any size, by gradients, in Foolbox."""
     examples = linear_examples()
     result = attack_only(
         Answering(FORMS[form]),
@@ -84,6 +95,49 @@ def test_logits_in_other_forms_give_the_figure_of_plain_ones(form: str) -> None:
     exact = float((linf_thresholds(examples) > 0.02).double().mean())
     worst = result.summary["defenses"]["model"]["worst_case"]["0.02"]
     assert (worst["robust_accuracy"], worst["complete"]) == (exact, True)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+@pytest.mark.parametrize("form", FORMS)
+def test_a_fixed_batch_size_leaves_logits_in_other_forms_what_they_are(
+    form: str, size: int
+) -> None:
+    """Cut into such batches and joined, the last one filled up: row by row the plain logits."""
+    examples = linear_examples()
+    model = CountedModel(Answering(FORMS[form], size), 2, None, "cpu")
+    plain = CountedModel(Answering(FORMS[form]), 2, None, "cpu")
+    assert torch.equal(model(examples.inputs), plain(examples.inputs))
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+@pytest.mark.parametrize("kind", [tuple, list])
+def test_of_parts_of_several_widths_the_logits_are_as_wide_as_the_data_have_classes(
+    kind: type, order: tuple[int, int]
+) -> None:
+    """With the names of the classes: the closed form. Without them the model is asked which."""
+    examples = linear_examples()
+
+    def form(z: Tensor) -> Any:
+        parts = (torch.zeros(len(z), 8), z)
+        return kind(parts[i] for i in order)
+
+    given = (Answering(form), examples.inputs, examples.labels)
+    result = attack_only(
+        *given, epsilons="0.02", attacks="fgsm", class_names=examples.class_names, batch_size=7
+    )
+    exact = float((linf_thresholds(examples) > 0.02).double().mean())
+    worst = result.summary["defenses"]["model"]["worst_case"]["0.02"]
+    assert (worst["robust_accuracy"], worst["complete"]) == (exact, True)
+    with pytest.raises(ModelError, match=r"which of .*\(20, 8\).* is the logits: return it alone"):
+        attack_only(*given, epsilons="0.02", attacks="fgsm")
+
+
+def test_a_part_of_a_squeezed_batch_of_one_is_found_as_in_a_larger_one() -> None:
+    """By its length, where the axis of inputs is gone from all parts."""
+    features, z = torch.zeros(8), torch.tensor([1.0, 2.0])
+    assert torch.equal(logits_of((features, z), 1, 2, CPU), z[None])
+    with pytest.raises(ModelError, match=r"which of tuple of \(8,\), \(2,\) is the logits"):
+        count_classes((features, z), 1)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e10, 1e-12])
@@ -161,7 +215,9 @@ def test_what_is_not_finite_otherwise_is_still_refused(bad: Callable[[Tensor], T
         ({"features": torch.zeros(4, 8)}, r"got dict of 'features': \(4, 8\)"),
         ((), "got tuple of nothing"),
         ((None, torch.zeros(4, 2)), r"got tuple of NoneType, \(4, 2\)"),
-        ((torch.zeros(4, 8), torch.zeros(4, 2)), r"\(4, 2\), .*; got tuple of \(4, 8\), \(4, 2\)"),
+        ((torch.zeros(4, 8), torch.zeros(4, 3)), r"\(4, 2\), .*; got tuple of \(4, 8\), \(4, 3\)"),
+        ([torch.zeros(4, 2)] * 2, r"which of list of \(4, 2\), \(4, 2\) is the logits: return it"),
+        ((torch.zeros(4, 2),) * 3, r"which of tuple of .* alone, or as `logits`"),
         (Output(None), "got Output"),
         (Output("logits"), "got Output"),
         (torch.zeros(4, 3), r"shape \(4, 2\), one row per input .* got \(4, 3\); where the data"),
@@ -182,8 +238,28 @@ def test_what_is_no_logits_is_refused_with_what_it_is(answer: Any, message: str)
 
 def test_one_logit_is_for_two_classes_alone() -> None:
     """With three the error says so."""
-    with pytest.raises(ModelError, match="one logit for each input is for two classes"):
-        logits_of(torch.zeros(4, 1), 4, 3, CPU)
+    with pytest.raises(ModelError, match=r"one logit for each input is for two classes\)$"):
+        logits_of(torch.full((4, 1), 0.5), 4, 3, CPU)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32])
+@pytest.mark.parametrize("names", [None, ("below", "above", "beyond")])
+def test_a_model_that_answers_with_classes_is_told_so(
+    names: tuple[str, ...] | None, dtype: torch.dtype, column: bool
+) -> None:
+    """Of three classes, where one number for each input is no logit: not the labels are wrong."""
+    examples = linear_examples()
+    labels = examples.labels.clone()
+    labels[0] = 2
+    model = Answering(lambda z: z.argmax(1, keepdim=column).to(dtype))
+    with pytest.raises(
+        ModelError, match="seems to return classes, all being whole numbers"
+    ) as error:
+        attack_only(
+            model, examples.inputs, labels, epsilons="0.02", attacks="fgsm", class_names=names
+        )
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,34 @@ class OfEight(Sum):
         return super().forward(x.view(8, 1, 4, 4))
 
 
+class Sized(Sum):
+    """Takes the batch sizes that a check says."""
+
+    def __init__(self, check: Callable[[int], bool]) -> None:
+        super().__init__()
+        self.check = check
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        if not self.check(len(x)):
+            raise ValueError("another batch size was expected")
+        return super().forward(x)
+
+
+class Mixed(Sum):
+    """Has weights in float64, and makes a tensor of its own in a dtype."""
+
+    def __init__(self, dtype: torch.dtype = torch.float64) -> None:
+        super().__init__()
+        self.own = dtype
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits of `Sum`."""
+        logits = super().forward(x.to(self.scale.dtype))
+        return logits @ torch.eye(2, dtype=self.own)
+
+
 class SparseWeights(Sum):
     """Has weights that are mostly not there."""
 

@@ -170,6 +170,27 @@ def test_what_is_no_whole_number_is_refused(given: Any) -> None:
 
 
 @pytest.mark.parametrize(
+    "given", [5, 5.0, np.float32(5), np.int64(5), torch.tensor(5), Fraction(5), np.array(5.0)]
+)
+def test_seconds_are_taken_from_any_library(given: Any) -> None:
+    """As a float; None stays what it is."""
+    found = arguments.seconds("timeout", given)
+    assert (found, type(found)) == (5.0, float)
+    assert arguments.seconds("timeout", None) is None
+
+
+@pytest.mark.parametrize(
+    "given", ["5", "", b"5", -1, np.nan, float("inf"), True, [5], 1j, object(), torch.ones(2)]
+)
+def test_what_are_no_seconds_is_refused(given: Any) -> None:
+    """By the name that a program gives it, and where it goes further too."""
+    with pytest.raises(UsageError, match=r"^timeout has to be seconds from 0 up, a number; 0 for"):
+        arguments.seconds("timeout", given)
+    with pytest.raises(UsageError, match=r"^timeout has to be seconds"):
+        attack_only(Sum(), None, epsilons="0.02", attacks="fgsm", timeout=given)
+
+
+@pytest.mark.parametrize(
     "changes",
     [
         {"seed": -1}, {"batch_size": 0}, {"shard_size": 0}, {"n": 0}, {"n": 21}, {"budget": 0},
@@ -179,7 +200,8 @@ def test_what_is_no_whole_number_is_refused(given: Any) -> None:
         {"headline": "0.5"}, {"headline": "x"}, {"headline": ["0.02"]}, {"examine": "yes"},
         {"examine": 1}, {"escalate": "no"}, {"sweep": "all"}, {"sweep": None},
         {"class_names": "ab"}, {"class_names": {1: "a", 2: "b"}}, {"class_names": ["a"]},
-        {"class_names": 3}, {"attacks": ","}, {"attacks": []}, {"attacks": "FGSMM"},
+        {"class_names": 3}, {"class_names": {"a", "b"}}, {"class_names": frozenset("ab")},
+        {"attacks": ","}, {"attacks": []}, {"attacks": "FGSMM"},
         {"progress": "yes"},
         {"norm": "L3"}, {"epsilons": 8}, {"device": "tpu"}, {"out": "/etc/passwd"},
         {"out": "x" * 300}, {"out": "/proc/nowhere"},

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from bench.api import Examples
 from bench.errors import DataError, InputNotice
 from bench.run.brought import labelled
-from tests.toy_models import linear_examples
+from tests.toy_models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,6 +53,19 @@ def fail(_: int) -> Any:
     raise AttributeError("no such column")
 
 
+class Wide(Sum):
+    """Answers class 0, of so many."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.classes = classes
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (N, classes)."""
+        ones = super().forward(x)[:, :1] * 0 + 1
+        return torch.nn.functional.pad(ones, (0, self.classes - 1))
+
+
 PAIRS = TensorDataset(X, Y)
 
 
@@ -72,6 +85,11 @@ PAIRS = TensorDataset(X, Y)
         ((ARRAY, Y.tolist()), None),
         ((list(X), list(Y)), None),
         (list(zip(X, Y, strict=True)), None),
+        (list(DataLoader(PAIRS, batch_size=4)), None),
+        (tuple(DataLoader(PAIRS, batch_size=3)), None),
+        ([(ARRAY[:4], Y[:4].numpy()), (ARRAY[4:], Y[4:].numpy())], None),
+        ([(X[:4], torch.eye(2)[Y[:4]]), (X[4:], torch.eye(2)[Y[4:]])], None),
+        ([[X[:4], X[4:]], [Y[:4], Y[4:]]], None),
         ([(picture, int(y)) for picture, y in zip(PICTURES, Y, strict=True)], None),
         ({"image": X, "label": Y}, None),
         (list(X), Y),
@@ -135,9 +153,20 @@ def test_labels_by_name_are_numbered_by_the_class_names(kind: Callable[[list[str
     assert torch.equal(labelled(X, kind(texts), names)[1], Y)
     pairs = Map(lambda i: (X[i], texts[i]))
     assert torch.equal(labelled(pairs, None, names)[1], Y)
-    assert torch.equal(labelled(DataLoader(pairs, batch_size=4), None, names)[1], Y)
+    batches = DataLoader(pairs, batch_size=4)
+    assert torch.equal(labelled(batches, None, names)[1], Y)
+    assert torch.equal(labelled(list(batches), None, names)[1], Y)
     with pytest.raises(DataError, match="among class_names; got 'zebra', and not ant, bee"):
         labelled(X, ["zebra"] * N, ["ant", "bee"])
+
+
+def test_a_name_of_two_classes_is_no_label() -> None:
+    """ImageNet has two cranes: which one is meant nobody knows, unless no example is one."""
+    names = ["crane", "ant", "bee", "crane"]
+    message = "got 'crane', which stands 2 times in class_names: give numbers, or a name to each"
+    with pytest.raises(DataError, match=message):
+        labelled(X, ["ant"] * (N - 1) + ["crane"], names)
+    assert labelled(X, ["ant"] * (N - 1) + ["bee"], names)[1].tolist() == [1] * (N - 1) + [2]
 
 
 @pytest.mark.parametrize("shape", [(N, 8, 9, 3), (N, 28, 28, 1)])
@@ -167,6 +196,7 @@ def test_precision_is_what_it_was(dtype: torch.dtype) -> None:
         (None, None, "labels are missing"),
         (DataLoader(PAIRS), Y, "leave labels out"),
         (PAIRS, Y, "pairs already: leave labels out"),
+        (list(DataLoader(PAIRS, batch_size=4)), Y, "pairs already: leave labels out"),
         (Map(lambda i: (X[i], Y[i], i)), None, "a pair .image, label.; got 3 parts"),
         (Map(lambda i: (X[i], torch.tensor([0.3, 0.7]))), None, r"labels.argmax\(1\)"),
         (Map(lambda i: (X[i], "cat")), None, "got text .'cat', ….: give the number of each class"),
@@ -233,6 +263,17 @@ def test_labels_that_count_from_one_are_told_so() -> None:
     """The commonest reason for a label that is one too many."""
     with pytest.raises(DataError, match=r"got 1 to 2 \(subtract 1 where"):
         Examples.of(X, Y + 1, ("a", "b"), "x")
+
+
+@pytest.mark.parametrize("names", [None, ("a", "b", "c")])
+def test_labels_that_mark_what_has_no_class_are_told_so(names: tuple[str, ...] | None) -> None:
+    """255, as torchvision has it, is no reason to subtract 1; nor is it among 1,000 classes."""
+    labels = torch.tensor([1, 2, 255, 255, 1, 2])
+    says = "0 … 2 for 3 classes; 2 are 255, .* to be ignored: leave those examples out"
+    with pytest.raises(DataError, match=says):
+        attack_only(Wide(3), X, labels, attacks="fgsm", class_names=names)
+    result = attack_only(Wide(256), X, labels, attacks="fgsm", epsilons="0.01")
+    assert result.summary["defenses"]["model"]["clean_accuracy"] == 0
 
 
 @pytest.mark.parametrize(

@@ -21,10 +21,12 @@ from tests.run.guests import (
     InPlace,
     Layout,
     Locked,
+    Mixed,
     OfEight,
     OwnBuffer,
     OwnStatistics,
     Rectified,
+    Sized,
     SparseWeights,
     Spoiling,
     Trained,
@@ -76,6 +78,7 @@ SCRIPTED = pytest.mark.filterwarnings("ignore::DeprecationWarning")
         lambda: linear().half(),
         lambda: linear().bfloat16(),
         lambda: linear().double(),
+        Mixed,
         lambda: Sum().requires_grad_(False),
         pytest.param(lambda: torch.jit.script(linear()), marks=SCRIPTED),
         pytest.param(traced, marks=SCRIPTED),
@@ -194,7 +197,14 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (OwnStatistics, "cannot answer a single image, and answers batches of 2 or 3"),
+        (OwnStatistics, "a single image, .* of 2 or 3 .*: batch normalisation has to use its runn"),
+        (lambda: Sized(lambda n: n <= 8), "a batch of 20 images, .* 1 or 2 .*; give batch_size=8 "),
+        (lambda: Sized(lambda n: n % 2 == 0), "a single image, .* 2 or 4 .*, alone and in a batch"),
+        (lambda: Sized(lambda n: 1 < n < 9), "of 20 images, .* 2 or 3 .*, alone and in a batch"),
+        (
+            lambda: Mixed(torch.float32),
+            r"given torch\.float64, as its weights are, it .* call \.float\(\) on it, or give dt",
+        ),
         (lambda: linear().to("meta"), "hold no numbers yet: materialise"),
         (lambda: nn.Sequential(nn.Flatten(), nn.LazyLinear(2)), "hold no numbers yet"),
         (lambda: Layout(lambda x: x.shape[3] == 1), r"\(N, H, W, C\).*permute\(0, 2, 3, 1\)"),
@@ -206,7 +216,7 @@ def test_a_quantised_module_is_evaluated_without_gradients() -> None:
             r"float32 of shape \(20, 1, 4, 4\) it raised ValueError: another layout was",
         ),
     ],
-    ids=range(8),
+    ids=range(12),
 )
 def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
     make: Callable[[], nn.Module], says: str
@@ -214,6 +224,45 @@ def test_a_module_that_cannot_be_asked_is_refused_in_one_line(
     """It says what was given, and what to do."""
     with pytest.raises(ModelError, match=says) as raised:
         found(make())
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("names", [None, ("below", "above")])
+def test_a_module_with_a_largest_batch_is_asked_in_such(names: tuple[str, ...] | None) -> None:
+    """With `batch_size` it is never asked more, when its classes are counted either."""
+    entry = found(Sized(lambda n: n <= 8), batch_size=8, class_names=names)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
+@pytest.mark.parametrize("size", [18, 20, 28, 60])
+def test_a_batch_size_of_its_own_is_found(size: int) -> None:
+    """More or fewer than the examples are, and as many: the closed form."""
+    entry = found(Sized(lambda n: n == size))
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
+def test_a_batch_size_that_is_not_found_is_asked_for() -> None:
+    """And then taken."""
+    with pytest.raises(ModelError, match="batches of one size alone, give that as batch_size=…"):
+        found(Sized(lambda n: n == 70))
+    entry = found(Sized(lambda n: n == 70), batch_size=70)
+    assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
+
+
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (lambda x: x, "got function: put it into the forward of an nn.Module that has the network"),
+        (functools.partial(torch.mul, 2), "got partial: put it into the forward"),
+        (object(), "got object: put it into the forward"),
+        (Sum, r"got the class Sum: give what Sum\(…\) makes"),
+    ],
+    ids=["function", "partial", "object", "class"],
+)
+def test_what_is_no_module_is_told_how_to_be_one(model: Any, says: str) -> None:
+    """A network that a function closes over would be called as it is, dropout and all."""
+    with pytest.raises(ModelError, match=says) as raised:
+        found(model)
     assert "\n" not in str(raised.value)
 
 
