@@ -10,9 +10,11 @@ import numpy as np
 from tests.run.forging import not_broken
 from tests.run.tampering import (
     add,
+    all_failed,
     changed_class,
     changed_probes,
     cheaper,
+    clean_failed,
     closer,
     declared,
     edit,
@@ -50,6 +52,8 @@ FORGERIES: dict[str, tuple[Callable[[Forger], None], str]] = {
     "cells-dropped": (lambda f: f.drop_cells(strong), "no outcome accounts for it"),
     "cells-dropped-files-left": (lambda f: f.drop_cells(strong, files=False), "named by nothing"),
     "no-cells": (unlink_cells, "no cell of clean predictions"),
+    "clean-failed": (clean_failed, "and no clean predictions"),
+    "clean-failed-and-all-others": (all_failed, "and no clean predictions"),
     "no-defenses": (edit(defenses={}, cells=[]), "names no defense"),
     "defense-called-a-control": (lambda f: f.change_defense(control=True), "no defense that was"),
     "cells-failed": (

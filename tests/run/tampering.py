@@ -220,6 +220,22 @@ def undeclared(forger: Forger) -> None:
         content["attacks"] = {}
 
 
+def clean_failed(forger: Forger) -> None:
+    """The clean predictions, against which all outcomes are checked, are said to have failed."""
+    (cell,) = forger.cells("clean")
+    shutil.rmtree(forger.folder / "cells" / cell["key"])
+    forger.change_cells(
+        lambda c: c["attack"] == "clean", status="failed", cause="raised", reason="x"
+    )
+    hidden_examples(forger)
+
+
+def all_failed(forger: Forger) -> None:
+    """Nothing is called finished, and shards are there."""
+    clean_failed(forger)
+    forger.change_cells(every, status="failed", cause="no-clean", reason="x")
+
+
 def changed_probes(**values: Any) -> Callable[[Forger], None]:
     """What measured the gradient is called something else, and the model examined."""
 

@@ -177,6 +177,21 @@ def test_an_honest_run_of_a_model_that_jumps_holds(
     assert verify_run(folder, model=model("Jumping"), device="cpu").faults == []
 
 
+def test_a_model_that_was_never_asked_is_named(tmp_path: Path, model: Callable[[str], str]) -> None:
+    """Its clean predictions failed, and with them all cells: nothing of it is called proven."""
+    folder = small_run(Sum(), tmp_path / "runs", attacks="fgsm", epsilons=["0.02"])
+    forger = Forger(folder)
+    for cell in (*forger.cells("clean"), *forger.cells()):
+        shutil.rmtree(folder / "cells" / cell["key"])
+    shutil.rmtree(folder / "adversarial", ignore_errors=True)
+    forger.change_cells(lambda cell: True, status="failed", cause="no-clean", reason="it raised")
+    forger.rewrite()
+    findings = verify_run(folder, model=model("Sum"), device="cpu")
+    assert findings.faults == []
+    assert "model has no clean predictions: nothing was asked of it again" in findings.notes
+    assert not any(claim.startswith("clean accuracy") for claim in findings.proven)
+
+
 def worst(folder: Path, epsilon: str) -> float:
     """The worst case of the stored summary."""
     summary = json.loads((folder / "summary.json").read_bytes())

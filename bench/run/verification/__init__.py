@@ -110,9 +110,16 @@ def _tell(
     """Say what was proven, and of everything else that the run says, that it was not."""
     drawn = any(int(r.frame["draws"].max()) > 1 for own in results.values() for r in own)
     own_data = sources.from_folder(record)
+    findings.proven.append(f"weights: {', '.join(record.defenses)}")
+    asked = [name for name, own in results.items() if any(r.cell.attack == CLEAN for r in own)]
+    for name in record.defenses:
+        if name not in asked:
+            findings.note(f"{name} has no clean predictions: nothing was asked of it again")
+    if asked:
+        findings.proven.append(
+            f"clean accuracy: {record.dataset.n} examples, asked again of {', '.join(asked)}"
+        )
     findings.proven += [
-        f"weights: {', '.join(record.defenses)}",
-        f"clean accuracy: {record.dataset.n} examples, asked again",
         f"broken outcomes: {findings.examples} adversarial examples judged again, in the box, at "
         "their distance, one for every example that is called broken",
         "summary, evidence, verdict and leaderboard: they follow from the outcomes",
