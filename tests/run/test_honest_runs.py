@@ -13,6 +13,10 @@ import torch
 from bench.matrix.judge import DRAWS
 from bench.record.store import RunStore, open_run
 from bench.registry import register_attack
+from bench.run.evaluation import evaluate
+from bench.run.rebuild import Source
+from bench.run.recompute import recompute
+from bench.run.sampling import Sampling
 from bench.run.verification import verify_run
 from tests.plugins import Best
 from tests.run.forging import Forger, small_run
@@ -210,6 +214,8 @@ def test_what_an_unfinished_cell_broke_counts(tmp_path: Path, model: Callable[[s
     assert worst(folder, "0.05") == 1 - len(found) / 8
     findings = verify_run(folder, model=model("Sum"), device="cpu")
     assert findings.faults == []
+    again = recompute(folder, Sampling.parse("all", 0), Source("cpu", model=model("Sum")))
+    assert again.differences == ()
 
 
 def test_what_a_replaced_cell_broke_counts(tmp_path: Path, model: Callable[[str], str]) -> None:
@@ -224,6 +230,29 @@ def test_what_a_replaced_cell_broke_counts(tmp_path: Path, model: Callable[[str]
     again = small_run(Sum(), out, attacks="test-remaining", epsilons=["0.05"])
     assert open_run(again)[1].replaced != []
     assert verify_run(again, model=model("Sum"), device="cpu").faults == []
+
+
+def test_survivors_of_a_replaced_cell_still_say_what_was_left_out(
+    tmp_path: Path, model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep inferred from them; another attack then left less to attack at their epsilon."""
+    for room in ("inquiry", "verification.weighing"):
+        monkeypatch.setattr(f"bench.run.{room}.requests", lambda case, menu: [])
+    out, examples = tmp_path / "runs", linear_examples(8)
+    sweeps = {"test-remaining": ["0.005", "0.01"], "test-remaining,test-minimum": ["0.01"]}
+    for attacks, epsilons in sweeps.items():
+        result = evaluate(
+            Sum(), examples.inputs, examples.labels, epsilons=epsilons, attacks=attacks,
+            headline="0.01", shard_size=5, escalate=False, out=out,
+        )  # fmt: skip
+    folder = result.folder
+    assert folder is not None
+    _, stored = open_run(folder)
+    assert [(c.status, c.epsilon) for c in stored.replaced] == [("ok", "0.01")]
+    assert any(cell.inferred for cell in stored.cells)
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+    found = recompute(folder, Sampling.parse("all", 0), Source("cpu", model=model("Sum")))
+    assert found.whole
 
 
 def test_what_a_killed_command_stored_is_adopted(

@@ -252,7 +252,9 @@ def check_cells(record: RunRecord, findings: Findings) -> None:
     keys = [cell.key for cell in (*record.cells, *record.replaced) if cell.key]
     for key in sorted({key for key in keys if keys.count(key) > 1}):
         findings.fault(f"run.json has two cells with the key {key}")
-    for cell in record.cells:
+    # Of what a killed command left behind only the place is known.
+    earlier = [cell for cell in record.replaced if cell.status != "incomplete"]
+    for cell in (*record.cells, *earlier):
         where = f"{cell.defense} × {cell.label} @ {cell.epsilon}"
         for wrong in _oddities(record, cell):
             findings.fault(f"{where}: {wrong}")
