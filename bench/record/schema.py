@@ -16,7 +16,7 @@ from bench.record.files import digest_of
 from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from bench.api import Attack
 
@@ -138,10 +138,6 @@ def older_cause(status: str, reason: str) -> Cause:
     return "budget" if status == "incomplete" and reason else ""
 
 
-#: Which suite and which attack gave AutoAttack's figure, where files do not say.
-OLDER_FIGURES = {"standard": "autoattack", "autoattack": "autoattack"}
-
-
 class AttackRecord(Record):
     """What an attack declared when the run was made: the examination reads this, not the plugin."""
 
@@ -227,6 +223,8 @@ class RunRecord(Record):
     dataset: DatasetRecord
     norm: str
     seed: int
+    variant: int = 0
+    """Among runs of models with the same weights that answer differently."""
     epsilons: list[str]
     """As written, ascending."""
     headline: str
@@ -329,11 +327,11 @@ class RunRecord(Record):
         about, now = self.defenses[defense].examined, self.outcomes(defense)
         return [epsilon for epsilon in self.epsilons if about.get(epsilon) == now]
 
-    def with_examined(self, defenses: Iterable[str], epsilons: Iterable[str]) -> RunRecord:
-        """The record after an examination at these epsilons; what is out of date goes."""
-        found, epsilons = dict(self.defenses), set(epsilons)
+    def with_examined(self, defenses: Iterable[str], epsilons: Collection[str]) -> RunRecord:
+        """The record after an examination at these epsilons; earlier ones stay, as they were."""
+        found = dict(self.defenses)
         for name in defenses:
-            now = dict.fromkeys({*self.examined(name), *epsilons}, self.outcomes(name))
+            now = found[name].examined | dict.fromkeys(epsilons, self.outcomes(name))
             found[name] = found[name].model_copy(update={"examined": dict(sorted(now.items()))})
         return self.model_copy(update={"defenses": found})
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from bench.matrix.judge import DRAWS
+from bench.record.schema import Cell
 from bench.record.store import RunStore, open_run
 from bench.registry import register_attack
 from bench.run.evaluation import evaluate
@@ -72,6 +73,8 @@ class RaisesLater(Best):
         return super().run(problem)
 
 
+#: What an examination asks for here, which it takes to be little.
+MEASURED = [Cell(attack="probe-gradients", epsilon="0.02", scope="evidence")]
 MODELS = """\
 from tests.run.test_honest_runs import Batched, Jumping, Noisy
 from tests.toy_models import Sum
@@ -230,6 +233,24 @@ def test_what_a_replaced_cell_broke_counts(tmp_path: Path, model: Callable[[str]
     again = small_run(Sum(), out, attacks="test-remaining", epsilons=["0.05"])
     assert open_run(again)[1].replaced != []
     assert verify_run(again, model=model("Sum"), device="cpu").faults == []
+
+
+def test_an_examined_run_that_was_continued_without_examining_holds(
+    tmp_path: Path, model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its examination was made, and is about other outcomes: nobody is called examined now."""
+    for room in ("inquiry", "verification.weighing"):
+        monkeypatch.setattr(f"bench.run.{room}.requests", lambda case, menu: MEASURED)
+        monkeypatch.setattr(f"bench.run.{room}.escalate", lambda *_: [])
+    out = tmp_path / "runs"
+    folder = small_run(Sum(), out, attacks="fgsm", epsilons=["0.02"], examine=True)
+    assert open_run(folder)[1].examined("model") == ["0.02"]
+    small_run(Sum(), out, attacks="fgsm,test-best", epsilons=["0.02"])
+    assert open_run(folder)[1].examined("model") == []
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+    small_run(Sum(), out, attacks="fgsm,test-best", epsilons=["0.02"], examine=True)
+    assert open_run(folder)[1].examined("model") == ["0.02"]
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
 
 
 def test_survivors_of_a_replaced_cell_still_say_what_was_left_out(

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from bench.run.verification.findings import Findings
     from bench.run.verification.sources import Sources
 
+#: So many ids one of which a run has that does not say its variant, as older ones do not.
+VARIANTS = 16
+
 
 def setting_of_record(record: RunRecord) -> Setting:
     """What all cells of a stored run share."""
@@ -180,20 +183,10 @@ def check_identity(
     if not same_software(record) or any(_is_file(record, name) for name in record.defenses):
         findings.recorded.append("the run's id and the keys of its cells: other software made them")
         return
-    true = digest_of(
-        {
-            "defenses": {
-                name: contenders[name].identity
-                for name, entry in record.defenses.items()
-                if not entry.control
-            },
-            "data": record.dataset.digest,
-            "norm": record.norm,
-            "seed": record.seed,
-        }
-    )[:16]
-    if record.id != true:
-        findings.fault(f"run.json: the id of such a run is {true}, not {record.id}")
+    told = "variant" in record.model_fields_set
+    ids = [_id(record, contenders, v) for v in ([record.variant] if told else range(VARIANTS))]
+    if record.id not in ids:
+        findings.fault(f"run.json: the id of such a run is {ids[0]}, not {record.id}")
     for name, entry in record.defenses.items():
         if entry.key != contenders[name].key:
             findings.fault(f"{name}: its key is {contenders[name].key}, not {entry.key}")
@@ -211,6 +204,18 @@ def check_identity(
                     "it is"
                 )
     findings.proven.append("the run's id and the keys of its cells")
+
+
+def _id(record: RunRecord, contenders: Mapping[str, Contender], variant: int) -> str:
+    """What `Prepared.id` is of such a run."""
+    asked = [name for name, entry in record.defenses.items() if not entry.control]
+    content: dict[str, Any] = {
+        "defenses": {name: contenders[name].identity for name in asked},
+        "data": record.dataset.digest,
+        "norm": record.norm,
+        "seed": record.seed,
+    }
+    return digest_of(content | ({"variant": variant} if variant else {}))[:16]
 
 
 def _follows(setting: Setting, result: CellResult, planned: Planned) -> bool:
