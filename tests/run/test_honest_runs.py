@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.errors import UsageError
 from bench.matrix.judge import DRAWS
 from bench.record.schema import Cell
 from bench.record.store import RunStore, open_run
@@ -250,6 +251,26 @@ def test_an_examined_run_that_was_continued_without_examining_holds(
     assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
     small_run(Sum(), out, attacks="fgsm,test-best", epsilons=["0.02"], examine=True)
     assert open_run(folder)[1].examined("model") == ["0.02"]
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+
+
+def test_a_run_keeps_the_size_of_its_shards(tmp_path: Path, model: Callable[[str], str]) -> None:
+    """Another one is refused before anything is written; where none is given, it is the stored."""
+    out, examples = tmp_path / "runs", linear_examples(8)
+    folder = small_run(Sum(), out, attacks="fgsm", epsilons=["0.02"])
+    before = (folder / "run.json").read_bytes()
+
+    def extended(size: int | None) -> None:
+        attack_only(
+            Sum(), examples.inputs, examples.labels, epsilons=["0.02"], attacks="test-best",
+            shard_size=size, out=out,
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"--shard-size 3: .* holds shards of 5 examples.*--fresh"):
+        extended(3)
+    assert (folder / "run.json").read_bytes() == before
+    extended(None)
+    assert {cell.attack for cell in open_run(folder)[1].cells} == {"clean", "fgsm", "test-best"}
     assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
 
 
