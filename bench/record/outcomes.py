@@ -171,11 +171,12 @@ def _totals(written: dict[str, Any]) -> Totals:
     """The totals of a shard.
 
     Raises:
-        ValueError: one of them is no number from 0 up.
+        ValueError: one of them is no number from 0 up, or a part more than the whole.
     """
     totals = Totals(**written)
     *counts, seconds = totals.values()
     whole = all(type(count) is int and 0 <= count < 2**63 for count in counts)
+    whole = whole and totals.judge_forwards <= totals.forwards
     if not whole or type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"its totals are {written}")
     return totals

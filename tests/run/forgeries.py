@@ -22,6 +22,7 @@ from tests.run.tampering import (
     inside,
     left_out,
     of_nobody,
+    only_judged,
     other_labels,
     out_of_box,
     outcomes,
@@ -86,6 +87,7 @@ FORGERIES: dict[str, tuple[Callable[[Forger], None], str]] = {
     "left-out-of-a-row": (
         outcomes(left_out, "fgsm"), "left out of a row",
     ),
+    "passes-of-the-judge-alone": (only_judged, "its totals are"),
     "round-of-an-escalation": (lambda f: f.change_cells(strong, round=1), "of scope remaining"),
     "repeat": (lambda f: f.change_cells(strong, repeat=1), "repeat"),
     "cell-at-another-epsilon": (

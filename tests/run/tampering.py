@@ -266,6 +266,14 @@ def all_failed(forger: Forger) -> None:
     forger.change_cells(every, status="failed", cause="no-clean", reason="x")
 
 
+def only_judged(forger: Forger) -> None:
+    """The judge asked, and nobody made a pass."""
+    for path in sorted((forger.folder / "cells").glob("*/*.parquet")):
+        stored = Outcomes.load(path)
+        stored.totals.forwards = stored.totals.backwards = 0
+        stored.save(path)
+
+
 def changed_probes(**values: Any) -> Callable[[Forger], None]:
     """What measured the gradient is called something else, and the model examined."""
 
@@ -293,5 +301,6 @@ def cheaper(forger: Forger) -> None:
     """Everything cost a pass."""
     for path in sorted((forger.folder / "cells").glob("*/*.parquet")):
         stored = Outcomes.load(path)
-        stored.totals.forwards = stored.totals.backwards = 1
+        totals = stored.totals
+        totals.forwards = totals.backwards = totals.judge_forwards = 1
         stored.save(path)

@@ -58,11 +58,12 @@ def column(name: str, change: Callable[[Any], Any]) -> Callable[[Outcomes], None
     return forge
 
 
-def passes(name: str, more: int) -> Callable[[Outcomes], None]:
-    """One of a shard's totals, changed."""
+def passes(more: int, *names: str) -> Callable[[Outcomes], None]:
+    """Some of a shard's totals, changed."""
 
     def forge(outcomes: Outcomes) -> None:
-        setattr(outcomes.totals, name, getattr(outcomes.totals, name) + more)
+        for name in names:
+            setattr(outcomes.totals, name, getattr(outcomes.totals, name) + more)
 
     return forge
 
@@ -89,9 +90,9 @@ FORGERIES = {
     "chosen draws": column("choice_wrong_draws", lambda w: w + 1),
     "projected": column("projected", lambda p: not p),
     "fault": column("fault", lambda _: "not finite"),
-    "forwards": passes("forwards", 1),
-    "backwards": passes("backwards", 7),
-    "the judge's forwards": passes("judge_forwards", 1),
+    "forwards": passes(1, "forwards"),
+    "backwards": passes(7, "backwards"),
+    "the judge's forwards": passes(1, "forwards", "judge_forwards"),
     "flags": flagged,
 }
 
