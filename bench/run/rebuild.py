@@ -292,8 +292,10 @@ class Rebuilder:
         goes over epsilons or over what others left skips only what was broken within its epsilon,
         or survived the same attack at a larger one.
 
+        What is no finished cell of the run says nothing by what it left.
+
         Args:
-            result: the cell's, as far as it is stored.
+            result: the cell's.
             but: the keys of cells whose word does not count: of what they broke, there are the
                 adversarial examples, which do.
         """
@@ -301,12 +303,12 @@ class Rebuilder:
         attack = None if cell.attack == CLEAN else attack_of(self.record, cell.attack)
         if attack is None or attack.needs == "candidates" or cell.scope == "check":
             return set()
+        if not result.finished:
+            return set()
         wanted = self.clean[cell.defense].right
         if cell.scope == "evidence" and attack.sample:
             wanted = wanted[: attack.sample]
-        frame = result.frame
-        stored = {i for start, stop in result.blocks for i in range(start, stop)}
-        left = (set(wanted) & stored) - set(frame["index"][frame["attacked"]].tolist())
+        left = set(wanted) - set(result.frame["index"][result.frame["attacked"]].tolist())
         if left and (cell.scope == "remaining" or cell.inferred):
             left -= self._skipped(result, but)
         return left

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench.errors import StoreError
 from bench.record.results import read_cells
 from bench.record.schema import CLEAN, EXTERNAL
-from bench.record.store import open_run
+from bench.record.store import MANIFEST, open_run
 from bench.run.devices import resolve_device
 from bench.run.verification.claims import (
     check_attacks,
@@ -68,7 +68,14 @@ def verify_run(
     store, record = open_run(folder)
     sources = Sources(dataset, model, checkpoints)
     findings.files = len(store.files())
-    for text in (*store.manifest_faults(), *unaccounted(folder, record)):
+    wrong = [*store.manifest_faults(), *unaccounted(folder, record)]
+    older = any(
+        text.startswith(("run.json was changed", f"{MANIFEST} is missing")) for text in wrong
+    )
+    if older and record.status in ("running", "interrupted"):
+        findings.fault("the run did not finish: run its command again")
+        return findings
+    for text in wrong:
         findings.fault(text)
     if not check_record_file(store, record, findings):
         return findings
