@@ -96,9 +96,11 @@ def check_defenses(
     twins = {record.defenses[name].twin for name in asked}
     for name, entry in record.defenses.items():
         true = contenders[name].record
-        # Whoever verifies names a file's own function, in other words than the run did.
-        followed = () if _is_file(record, name) else ("network", "twin", "published")
-        for key in followed:
+        if _is_file(record, name):  # whoever verifies may call file and function otherwise
+            network = registry.defenses.create(name).network(shape=record.dataset.shape)
+            true = true.model_copy(update={"network": network})
+            findings.recorded.append(f"what the file and function of {name} are called")
+        for key in ("network", "twin", "published"):
             claimed, here = getattr(entry, key), getattr(true, key)
             if claimed != here:
                 findings.fault(f"{name}: its {key} is {here!r}, and not {claimed!r}{older(record)}")
