@@ -83,6 +83,7 @@ FORGERIES: dict[str, tuple[Callable[[Forger], None], str]] = {
         lambda f: f.change_cells(strong, scope="evidence"), "is not called examined",
     ),
     "family": (inside("dataset", family="cifar10"), "dataset.family"),
+    "notes": (inside("dataset", notes=["the whole test split"]), "dataset.notes"),
     "called-inferred": (lambda f: f.change_cells(strong, inferred=True), "everything was attacked"),
     "left-out-of-a-row": (
         outcomes(left_out, "fgsm"), "left out of a row",

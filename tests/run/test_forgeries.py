@@ -253,3 +253,30 @@ def test_what_a_file_s_defense_cannot_have_is_found(
     findings = verify_run(of_a_file, model=f"{source}:Zeros", device="cpu")
     assert findings.faults == []
     assert f"what the file and function of {name} are called" in findings.recorded
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "dataset"),
+    [
+        ("name", "ImageNet", "digits"),
+        ("family", "imagenet", "digits"),
+        ("source", "folder:/data/imagenet", "digits"),
+        ("notes", ["the hardest of the test split"], "digits"),
+        ("notes", ["the hardest of the test split"], ""),
+    ],
+)
+def test_what_the_data_are_called_is_not_proven_where_it_differs(
+    key: str, value: Any, dataset: str, committed: Path, tmp_path: Path
+) -> None:
+    """Proven is what the data are that were loaded; of the rest the run's word is recorded."""
+
+    def forge(forger: Forger) -> None:
+        with forger.record() as content:
+            content["dataset"][key] = value
+
+    folder = forged(committed, tmp_path, forge)
+    findings = verify_run(folder, dataset=dataset, device="cpu")
+    assert findings.faults == []
+    assert findings.proven[0].startswith("data: digits, digest")
+    assert any(note.startswith(f"run.json: dataset.{key} is") for note in findings.notes)
+    assert any(claim.startswith(f"dataset.{key}: ") for claim in findings.recorded)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.record.results import CellResult
-    from bench.record.schema import RunRecord
+    from bench.record.schema import DatasetRecord, RunRecord
 
 __all__ = ["Findings", "verify_run"]
 
@@ -79,9 +79,9 @@ def verify_run(
         findings.fault(text)
     if not check_record_file(store, record, findings):
         return findings
-    examples = sources.examples(store, record)
+    examples, data = sources.examples(store, record)
     before = len(findings.faults)
-    check_data(record, examples, sources, findings)
+    check_data(record, data, sources, findings)
     if len(findings.faults) > before:
         return findings
     check_cells(record, findings)
@@ -104,12 +104,13 @@ def verify_run(
     place = resolve_device(device)
     for name, contender in contenders.items():
         Recheck(store, record, examples, place, findings).defense(contender, results[name])
-    _tell(record, results, sources, findings)
+    _tell(record, data, results, sources, findings)
     return findings
 
 
 def _tell(
     record: RunRecord,
+    true: DatasetRecord,
     results: Mapping[str, list[CellResult]],
     sources: Sources,
     findings: Findings,
@@ -146,7 +147,7 @@ def _tell(
         findings.recorded.append(
             "draws: those of candidates other than the nearest stored one of each example"
         )
-    data = f"data: {record.dataset.name}, digest {record.dataset.digest[:12]}"
+    data = f"data: {true.name}, digest {true.digest[:12]}"
     if own_data:
         findings.recorded.append(
             f"{data}, and the names of its classes: they lie in the run's folder (--dataset)"

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.matrix.plan import Planned, Setting, why_not
 from bench.record.files import digest_of
@@ -20,10 +19,10 @@ from bench.threat import Epsilon, Norm
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.api import Attack, Examples
+    from bench.api import Attack
     from bench.models.contenders import Contender
     from bench.record.results import CellResult
-    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.schema import CellRecord, DatasetRecord, RunRecord
     from bench.run.verification.findings import Findings
     from bench.run.verification.sources import Sources
 
@@ -59,25 +58,36 @@ def _commit_here() -> str | None:
     return commit()
 
 
-def check_data(record: RunRecord, examples: Examples, sources: Sources, findings: Findings) -> None:
-    """The examples are those of the run, and are called what they are."""
+def check_data(
+    record: RunRecord, true: DatasetRecord, sources: Sources, findings: Findings
+) -> None:
+    """The examples are those of the run, and are called what they are.
+
+    Args:
+        record: the run's.
+        true: what is said of the data that whoever verifies has.
+        sources: where those are.
+        findings: to be added to.
+    """
     said = record.dataset
-    if examples.digest != said.digest:
+    if true.digest != said.digest:
         findings.fault(
-            f"the data are not those of the run: digest {examples.digest[:12]} instead of "
+            f"the data are not those of the run: digest {true.digest[:12]} instead of "
             f"{said.digest[:12]}"
         )
-    known: dict[str, tuple[Any, Any]] = {
-        "n": (said.n, len(examples)),
-        "shape": (said.shape, examples.shape),
-        "class_names": (said.class_names, tuple(examples.class_names)),
-    }
-    if not sources.dataset:
-        known["name"] = (said.name, examples.name)
-        known["family"] = (said.family, open_dataset(said.written).family if said.written else None)
-    for key, (claimed, true) in known.items():
-        if claimed != true:
-            findings.fault(f"run.json: dataset.{key} is {claimed!r}, and the data's is {true!r}")
+    # Elsewhere they may be called otherwise, and other files may lie beside them.
+    free = ("name", "family", "written") if sources.dataset else ()
+    for key in ("n", "shape", "class_names", "name", "family", "written", "notes"):
+        claimed, here = getattr(said, key), getattr(true, key)
+        if claimed == here:
+            continue
+        where = f"dataset.{'source' if key == 'written' else key}"
+        differs = f"run.json: {where} is {claimed!r}, and the data's is {here!r}"
+        if key in free or (key == "notes" and said.written):
+            findings.note(differs)
+            findings.recorded.append(f"{where}: {claimed!r}")
+        else:
+            findings.fault(differs)
     judging = setting_of_record(record).judging
     if record.judging != judging or record.judging["device"] not in ("cpu", "cuda"):
         findings.fault(
