@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from bench.api import Flag
 from bench.errors import StoreError
 from bench.record.damage import DAMAGE, check_columns, first_line
-from bench.record.files import read_bytes, write_bytes
+from bench.record.files import ANEW, read_bytes, write_bytes
 from bench.record.provenance import Surroundings
 from bench.record.schema import Place
 
@@ -158,7 +158,7 @@ class Outcomes:
         except (*DAMAGE, pa.ArrowException) as error:
             raise StoreError(
                 f"{path} is damaged or was not written by Winnow ({type(error).__name__}: "
-                f"{first_line(error)}); run the same command with --fresh to make it anew"
+                f"{first_line(error)}); {ANEW}"
             ) from error
         return cls(frame, totals, flags, place, surroundings, computed)
 

@@ -12,7 +12,7 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.attacks import Approach, Loss, Strength  # noqa: TC001 - pydantic reads them
 from bench.errors import StoreError, UsageError
-from bench.record.files import digest_of
+from bench.record.files import ANEW, digest_of
 from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
@@ -271,16 +271,17 @@ class RunRecord(Record):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise StoreError(f"{where} is not a run record: {place}: {first['msg']}") from None
+            why = f"{place}: {first['msg']}"
+            raise StoreError(f"{where} is not a run record: {why}; {ANEW}") from None
         except (RecursionError, OverflowError) as error:
-            raise StoreError(f"{where} is not a run record: {error}") from None
+            raise StoreError(f"{where} is not a run record: {error}; {ANEW}") from None
         if record.schema_version != SCHEMA_VERSION:
             raise StoreError(
                 f"{where} has schema version {record.schema_version}; this Winnow reads "
                 f"{SCHEMA_VERSION}"
             )
         if why := record._contradiction():
-            raise StoreError(f"{where} is not a run record: {why}")
+            raise StoreError(f"{where} is not a run record: {why}; {ANEW}")
         older = isinstance(content, dict) and content.get("examined") is True
         return record._examined_once() if older else record
 

@@ -1,14 +1,19 @@
-"""A run that was stopped: what it had finished stands, with its figures, and is continued."""
+"""A run that was stopped or damaged: what it had finished stands, and what to do is said."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from bench.errors import StoreError
 from bench.matrix.execute import InProcess
 from bench.record.store import open_run
+from bench.run import run
+from bench.run.config import RunConfig
+from bench.run.prepare import prepare
 from bench.run.rebuild import Source
 from bench.run.recompute import recompute
 from bench.run.sampling import Sampling
@@ -114,3 +119,19 @@ def test_a_run_that_was_killed_is_told_in_one_line(tmp_path: Path, model: str, s
     (folder / "cells" / ("f" * 32)).mkdir()
     told = verify_run(folder, model=model, device="cpu").faults
     assert told == ["the run did not finish: run its command again"]
+
+
+@pytest.mark.parametrize("damaged", [b"{", b"[]"])
+def test_a_damaged_record_says_what_to_do_and_that_does_it(tmp_path: Path, damaged: bytes) -> None:
+    """In one line; `--fresh` forgets what is stored, the damaged record with it."""
+    config = RunConfig(
+        defenses=("relu",), attacks="fgsm", n=4, epsilons=("0.1",), examine=False, workers=0,
+        out=tmp_path,
+    )  # fmt: skip
+    folder = run(prepare(config)).folder
+    assert folder is not None
+    (folder / "run.json").write_bytes(damaged)
+    with pytest.raises(StoreError, match=r"run\.json is not .*; restore the file, or .* --fresh"):
+        run(prepare(config))
+    run(prepare(dataclasses.replace(config, fresh=True)))
+    assert open_run(folder)[1].status == "complete"
