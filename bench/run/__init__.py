@@ -128,7 +128,7 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
                 stopped = with_strays(store, store.read_record())
                 if stopped and (ended or previous):  # what is there has its figures, as before
                     store.write_record(stopped)
-                    summarise(store, stopped)
+                    summarise(store, stopped, filler.known)
         raise
     filled_last = latest(filled).values()
     unfinished = any(cell.status == "incomplete" for cell in filled_last)

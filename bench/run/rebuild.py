@@ -184,18 +184,18 @@ class Rebuilder:
         A shard that attacked little comes out the same, whatever was made up elsewhere.
         """
         results = {r.cell.key: r for r in itertools.chain.from_iterable(self.results.values())}
-        while True:
+        gone = rebuilt if self._unproven else []
+        while gone:
             resting = {
                 key
                 for key in {key for each in rebuilt for key, _ in each.shards}
                 if self._left(results[key], self._unproven) > self._left(results[key])
             }
             gone = [each for each in rebuilt if resting & {key for key, _ in each.shards}]
-            if not gone:
-                return rebuilt
             for key, count in Counter(key for each in gone for key, _ in each.shards).items():
                 self._leave_out(results[key].cell, key, count, RESTS)
-            rebuilt = [each for each in rebuilt if all(each is not other for other in gone)]
+            rebuilt = [each for each in rebuilt if not resting & {key for key, _ in each.shards}]
+        return rebuilt
 
     def _groups(
         self, shards: Mapping[str, Sequence[Outcomes]]
@@ -292,10 +292,8 @@ class Rebuilder:
         goes over epsilons or over what others left skips only what was broken within its epsilon,
         or survived the same attack at a larger one.
 
-        What is no finished cell of the run says nothing by what it left.
-
         Args:
-            result: the cell's.
+            result: the cell's; what did not finish says nothing by what it left.
             but: the keys of cells whose word does not count: of what they broke, there are the
                 adversarial examples, which do.
         """
