@@ -27,6 +27,8 @@ TEMPORARY = ".partial"
 
 #: In a folder that a process works on, or was killed in.
 LOCK = ".lock"
+#: What to do about a damaged file of a run.
+ANEW = "restore the file, or run the same command with --fresh to make it anew"
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -94,9 +96,9 @@ def read_json(path: Path) -> Any:
             json.dumps(value, ensure_ascii=False).encode()
         return value
     except RecursionError:
-        raise StoreError(f"{path} is not JSON of Winnow: it is nested too deep") from None
+        raise StoreError(f"{path} is not JSON of Winnow: it is nested too deep; {ANEW}") from None
     except ValueError as error:
-        raise StoreError(f"{path} is not JSON: {error}") from error
+        raise StoreError(f"{path} is not JSON: {error}; {ANEW}") from error
 
 
 def _finite(text: str) -> float:

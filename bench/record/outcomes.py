@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from bench.api import Flag
 from bench.errors import StoreError
 from bench.record.damage import DAMAGE, check_columns, first_line
-from bench.record.files import read_bytes, write_bytes
+from bench.record.files import ANEW, read_bytes, write_bytes
 from bench.record.provenance import Surroundings
 from bench.record.schema import Place
 
@@ -158,7 +158,7 @@ class Outcomes:
         except (*DAMAGE, pa.ArrowException) as error:
             raise StoreError(
                 f"{path} is damaged or was not written by Winnow ({type(error).__name__}: "
-                f"{first_line(error)}); run the same command with --fresh to make it anew"
+                f"{first_line(error)}); {ANEW}"
             ) from error
         return cls(frame, totals, flags, place, surroundings, computed)
 
@@ -171,11 +171,12 @@ def _totals(written: dict[str, Any]) -> Totals:
     """The totals of a shard.
 
     Raises:
-        ValueError: one of them is no number from 0 up.
+        ValueError: one of them is no number from 0 up, or a part more than the whole.
     """
     totals = Totals(**written)
     *counts, seconds = totals.values()
     whole = all(type(count) is int and 0 <= count < 2**63 for count in counts)
+    whole = whole and totals.judge_forwards <= totals.forwards
     if not whole or type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
         raise ValueError(f"its totals are {written}")
     return totals

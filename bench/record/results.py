@@ -43,6 +43,15 @@ class CellResult:
     """Whether it is a cell of the run whose shards are all there; else what it broke counts in the
     worst case alone."""
 
+    @property
+    def whole(self) -> bool:
+        """Whether all its shards are there, also where another cell took its place since.
+
+        What it left unbroken counts for its attack's other epsilons; of a part nothing does.
+        """
+        stored = sum(stop - start for start, stop in self.blocks)
+        return self.cell.status == "ok" and stored == len(self.frame)
+
     @functools.cached_property
     def epsilon(self) -> Epsilon:
         """The radius; not of the clean predictions."""

@@ -12,11 +12,11 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
 
 from bench.api.attacks import Approach, Loss, Strength  # noqa: TC001 - pydantic reads them
 from bench.errors import StoreError, UsageError
-from bench.record.files import digest_of
+from bench.record.files import ANEW, digest_of
 from bench.threat import Epsilon, Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from bench.api import Attack
 
@@ -138,10 +138,6 @@ def older_cause(status: str, reason: str) -> Cause:
     return "budget" if status == "incomplete" and reason else ""
 
 
-#: Which suite and which attack gave AutoAttack's figure, where files do not say.
-OLDER_FIGURES = {"standard": "autoattack", "autoattack": "autoattack"}
-
-
 class AttackRecord(Record):
     """What an attack declared when the run was made: the examination reads this, not the plugin."""
 
@@ -227,6 +223,8 @@ class RunRecord(Record):
     dataset: DatasetRecord
     norm: str
     seed: int
+    variant: int = 0
+    """Among runs of models with the same weights that answer differently."""
     epsilons: list[str]
     """As written, ascending."""
     headline: str
@@ -273,16 +271,17 @@ class RunRecord(Record):
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
-            raise StoreError(f"{where} is not a run record: {place}: {first['msg']}") from None
+            why = f"{place}: {first['msg']}"
+            raise StoreError(f"{where} is not a run record: {why}; {ANEW}") from None
         except (RecursionError, OverflowError) as error:
-            raise StoreError(f"{where} is not a run record: {error}") from None
+            raise StoreError(f"{where} is not a run record: {error}; {ANEW}") from None
         if record.schema_version != SCHEMA_VERSION:
             raise StoreError(
                 f"{where} has schema version {record.schema_version}; this Winnow reads "
                 f"{SCHEMA_VERSION}"
             )
         if why := record._contradiction():
-            raise StoreError(f"{where} is not a run record: {why}")
+            raise StoreError(f"{where} is not a run record: {why}; {ANEW}")
         older = isinstance(content, dict) and content.get("examined") is True
         return record._examined_once() if older else record
 
@@ -329,11 +328,11 @@ class RunRecord(Record):
         about, now = self.defenses[defense].examined, self.outcomes(defense)
         return [epsilon for epsilon in self.epsilons if about.get(epsilon) == now]
 
-    def with_examined(self, defenses: Iterable[str], epsilons: Iterable[str]) -> RunRecord:
-        """The record after an examination at these epsilons; what is out of date goes."""
-        found, epsilons = dict(self.defenses), set(epsilons)
+    def with_examined(self, defenses: Iterable[str], epsilons: Collection[str]) -> RunRecord:
+        """The record after an examination at these epsilons; earlier ones stay, as they were."""
+        found = dict(self.defenses)
         for name in defenses:
-            now = dict.fromkeys({*self.examined(name), *epsilons}, self.outcomes(name))
+            now = found[name].examined | dict.fromkeys(epsilons, self.outcomes(name))
             found[name] = found[name].model_copy(update={"examined": dict(sorted(now.items()))})
         return self.model_copy(update={"defenses": found})
 

@@ -104,7 +104,7 @@ def _fill(prepared: Prepared, filler: Filler) -> list[CellRecord]:
 
 def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, question: str) -> Result:
     store = filler.store
-    planned = [each.record("incomplete") for each in prepared.cells]
+    planned = _begun([each.record("incomplete") for each in prepared.cells], previous)
     own = {cell.place for cell in planned}
     foreign = [c for c in previous.cells if c.place not in own] if previous else []
     store.clear_errors(but={cell.key for cell in foreign if cell.status == "failed"})
@@ -122,7 +122,13 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
             if mistake:
                 store.put_back_record(previous)  # a mistake of the user's leaves no trace
             else:
-                store.write_record(record_of(prepared, previous, planned, status))
+                done = [result.cell for result in filler.known if result.cell.place in own]
+                cells = list(latest([*planned, *done]).values())
+                store.write_record(record_of(prepared, previous, cells, status))
+                stopped = with_strays(store, store.read_record())
+                if stopped and (ended or previous):  # what is there has its figures, as before
+                    store.write_record(stopped)
+                    summarise(store, stopped, filler.known)
         raise
     filled_last = latest(filled).values()
     unfinished = any(cell.status == "incomplete" for cell in filled_last)
@@ -135,6 +141,20 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
     if len(asked.cells) == len(record.cells):
         return result
     return result_of(store, _with_examined(asked, prepared, filled_last), filler.known)
+
+
+def _begun(planned: Iterable[CellRecord], previous: RunRecord | None) -> list[CellRecord]:
+    """The cells of a command as long as nothing came of it: what was finished stays so.
+
+    What others left, and what a sweep left out, is known only when it is attacked.
+    """
+    done = latest(c for c in previous.cells if c.status == "ok") if previous else {}
+    begun = []
+    for cell in planned:
+        before = done.get(cell.place)
+        same = before and (before.inferred or cell.key in ("", before.key))
+        begun.append(before if before and same else cell)
+    return begun
 
 
 def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]) -> RunRecord:

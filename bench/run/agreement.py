@@ -15,6 +15,9 @@ Elsewhere a search takes other ways, since rounding differs and random numbers m
   All tests together cry wolf on one honest run in a hundred, at most;
 - passes, flags and texts are not compared.
 
+Passes of a search that serves several epsilons are proven up to how often it was made: a run that
+was extended made it again, and nothing says for which epsilons.
+
 So is compared what does not come out the same twice on this machine.
 """
 
@@ -102,7 +105,7 @@ def _passes(then: Sequence[Outcomes], now: Sequence[Outcomes]) -> list[str]:
     """The passes of a computation, charged to the first of the cells that it filled then.
 
     A run that was extended computed it once for each group of epsilons: what each of them spent on
-    the attack is the same, and the judge's part together.
+    the attack is the same, and the judge's part together. How many groups there were, nothing says.
     """
     spent = now[0].totals
     attack = (spent.forwards - spent.judge_forwards, spent.backwards)
@@ -113,6 +116,10 @@ def _passes(then: Sequence[Outcomes], now: Sequence[Outcomes]) -> list[str]:
         for t in charged
         if (t.forwards - t.judge_forwards, t.backwards) != attack
     ]
+    if not charged and any((*attack, spent.judge_forwards)):
+        parts.append(
+            f"no passes stored; now {spent.forwards} forwards, {spent.backwards} backwards"
+        )
     judged = sum(o.totals.judge_forwards for o in then)
     if judged != spent.judge_forwards:
         parts.append(f"{judged} forwards by the judge stored, now {spent.judge_forwards}")

@@ -180,16 +180,26 @@ class Prepared:
         )
 
     def continuing(self, previous: RunRecord | None) -> Prepared:
-        """The same run with the epsilons' spelling, and the headline, of what is stored already."""
+        """The same run with shards, the epsilons' spelling and headline of what is stored already.
+
+        Raises:
+            UsageError: its shards are of another size than the user asked for.
+        """
         if previous is None:
             return self
+        size, given = previous.shard_size, self.config.shard_size
+        if given not in (None, size):
+            raise UsageError(
+                f"--shard-size {given}: {self.folder} holds shards of {size} examples, and its "
+                "figures depend on them; leave it out, or begin anew with --fresh or another --out"
+            )
         stored = Epsilon.parse_many(previous.epsilons)
         spelled = {epsilon: epsilon for epsilon in stored}
         epsilons = tuple(spelled.get(epsilon, epsilon) for epsilon in self.setting.epsilons)
         together = Epsilon.parse_many([*stored, *epsilons])
         return dataclasses.replace(
             self,
-            setting=dataclasses.replace(self.setting, epsilons=epsilons),
+            setting=dataclasses.replace(self.setting, epsilons=epsilons, shard_size=size),
             headline=headline(
                 self.dataset.family, self.config.norm, together, self.config.headline
             ),

@@ -10,14 +10,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import itertools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import UsageError
-from bench.matrix.plan import Planned, Setting, WhyNot, start_of, why_not
+from bench.matrix.plan import Planned, WhyNot, start_of, why_not
 from bench.matrix.tasks import Clean, Task, tasks_for
 from bench.matrix.work import Bench
 from bench.models.contenders import Contender, Lineup
@@ -25,19 +25,22 @@ from bench.record.provenance import Surroundings
 from bench.record.results import CellResult, broken_within, critical_distances, read_cells
 from bench.record.schema import CLEAN
 from bench.run.evaluation import contender_of
+from bench.run.verification.claims import attack_of, setting_of_record
+from bench.run.verification.findings import listed
 from bench.run.verification.sources import factory_model
-from bench.threat import Epsilon, Norm
+from bench.threat import Norm
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
     from pathlib import Path
 
-    from bench.api import Attack, Examples
+    from bench.api import Examples
     from bench.record.outcomes import Outcomes
     from bench.record.schema import Cell, RunRecord
     from bench.record.store import RunStore
 
-
+#: Why a cell proves nothing that left out what others are said to have survived.
+RESTS = "what it left out rests on cells that cannot be computed again"
 #: Why a cell cannot be computed again whose key does not follow from what is here.
 OTHER = (
     "its key does not follow from what is here: another version of its attack, of the defense or "
@@ -132,16 +135,8 @@ class Rebuilder:
         self.store, self.record, self.source = store, record, source
         self.examples = source.examples(store, record)
         self.results = read_cells(store, record)
-        self.setting = Setting(
-            norm=Norm(record.norm),
-            epsilons=tuple(Epsilon.parse_many(record.epsilons)),
-            seed=record.seed,
-            n=len(self.examples),
-            shape=self.examples.shape,
-            classes=self.examples.classes,
-            data_digest=self.examples.digest,
-            device_type=str(record.judging.get("device", "cpu")),
-            shard_size=record.shard_size,
+        self.setting = dataclasses.replace(
+            setting_of_record(record), n=len(self.examples), data_digest=self.examples.digest
         )
         self.clean = {
             name: Clean.of(result.frame)
@@ -154,6 +149,8 @@ class Rebuilder:
         """What `tasks` could not rebuild."""
         self.faults: dict[str, list[str]] = defaultdict(list)
         """By cell key, what of its choice of examples does not follow from the other cells."""
+        self._unproven: set[str] = set()
+        """The keys of cells of which at least a shard was left out."""
 
     def bench(self, batch_size: int | None) -> Bench:
         """What does the tasks."""
@@ -173,12 +170,31 @@ class Rebuilder:
             if any(other != cut for other in others):
                 for each in group:
                     why = "its shards are not those of what it was computed with"
-                    self._leave_out(each.cell, len(numbers), why)
+                    self._leave_out(each.cell, each.key, len(numbers), why)
                 continue
             for task in tasks_for(group, self.setting, clean=self.clean, blocks=cut):
                 if task.shard.number in numbers:
                     stored = tuple(shards[key][task.shard.number] for key, _ in task.cells)
                     rebuilt.append(Rebuilt(task, stored, self._surroundings(stored)))
+        return self._resting_on_proof(rebuilt)
+
+    def _resting_on_proof(self, rebuilt: list[Rebuilt]) -> list[Rebuilt]:
+        """Those whose omissions rest on nothing that was left out, nor on what rests on that.
+
+        A shard that attacked little comes out the same, whatever was made up elsewhere.
+        """
+        results = {r.cell.key: r for r in itertools.chain.from_iterable(self.results.values())}
+        gone = rebuilt if self._unproven else []
+        while gone:
+            resting = {
+                key
+                for key in {key for each in rebuilt for key, _ in each.shards}
+                if self._left(results[key], self._unproven) > self._left(results[key])
+            }
+            gone = [each for each in rebuilt if resting & {key for key, _ in each.shards}]
+            for key, count in Counter(key for each in gone for key, _ in each.shards).items():
+                self._leave_out(results[key].cell, key, count, RESTS)
+            rebuilt = [each for each in rebuilt if not resting & {key for key, _ in each.shards}]
         return rebuilt
 
     def _groups(
@@ -193,9 +209,9 @@ class Rebuilder:
             cell, stored = result.cell, shards[result.cell.key]
             planned = self._planned(result, self._surroundings(stored))
             if planned.why_not is not None:
-                self._leave_out(cell, len(stored), planned.why_not.reason)
+                self._leave_out(cell, cell.key, len(stored), planned.why_not.reason)
                 continue
-            self.faults[cell.key] += self._unaccounted(result, planned.attack)
+            self.faults[cell.key] += self._unaccounted(result)
             for number, shard in enumerate(stored):
                 with_it = shard.computed.epsilons if shard.computed else planned.chosen
                 # A run that was extended has checked one epsilon more than once, each time alone.
@@ -207,13 +223,15 @@ class Rebuilder:
             computed = shards[group[0].key][number].computed
             if computed and sorted(str(each.epsilon.exact) for each in group) != sorted(with_it):
                 for each in group:
-                    self._leave_out(each.cell, 1, "what it was computed with is not all here")
+                    why = "what it was computed with is not all here"
+                    self._leave_out(each.cell, each.key, 1, why)
                 continue
             keys = tuple(each.key for each in group)
             groups.setdefault(keys, (group, set()))[1].add(number)
         return list(groups.values())
 
-    def _leave_out(self, cell: Cell, shards: int, reason: str) -> None:
+    def _leave_out(self, cell: Cell, key: str, shards: int, reason: str) -> None:
+        self._unproven.add(key)
         self.left_out.append(LeftOut(_named(cell), shards, reason))
 
     def _surroundings(self, stored: Sequence[Outcomes]) -> Surroundings:
@@ -252,47 +270,61 @@ class Rebuilder:
         keys = {planned.keyed(setting).key, planned.keyed(setting, chosen).key}
         return planned if cell.key in keys else _refused(planned, OTHER)
 
-    def _unaccounted(self, result: CellResult, attack: Attack | None) -> list[str]:
-        """What of the examples that a cell attacked does not follow from the others.
+    def _unaccounted(self, result: CellResult) -> list[str]:
+        """What of the examples that a cell attacked does not follow from the others."""
+        cell = result.cell
+        if cell.attack == CLEAN:
+            return []
+        attacked = set(result.frame["index"][result.frame["attacked"]].tolist())
+        faults = []
+        if wrong := attacked - set(self.clean[cell.defense].right):
+            some = listed(sorted(wrong))
+            faults.append(f"attacked example(s) {some}, which it gets wrong unperturbed")
+        if left := self._left(result):
+            some = listed(sorted(left))
+            faults.append(f"left out example(s) {some} without a reason among the other cells")
+        return [f"{_named(cell)}: {fault}" for fault in faults]
+
+    def _left(self, result: CellResult, but: Collection[str] = ()) -> set[int]:
+        """What a cell did not attack, and nothing among the others says why.
 
         A row attacks all that the defense gets right; a measurement so many as it declares; what
         goes over epsilons or over what others left skips only what was broken within its epsilon,
         or survived the same attack at a larger one.
+
+        Args:
+            result: the cell's; what did not finish says nothing by what it left.
+            but: the keys of cells whose word does not count: of what they broke, there are the
+                adversarial examples, which do.
         """
-        import numpy as np
-
         cell = result.cell
-        if attack is None:
-            return []
-        clean = self.clean[cell.defense]
-        attacked = np.flatnonzero(result.frame["attacked"]).tolist()
-        faults = []
-        if wrong := set(attacked) - set(clean.right):
-            faults.append(f"attacked {_listed(wrong)}, which it gets wrong unperturbed")
-        if attack.needs != "candidates" and cell.scope != "check":
-            wanted = clean.right
-            if cell.scope == "evidence" and attack.sample:
-                wanted = wanted[: attack.sample]
-            left = set(wanted) - set(attacked)
-            if left and (cell.scope == "remaining" or cell.inferred):
-                left -= self._skipped(result)
-            if left:
-                faults.append(f"left out {_listed(left)} without a reason among the other cells")
-        return [f"{_named(cell)}: {fault}" for fault in faults]
+        attack = None if cell.attack == CLEAN else attack_of(self.record, cell.attack)
+        if attack is None or attack.needs == "candidates" or cell.scope == "check":
+            return set()
+        if not result.finished:
+            return set()
+        wanted = self.clean[cell.defense].right
+        if cell.scope == "evidence" and attack.sample:
+            wanted = wanted[: attack.sample]
+        left = set(wanted) - set(result.frame["index"][result.frame["attacked"]].tolist())
+        if left and (cell.scope == "remaining" or cell.inferred):
+            left -= self._skipped(result, but)
+        return left
 
-    def _skipped(self, result: CellResult) -> set[int]:
+    def _skipped(self, result: CellResult, but: Collection[str]) -> set[int]:
         """The examples that a cell may have left out, because of what other cells found."""
         import numpy as np
 
         cell = result.cell
         others = [r for r in self.results[cell.defense] if r.cell.place != cell.place]
         own = [r for r in others if (r.cell.label, r.cell.scope) == (cell.label, cell.scope)]
+        own = [r for r in own if r.cell.key not in but]
         counted = others if cell.scope == "remaining" else own
         skipped = np.zeros(len(self.examples), dtype=bool)
         if counted:
             skipped |= broken_within(critical_distances(counted, self.record.norm), result.epsilon)
         for above in own:
-            if float(above.epsilon) > float(result.epsilon):
+            if above.whole and float(above.epsilon) > float(result.epsilon):
                 skipped |= above.survived
         return set(np.flatnonzero(skipped).tolist())
 
@@ -303,13 +335,6 @@ def _refused(planned: Planned, reason: str) -> Planned:
 
 def _named(cell: Cell) -> str:
     return f"{cell.defense} × {cell.label} @ {cell.epsilon}"
-
-
-def _listed(examples: set[int]) -> str:
-    """Some examples, the first of them by number."""
-    first = ", ".join(map(str, sorted(examples)[:5]))
-    more = f" and {len(examples) - 5} more" if len(examples) > 5 else ""
-    return f"example(s) {first}{more}"
 
 
 def _starts(record: RunRecord) -> list[str]:

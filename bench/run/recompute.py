@@ -58,6 +58,9 @@ class Recomputed:
     """Of the others, those that do not come out the same twice on this machine."""
     differences: tuple[str, ...]
     """What is not as it was stored, a sentence each."""
+    searches: int
+    """Computations that served several epsilons: how often each was made and charged, nothing
+    says."""
     left_out: tuple[LeftOut, ...]
     """Cells, or single shards, that cannot be computed again, and why."""
     seconds: float
@@ -94,6 +97,8 @@ class Recomputed:
             f"{self.drawn} of {self.stored} shards computed again from their seeds{further}: "
             f"{'NOT as stored' if self.differences else agree}; {self._bound()}"
         )
+        if self.searches:
+            told += "; passes of a search over several epsilons up to how often it was made"
         return f"{told} (--recompute-seed {self.seed}, {self.seconds:.1f} s)"
 
     def _agreeing(self) -> str:
@@ -189,6 +194,7 @@ class _Recomputation:
             exact=self.exact,
             unsteady=self.unsteady,
             differences=tuple(dict.fromkeys([*self.faults, *self.drift.faults()])),
+            searches=sum(len(each.task.cells) > 1 for each in chosen.values()),
             left_out=tuple(self.left_out),
             seconds=time.monotonic() - started,
         )

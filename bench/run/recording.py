@@ -64,6 +64,7 @@ def record_of(
         dataset=prepared.dataset,
         norm=config.norm.value,
         seed=config.seed,
+        variant=prepared.variant,
         epsilons=[epsilon.text for epsilon in epsilons],
         headline=prepared.headline.text,
         shard_size=setting.shard_size,

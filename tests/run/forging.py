@@ -8,6 +8,8 @@ import shutil
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
+from torch import nn
 
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.errors import WinnowError
@@ -25,12 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import pandas as pd
-    import torch
-    from torch import nn
 
 ATTACKS = "test-minimum,test-remaining,fgsm"
 #: Where each model of a run of `evaluate` comes from, for `--model`.
-SOURCE = "from tests.run.forging import Silent\nfrom tests.toy_models import Sum\n"
+SOURCE = "from tests.run.forging import Silent, Zeros\nfrom tests.toy_models import Sum\n"
 
 
 class Silent(Sum):
@@ -39,6 +39,19 @@ class Silent(Sum):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """The same logits."""
         return super().forward(x.detach())
+
+
+class Zeros(nn.Module):
+    """Digits to ten logits, of which none is higher than another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(64, 10))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Logits of shape (N, 10)."""
+        logits: torch.Tensor = x.flatten(1) @ self.weight
+        return logits
 
 
 def small_run(

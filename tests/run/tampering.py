@@ -209,15 +209,69 @@ def left_out(frame: pd.DataFrame) -> None:
     """A row leaves out what it broke."""
     struck = frame["attacked"] & frame["broken"]
     not_broken(frame)
-    frame.loc[struck, "attacked"] = False
+    taken_out(frame, struck)
+
+
+def taken_out(frame: pd.DataFrame, struck: pd.Series | None = None) -> None:
+    """What was attacked and not broken was not attacked; or these examples."""
+    struck = frame["attacked"] & ~frame["broken"] if struck is None else struck
+    frame.loc[struck, ["attacked", "projected"]] = False
     frame.loc[struck, "prediction"] = -1
     frame.loc[struck, "margin"] = np.nan
+
+
+def survivors_elsewhere(forger: Forger) -> None:
+    """A row is empty, since all survived in a cell at a larger epsilon that nobody finished."""
+    (cell,) = forger.cells("test-remaining", "0.01")
+    (forger.folder / "cells" / ("f" * 32)).mkdir()
+    for path in sorted((forger.folder / "cells" / cell["key"]).iterdir()):
+        stored = Outcomes.load(path)
+        assert stored.place is not None
+        stored.place = stored.place._replace(epsilon="0.5")
+        stored.save(forger.folder / "cells" / ("f" * 32) / path.name)
+    forger.change_outcomes(taken_out, "test-remaining", "0.01")
+    forger.change_cells(lambda c: c["key"] == cell["key"], inferred=True)
+    with forger.record() as content:
+        content["sweep"] = "bracket"
+        invented = {"epsilon": "0.5", "key": "f" * 32, "status": "incomplete"}
+        content["replaced"].append(cell | invented)
+
+
+def replaced_elsewhere(forger: Forger) -> None:
+    """A cell that was replaced is at an epsilon that the run never had."""
+    survivors_elsewhere(forger)
+    with forger.record() as content:
+        content["replaced"][-1]["status"] = "ok"
 
 
 def undeclared(forger: Forger) -> None:
     """No attack declares anything."""
     with forger.record() as content:
         content["attacks"] = {}
+
+
+def clean_failed(forger: Forger) -> None:
+    """The clean predictions, against which all outcomes are checked, are said to have failed."""
+    (cell,) = forger.cells("clean")
+    shutil.rmtree(forger.folder / "cells" / cell["key"])
+    forger.change_cells(
+        lambda c: c["attack"] == "clean", status="failed", cause="raised", reason="x"
+    )
+    hidden_examples(forger)
+
+
+def all_failed(forger: Forger) -> None:
+    """Nothing is called finished, and shards are there."""
+    clean_failed(forger)
+    forger.change_cells(every, status="failed", cause="no-clean", reason="x")
+
+
+def only_judged(forger: Forger) -> None:
+    """The judge asked, and nobody made a pass."""
+    for path in sorted((forger.folder / "cells").glob("*/*.parquet")):
+        stored = Outcomes.load(path)
+        stored.totals.forwards = stored.totals.backwards = 0
+        stored.save(path)
 
 
 def changed_probes(**values: Any) -> Callable[[Forger], None]:
@@ -247,5 +301,6 @@ def cheaper(forger: Forger) -> None:
     """Everything cost a pass."""
     for path in sorted((forger.folder / "cells").glob("*/*.parquet")):
         stored = Outcomes.load(path)
-        stored.totals.forwards = stored.totals.backwards = 1
+        totals = stored.totals
+        totals.forwards = totals.backwards = totals.judge_forwards = 1
         stored.save(path)

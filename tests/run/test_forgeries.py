@@ -42,6 +42,19 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def of_a_file(tmp_path_factory: pytest.TempPathFactory, source: Path) -> Path:
+    """A run of a file's own model on a data set that everybody has."""
+    out = tmp_path_factory.mktemp("of-a-file")
+    app(
+        ["run", "--defense", f"file:{source}:Zeros", "--attacks", "fgsm", "--n", "4", "--eps",
+         "0.1", "--workers", "0", "--no-examine", "--out", str(out)],
+        standalone_mode=False,
+    )  # fmt: skip
+    (path,) = out.glob("*/run.json")
+    return path.parent
+
+
 @pytest.fixture(autouse=True)
 def _same_commit(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever commits while the tests run has other software than the runs were made with."""
@@ -219,3 +232,51 @@ def test_what_data_and_plugins_say_of_themselves_is_compared(
 
     faults = verify_run(forged(committed, tmp_path, forge), device="cpu").faults
     assert any(expected in fault for fault in faults) if expected else faults == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("network", "wideresnet-70-16"), ("twin", "relu"), ("published", {"epsilon": "0.1"})],
+)
+def test_what_a_file_s_defense_cannot_have_is_found(
+    key: str, value: Any, of_a_file: Path, source: Path, tmp_path: Path
+) -> None:
+    """Its network is its function; it has no twin, and nobody published anything of it."""
+    (name,) = read_json(of_a_file / "run.json")["defenses"]
+
+    def forge(forger: Forger) -> None:
+        with forger.record() as content:
+            content["defenses"][name][key] = value
+
+    faults = found_in(forged(of_a_file, tmp_path, forge), source, "Zeros")
+    assert any(fault.startswith(f"{name}: its {key} is ") for fault in faults), faults
+    findings = verify_run(of_a_file, model=f"{source}:Zeros", device="cpu")
+    assert findings.faults == []
+    assert f"what the file and function of {name} are called" in findings.recorded
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "dataset"),
+    [
+        ("name", "ImageNet", "digits"),
+        ("family", "imagenet", "digits"),
+        ("source", "folder:/data/imagenet", "digits"),
+        ("notes", ["the hardest of the test split"], "digits"),
+        ("notes", ["the hardest of the test split"], ""),
+    ],
+)
+def test_what_the_data_are_called_is_not_proven_where_it_differs(
+    key: str, value: Any, dataset: str, committed: Path, tmp_path: Path
+) -> None:
+    """Proven is what the data are that were loaded; of the rest the run's word is recorded."""
+
+    def forge(forger: Forger) -> None:
+        with forger.record() as content:
+            content["dataset"][key] = value
+
+    folder = forged(committed, tmp_path, forge)
+    findings = verify_run(folder, dataset=dataset, device="cpu")
+    assert findings.faults == []
+    assert findings.proven[0].startswith("data: digits, digest")
+    assert any(note.startswith(f"run.json: dataset.{key} is") for note in findings.notes)
+    assert any(claim.startswith(f"dataset.{key}: ") for claim in findings.recorded)

@@ -10,9 +10,15 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.errors import UsageError
 from bench.matrix.judge import DRAWS
+from bench.record.schema import Cell
 from bench.record.store import RunStore, open_run
 from bench.registry import register_attack
+from bench.run.evaluation import evaluate
+from bench.run.rebuild import Source
+from bench.run.recompute import recompute
+from bench.run.sampling import Sampling
 from bench.run.verification import verify_run
 from tests.plugins import Best
 from tests.run.forging import Forger, small_run
@@ -68,6 +74,8 @@ class RaisesLater(Best):
         return super().run(problem)
 
 
+#: What an examination asks for here, which it takes to be little.
+MEASURED = [Cell(attack="probe-gradients", epsilon="0.02", scope="evidence")]
 MODELS = """\
 from tests.run.test_honest_runs import Batched, Jumping, Noisy
 from tests.toy_models import Sum
@@ -177,6 +185,21 @@ def test_an_honest_run_of_a_model_that_jumps_holds(
     assert verify_run(folder, model=model("Jumping"), device="cpu").faults == []
 
 
+def test_a_model_that_was_never_asked_is_named(tmp_path: Path, model: Callable[[str], str]) -> None:
+    """Its clean predictions failed, and with them all cells: nothing of it is called proven."""
+    folder = small_run(Sum(), tmp_path / "runs", attacks="fgsm", epsilons=["0.02"])
+    forger = Forger(folder)
+    for cell in (*forger.cells("clean"), *forger.cells()):
+        shutil.rmtree(folder / "cells" / cell["key"])
+    shutil.rmtree(folder / "adversarial", ignore_errors=True)
+    forger.change_cells(lambda cell: True, status="failed", cause="no-clean", reason="it raised")
+    forger.rewrite()
+    findings = verify_run(folder, model=model("Sum"), device="cpu")
+    assert findings.faults == []
+    assert "model has no clean predictions: nothing was asked of it again" in findings.notes
+    assert not any(claim.startswith("clean accuracy") for claim in findings.proven)
+
+
 def worst(folder: Path, epsilon: str) -> float:
     """The worst case of the stored summary."""
     summary = json.loads((folder / "summary.json").read_bytes())
@@ -195,6 +218,8 @@ def test_what_an_unfinished_cell_broke_counts(tmp_path: Path, model: Callable[[s
     assert worst(folder, "0.05") == 1 - len(found) / 8
     findings = verify_run(folder, model=model("Sum"), device="cpu")
     assert findings.faults == []
+    again = recompute(folder, Sampling.parse("all", 0), Source("cpu", model=model("Sum")))
+    assert again.differences == ()
 
 
 def test_what_a_replaced_cell_broke_counts(tmp_path: Path, model: Callable[[str], str]) -> None:
@@ -209,6 +234,67 @@ def test_what_a_replaced_cell_broke_counts(tmp_path: Path, model: Callable[[str]
     again = small_run(Sum(), out, attacks="test-remaining", epsilons=["0.05"])
     assert open_run(again)[1].replaced != []
     assert verify_run(again, model=model("Sum"), device="cpu").faults == []
+
+
+def test_an_examined_run_that_was_continued_without_examining_holds(
+    tmp_path: Path, model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its examination was made, and is about other outcomes: nobody is called examined now."""
+    for room in ("inquiry", "verification.weighing"):
+        monkeypatch.setattr(f"bench.run.{room}.requests", lambda case, menu: MEASURED)
+        monkeypatch.setattr(f"bench.run.{room}.escalate", lambda *_: [])
+    out = tmp_path / "runs"
+    folder = small_run(Sum(), out, attacks="fgsm", epsilons=["0.02"], examine=True)
+    assert open_run(folder)[1].examined("model") == ["0.02"]
+    small_run(Sum(), out, attacks="fgsm,test-best", epsilons=["0.02"])
+    assert open_run(folder)[1].examined("model") == []
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+    small_run(Sum(), out, attacks="fgsm,test-best", epsilons=["0.02"], examine=True)
+    assert open_run(folder)[1].examined("model") == ["0.02"]
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+
+
+def test_a_run_keeps_the_size_of_its_shards(tmp_path: Path, model: Callable[[str], str]) -> None:
+    """Another one is refused before anything is written; where none is given, it is the stored."""
+    out, examples = tmp_path / "runs", linear_examples(8)
+    folder = small_run(Sum(), out, attacks="fgsm", epsilons=["0.02"])
+    before = (folder / "run.json").read_bytes()
+
+    def extended(size: int | None) -> None:
+        attack_only(
+            Sum(), examples.inputs, examples.labels, epsilons=["0.02"], attacks="test-best",
+            shard_size=size, out=out,
+        )  # fmt: skip
+
+    with pytest.raises(UsageError, match=r"--shard-size 3: .* holds shards of 5 examples.*--fresh"):
+        extended(3)
+    assert (folder / "run.json").read_bytes() == before
+    extended(None)
+    assert {cell.attack for cell in open_run(folder)[1].cells} == {"clean", "fgsm", "test-best"}
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+
+
+def test_survivors_of_a_replaced_cell_still_say_what_was_left_out(
+    tmp_path: Path, model: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep inferred from them; another attack then left less to attack at their epsilon."""
+    for room in ("inquiry", "verification.weighing"):
+        monkeypatch.setattr(f"bench.run.{room}.requests", lambda case, menu: [])
+    out, examples = tmp_path / "runs", linear_examples(8)
+    sweeps = {"test-remaining": ["0.005", "0.01"], "test-remaining,test-minimum": ["0.01"]}
+    for attacks, epsilons in sweeps.items():
+        result = evaluate(
+            Sum(), examples.inputs, examples.labels, epsilons=epsilons, attacks=attacks,
+            headline="0.01", shard_size=5, escalate=False, out=out,
+        )  # fmt: skip
+    folder = result.folder
+    assert folder is not None
+    _, stored = open_run(folder)
+    assert [(c.status, c.epsilon) for c in stored.replaced] == [("ok", "0.01")]
+    assert any(cell.inferred for cell in stored.cells)
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+    found = recompute(folder, Sampling.parse("all", 0), Source("cpu", model=model("Sum")))
+    assert found.whole
 
 
 def test_what_a_killed_command_stored_is_adopted(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import sys
 import warnings
@@ -21,6 +22,7 @@ from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.prepare import prepare
 from bench.run.verification import verify_run
+from tests.run.forging import Forger
 from tests.toy_models import Sum, attack_only, linear_examples
 
 if TYPE_CHECKING:
@@ -162,6 +164,36 @@ def test_verification_compares_what_the_model_answers(tmp_path: Path) -> None:
 
     assert faults(0.5) == []
     assert any("other answers than the model of the run" in fault for fault in faults(0.50001))
+
+
+def test_the_second_model_of_the_same_weights_verifies(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is of its variant, which the run says; of older runs any small one is taken."""
+    evaluate(Tuned(), tmp_path / "runs")
+    with warnings.catch_warnings(action="ignore"):
+        folder = evaluate(Tuned(0.52), tmp_path / "runs").folder
+    assert folder is not None
+    file = tmp_path / "mine.py"
+    file.write_text("from tests.run.test_identity import Tuned\nmake = lambda: Tuned(0.52)\n")
+    forger = Forger(folder)
+
+    def faults(**changes: int) -> list[str]:
+        with forger.record() as content:
+            content.pop("variant")
+            content.update(changes)
+            made_by = content["provenance"]["commit"]
+        forger.rewrite_manifest()
+        with monkeypatch.context() as patch:
+            patch.setattr("bench.run.verification.claims._commit_here", lambda: made_by)
+            findings = verify_run(folder, model=f"{file}:make", device="cpu")
+        assert "the run's id and the keys of its cells" in findings.proven
+        return findings.faults
+
+    assert json.loads((folder / "run.json").read_bytes())["variant"] == 1
+    assert faults(variant=1) == []
+    assert [fault[:30] for fault in faults(variant=0)] == ["run.json: the id of such a run"]
+    assert faults() == []
 
 
 def test_an_edited_helper_is_another_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

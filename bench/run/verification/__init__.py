@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from bench.errors import StoreError
 from bench.record.results import read_cells
 from bench.record.schema import CLEAN, EXTERNAL
-from bench.record.store import open_run
+from bench.record.store import MANIFEST, open_run
 from bench.run.devices import resolve_device
 from bench.run.verification.claims import (
     check_attacks,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.record.results import CellResult
-    from bench.record.schema import RunRecord
+    from bench.record.schema import DatasetRecord, RunRecord
 
 __all__ = ["Findings", "verify_run"]
 
@@ -68,13 +68,20 @@ def verify_run(
     store, record = open_run(folder)
     sources = Sources(dataset, model, checkpoints)
     findings.files = len(store.files())
-    for text in (*store.manifest_faults(), *unaccounted(folder, record)):
+    wrong = [*store.manifest_faults(), *unaccounted(folder, record)]
+    older = any(
+        text.startswith(("run.json was changed", f"{MANIFEST} is missing")) for text in wrong
+    )
+    if older and record.status in ("running", "interrupted"):
+        findings.fault("the run did not finish: run its command again")
+        return findings
+    for text in wrong:
         findings.fault(text)
     if not check_record_file(store, record, findings):
         return findings
-    examples = sources.examples(store, record)
+    examples, data = sources.examples(store, record)
     before = len(findings.faults)
-    check_data(record, examples, sources, findings)
+    check_data(record, data, sources, findings)
     if len(findings.faults) > before:
         return findings
     check_cells(record, findings)
@@ -97,12 +104,13 @@ def verify_run(
     place = resolve_device(device)
     for name, contender in contenders.items():
         Recheck(store, record, examples, place, findings).defense(contender, results[name])
-    _tell(record, results, sources, findings)
+    _tell(record, data, results, sources, findings)
     return findings
 
 
 def _tell(
     record: RunRecord,
+    true: DatasetRecord,
     results: Mapping[str, list[CellResult]],
     sources: Sources,
     findings: Findings,
@@ -110,9 +118,16 @@ def _tell(
     """Say what was proven, and of everything else that the run says, that it was not."""
     drawn = any(int(r.frame["draws"].max()) > 1 for own in results.values() for r in own)
     own_data = sources.from_folder(record)
+    findings.proven.append(f"weights: {', '.join(record.defenses)}")
+    asked = [name for name, own in results.items() if any(r.cell.attack == CLEAN for r in own)]
+    for name in record.defenses:
+        if name not in asked:
+            findings.note(f"{name} has no clean predictions: nothing was asked of it again")
+    if asked:
+        findings.proven.append(
+            f"clean accuracy: {record.dataset.n} examples, asked again of {', '.join(asked)}"
+        )
     findings.proven += [
-        f"weights: {', '.join(record.defenses)}",
-        f"clean accuracy: {record.dataset.n} examples, asked again",
         f"broken outcomes: {findings.examples} adversarial examples judged again, in the box, at "
         "their distance, one for every example that is called broken",
         "summary, evidence, verdict and leaderboard: they follow from the outcomes",
@@ -132,7 +147,7 @@ def _tell(
         findings.recorded.append(
             "draws: those of candidates other than the nearest stored one of each example"
         )
-    data = f"data: {record.dataset.name}, digest {record.dataset.digest[:12]}"
+    data = f"data: {true.name}, digest {true.digest[:12]}"
     if own_data:
         findings.recorded.append(
             f"{data}, and the names of its classes: they lie in the run's folder (--dataset)"

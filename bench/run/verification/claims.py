@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from bench import registry
-from bench.data import open_dataset
 from bench.errors import UsageError
 from bench.matrix.plan import Planned, Setting, why_not
 from bench.record.files import digest_of
@@ -20,12 +19,15 @@ from bench.threat import Epsilon, Norm
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from bench.api import Attack, Examples
+    from bench.api import Attack
     from bench.models.contenders import Contender
     from bench.record.results import CellResult
-    from bench.record.schema import CellRecord, RunRecord
+    from bench.record.schema import CellRecord, DatasetRecord, RunRecord
     from bench.run.verification.findings import Findings
     from bench.run.verification.sources import Sources
+
+#: So many ids one of which a run has that does not say its variant, as older ones do not.
+VARIANTS = 16
 
 
 def setting_of_record(record: RunRecord) -> Setting:
@@ -56,25 +58,36 @@ def _commit_here() -> str | None:
     return commit()
 
 
-def check_data(record: RunRecord, examples: Examples, sources: Sources, findings: Findings) -> None:
-    """The examples are those of the run, and are called what they are."""
+def check_data(
+    record: RunRecord, true: DatasetRecord, sources: Sources, findings: Findings
+) -> None:
+    """The examples are those of the run, and are called what they are.
+
+    Args:
+        record: the run's.
+        true: what is said of the data that whoever verifies has.
+        sources: where those are.
+        findings: to be added to.
+    """
     said = record.dataset
-    if examples.digest != said.digest:
+    if true.digest != said.digest:
         findings.fault(
-            f"the data are not those of the run: digest {examples.digest[:12]} instead of "
+            f"the data are not those of the run: digest {true.digest[:12]} instead of "
             f"{said.digest[:12]}"
         )
-    known: dict[str, tuple[Any, Any]] = {
-        "n": (said.n, len(examples)),
-        "shape": (said.shape, examples.shape),
-        "class_names": (said.class_names, tuple(examples.class_names)),
-    }
-    if not sources.dataset:
-        known["name"] = (said.name, examples.name)
-        known["family"] = (said.family, open_dataset(said.written).family if said.written else None)
-    for key, (claimed, true) in known.items():
-        if claimed != true:
-            findings.fault(f"run.json: dataset.{key} is {claimed!r}, and the data's is {true!r}")
+    # Elsewhere they may be called otherwise, and other files may lie beside them.
+    free = ("name", "family", "written") if sources.dataset else ()
+    for key in ("n", "shape", "class_names", "name", "family", "written", "notes"):
+        claimed, here = getattr(said, key), getattr(true, key)
+        if claimed == here:
+            continue
+        where = f"dataset.{'source' if key == 'written' else key}"
+        differs = f"run.json: {where} is {claimed!r}, and the data's is {here!r}"
+        if key in free or (key == "notes" and said.written):
+            findings.note(differs)
+            findings.recorded.append(f"{where}: {claimed!r}")
+        else:
+            findings.fault(differs)
     judging = setting_of_record(record).judging
     if record.judging != judging or record.judging["device"] not in ("cpu", "cuda"):
         findings.fault(
@@ -93,9 +106,11 @@ def check_defenses(
     twins = {record.defenses[name].twin for name in asked}
     for name, entry in record.defenses.items():
         true = contenders[name].record
-        # Whoever verifies names a file's own function, in other words than the run did.
-        followed = () if _is_file(record, name) else ("network", "twin", "published")
-        for key in followed:
+        if _is_file(record, name):  # whoever verifies may call file and function otherwise
+            network = registry.defenses.create(name).network(shape=record.dataset.shape)
+            true = true.model_copy(update={"network": network})
+            findings.recorded.append(f"what the file and function of {name} are called")
+        for key in ("network", "twin", "published"):
             claimed, here = getattr(entry, key), getattr(true, key)
             if claimed != here:
                 findings.fault(f"{name}: its {key} is {here!r}, and not {claimed!r}{older(record)}")
@@ -180,20 +195,10 @@ def check_identity(
     if not same_software(record) or any(_is_file(record, name) for name in record.defenses):
         findings.recorded.append("the run's id and the keys of its cells: other software made them")
         return
-    true = digest_of(
-        {
-            "defenses": {
-                name: contenders[name].identity
-                for name, entry in record.defenses.items()
-                if not entry.control
-            },
-            "data": record.dataset.digest,
-            "norm": record.norm,
-            "seed": record.seed,
-        }
-    )[:16]
-    if record.id != true:
-        findings.fault(f"run.json: the id of such a run is {true}, not {record.id}")
+    told = "variant" in record.model_fields_set
+    ids = [_id(record, contenders, v) for v in ([record.variant] if told else range(VARIANTS))]
+    if record.id not in ids:
+        findings.fault(f"run.json: the id of such a run is {ids[0]}, not {record.id}")
     for name, entry in record.defenses.items():
         if entry.key != contenders[name].key:
             findings.fault(f"{name}: its key is {contenders[name].key}, not {entry.key}")
@@ -211,6 +216,18 @@ def check_identity(
                     "it is"
                 )
     findings.proven.append("the run's id and the keys of its cells")
+
+
+def _id(record: RunRecord, contenders: Mapping[str, Contender], variant: int) -> str:
+    """What `Prepared.id` is of such a run."""
+    asked = [name for name, entry in record.defenses.items() if not entry.control]
+    content: dict[str, Any] = {
+        "defenses": {name: contenders[name].identity for name in asked},
+        "data": record.dataset.digest,
+        "norm": record.norm,
+        "seed": record.seed,
+    }
+    return digest_of(content | ({"variant": variant} if variant else {}))[:16]
 
 
 def _follows(setting: Setting, result: CellResult, planned: Planned) -> bool:
@@ -252,7 +269,9 @@ def check_cells(record: RunRecord, findings: Findings) -> None:
     keys = [cell.key for cell in (*record.cells, *record.replaced) if cell.key]
     for key in sorted({key for key in keys if keys.count(key) > 1}):
         findings.fault(f"run.json has two cells with the key {key}")
-    for cell in record.cells:
+    # Of what a killed command left behind only the place is known.
+    earlier = [cell for cell in record.replaced if cell.status != "incomplete"]
+    for cell in (*record.cells, *earlier):
         where = f"{cell.defense} × {cell.label} @ {cell.epsilon}"
         for wrong in _oddities(record, cell):
             findings.fault(f"{where}: {wrong}")

@@ -239,7 +239,7 @@ def _check_scope(
     survived = np.zeros(len(hit), dtype=bool)
     searches = cell.scope == "remaining" or attack is None or by_scores(attack)
     for other in mine if searches and cell.inferred else ():
-        if float(other.epsilon) > float(result.epsilon):
+        if other.whole and float(other.epsilon) > float(result.epsilon):
             survived |= other.survived
     _say(result, "left out, and nothing says why", left & ~broken & ~survived, findings)
 

@@ -69,9 +69,10 @@ class Recheck:
             self.findings.fault(str(error))
             return
         if clean is None:
-            if found:
+            if found or self._attacked(contender.name):
                 self.findings.fault(
-                    f"{contender.name}: adversarial examples, and no clean predictions"
+                    f"{contender.name}: outcomes of attacks or adversarial examples, and no clean "
+                    "predictions"
                 )
             return
         found = self._in_range(contender.name, found)
@@ -92,6 +93,15 @@ class Recheck:
                 self._margins(results)
             self._adversarial(contender.name, asked, found, results, draws=draws, alone=alone)
         self._coverage(contender.name, found, results)
+
+    def _attacked(self, name: str) -> bool:
+        """Whether any attack on a defense is called finished, or a shard of one is stored."""
+        stored = set(self.store.stored_keys())
+        return any(
+            cell.status == "ok" or cell.key in stored
+            for cell in (*self.record.cells, *self.record.replaced)
+            if cell.defense == name and cell.attack != CLEAN
+        )
 
     def _in_range(self, name: str, found: Mapping[int, Found]) -> dict[int, Found]:
         """Those of examples of the run, of their shape; a fault for each other."""

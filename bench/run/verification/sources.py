@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from bench import registry
 from bench.data import open_dataset
 from bench.errors import CheckpointError, UsageError
+from bench.run.prepare import dataset_record
 from bench.threat import Norm
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from bench.api import Examples
     from bench.models.contenders import Contender
-    from bench.record.schema import RunRecord
+    from bench.record.schema import DatasetRecord, RunRecord
     from bench.record.store import RunStore
 
 
@@ -37,17 +38,20 @@ class Sources:
         """Whether the examples lie in the run's folder, and nobody else has them."""
         return not (self.dataset or record.dataset.written)
 
-    def examples(self, store: RunStore, record: RunRecord) -> Examples:
-        """The examples of a run.
+    def examples(self, store: RunStore, record: RunRecord) -> tuple[Examples, DatasetRecord]:
+        """The examples of a run, and what it would say of them.
 
         Raises:
             UsageError: they cannot be found or read.
         """
         if self.from_folder(record):
-            return store.read_examples(record.dataset)
+            examples = store.read_examples(record.dataset)
+            return examples, dataset_record(examples, "", None)
+        written = self.dataset or plain_source(record.dataset.written)
         try:
-            data = open_dataset(self.dataset or plain_source(record.dataset.written))
-            return data.choose("test", record.dataset.n)
+            data = open_dataset(written)
+            examples = data.choose("test", record.dataset.n)
+            return examples, dataset_record(examples, written, data.family, data.notes)
         except UsageError as error:
             raise UsageError(f"{error}; say where the data are with --dataset") from error
 

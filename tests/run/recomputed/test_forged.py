@@ -10,14 +10,17 @@ import pytest
 import tests.plugins  # noqa: F401 - registers the attacks
 from bench.api import Flag
 from bench.matrix.plan import Planned
+from bench.record.outcomes import Outcomes
+from bench.record.results import CellResult
 from bench.record.store import open_run
-from tests.run.recomputed.runs import evaluated
+from bench.run.rebuild import RESTS
+from tests.run.forging import Forger
+from tests.run.recomputed.runs import cell_of, evaluated
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from bench.record.outcomes import Outcomes
     from bench.run.recompute import Recomputed
 
 
@@ -55,11 +58,12 @@ def column(name: str, change: Callable[[Any], Any]) -> Callable[[Outcomes], None
     return forge
 
 
-def passes(name: str, more: int) -> Callable[[Outcomes], None]:
-    """One of a shard's totals, changed."""
+def passes(more: int, *names: str) -> Callable[[Outcomes], None]:
+    """Some of a shard's totals, changed."""
 
     def forge(outcomes: Outcomes) -> None:
-        setattr(outcomes.totals, name, getattr(outcomes.totals, name) + more)
+        for name in names:
+            setattr(outcomes.totals, name, getattr(outcomes.totals, name) + more)
 
     return forge
 
@@ -86,9 +90,9 @@ FORGERIES = {
     "chosen draws": column("choice_wrong_draws", lambda w: w + 1),
     "projected": column("projected", lambda p: not p),
     "fault": column("fault", lambda _: "not finite"),
-    "forwards": passes("forwards", 1),
-    "backwards": passes("backwards", 7),
-    "the judge's forwards": passes("judge_forwards", 1),
+    "forwards": passes(1, "forwards"),
+    "backwards": passes(7, "backwards"),
+    "the judge's forwards": passes(1, "forwards", "judge_forwards"),
     "flags": flagged,
 }
 
@@ -145,3 +149,51 @@ def test_an_example_that_was_taken_out_of_a_cell_is_found(
     texts = [text for text in again(forged).differences if "left out example(s) 0" in text]
     assert len(texts) == 1
     assert attack in texts[0]
+
+
+def not_attacked(folder: Path, epsilon: str, which: Callable[[int], bool]) -> None:
+    """Take what a cell attacked in vain out of it, as a sweep would have."""
+    key = cell_of(folder, "test-small-remaining", epsilon)
+    for path in sorted((folder / "cells" / key).iterdir()):
+        outcomes = Outcomes.load(path)
+        frame: Any = outcomes.frame
+        gone = frame["attacked"] & frame["index"].map(which)
+        frame.loc[gone, ["attacked", "projected", "broken"]] = False
+        frame.loc[gone, "prediction"] = -1
+        frame.loc[gone, "margin"] = np.nan
+        outcomes.save(path)
+
+
+def test_what_rests_on_made_up_survivors_is_not_proven(
+    forged: Path, again: Callable[..., Recomputed], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a cell of no known key is said to have left unbroken is no reason, nor what rests on it.
+
+    The shards that left it out come out the same: the printed number counts them as forged.
+    """
+    store, _ = open_run(forged)
+    key = cell_of(forged, "test-small-remaining", "0.05")
+    survived = CellResult.read(store, open_run(forged)[1].cells[-1], 20).survived
+    first = int(np.flatnonzero(survived)[0])
+    not_attacked(forged, "0.05", lambda example: example != first)
+    not_attacked(forged, "0.02", lambda example: example == first)
+    not_attacked(forged, "0.01", lambda example: example != first)
+    (forged / "cells" / key).rename(forged / "cells" / ("f" * 32))
+    with Forger(forged).record() as content:
+        content["sweep"] = "bracket"
+        for cell in content["cells"]:
+            if cell["attack"] == "test-small-remaining":
+                cell["inferred"] = cell["epsilon"] != "0.05"
+            cell["key"] = "f" * 32 if cell["key"] == key else cell["key"]
+    original = Planned.keyed
+    monkeypatch.setattr(
+        Planned,
+        "keyed",
+        lambda self, *how: original(self, *how) if self.cell.epsilon == "0.05" else self,
+    )
+    found = again(forged)
+    reasons = {item.cell.partition(" @ ")[2]: item.reason for item in found.left_out}
+    assert reasons.keys() == {"0.05", "0.02", "0.01"}
+    assert reasons["0.05"].startswith("its key does not follow")
+    assert reasons["0.02"] == reasons["0.01"] == RESTS
+    assert found.found == 1 + found.unproven
