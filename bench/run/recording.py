@@ -196,10 +196,11 @@ def _attacks(
     """What its attacks declare, and those that its examination may ask for."""
     given = {attack.name: attack for attack in prepared.attacks}
     names = {cell.attack for cell in cells if cell.attack != CLEAN}
-    if prepared.config.examine:
-        names |= set(prepared.menu.names)
     found = dict(previous.attacks) if previous else {}
-    for name in sorted(names - found.keys() - given.keys()):
+    missing = names - found.keys()
+    if prepared.config.examine:  # which asks for them as they are now
+        missing |= {*prepared.menu.names}
+    for name in sorted(missing - given.keys()):
         with contextlib.suppress(UsageError):  # of an earlier command, and not installed now
             given[name] = registry.attacks.create(name)
     return found | {name: AttackRecord.of(attack) for name, attack in given.items()}

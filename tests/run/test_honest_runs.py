@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
+from bench.attacks.probes import ProbeBehaviour
 from bench.errors import UsageError
 from bench.matrix.judge import DRAWS
 from bench.record.schema import Cell
@@ -309,4 +310,27 @@ def test_what_a_killed_command_stored_is_adopted(
     assert worst(folder, "0.05") == 1.0
     small_run(Sum(), out, attacks="test-lies", epsilons=["0.05"])
     assert worst(folder, "0.05") == worst(whole, "0.05") < 1
+    assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
+
+
+def test_a_probe_that_has_learnt_more_since_is_read_and_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: Callable[[str], str]
+) -> None:
+    """A run of a version that did not measure it, continued: the new cell and what it declares."""
+
+    def told(folder: Path) -> str:
+        (items,) = json.loads((folder / "evidence.json").read_text()).values()
+        (found,) = [each for each in items if each["id"] == "jump-at-border"]
+        return str(found["status"])
+
+    with monkeypatch.context() as before:
+        before.setattr(ProbeBehaviour, "version", ProbeBehaviour.version - 1)
+        traces = tuple(name for name in ProbeBehaviour.traces if name != "border_jump")
+        before.setattr(ProbeBehaviour, "traces", traces)
+        folder = small_run(Sum(), tmp_path / "runs", examine=True)
+        assert told(folder) == "not run"
+
+    assert small_run(Sum(), tmp_path / "runs", examine=True) == folder
+
+    assert told(folder) == "pass"
     assert verify_run(folder, model=model("Sum"), device="cpu").faults == []
