@@ -85,7 +85,10 @@ class Factory(Defense):
                 f"write file:PATH.py:FUNCTION (got {place!r}); a comma separates defenses: a path "
                 "that has one in it needs another name, or a link without one"
             )
-        self.path = Path(path).expanduser()
+        self.path = Path(path)
+        if not self.path.exists():
+            with contextlib.suppress(RuntimeError):  # a home of nobody's
+                self.path = self.path.expanduser()
         self.function = function
 
     def network(self, *, shape: tuple[int, int, int]) -> str:

@@ -110,6 +110,8 @@ def parse_checkpoints(texts: list[str] | None) -> dict[str, Path]:
     Raises:
         UsageError: one is not of that form, or a name is there twice.
     """
+    from bench.data.reading import expanded
+
     found: dict[str, Path] = {}
     for text in texts or ():
         match = re.fullmatch(r"([^=\[\]]+(?:\[[^\]]*\])?)=(.+)", text)
@@ -120,7 +122,7 @@ def parse_checkpoints(texts: list[str] | None) -> dict[str, Path]:
                 f"--checkpoint names two files for {match[1]}, {found[match[1]]} and {match[2]}; "
                 "a defense is evaluated with one: run it twice"
             )
-        found[match[1]] = Path(match[2]).expanduser()
+        found[match[1]] = expanded(match[2])
     return found
 
 

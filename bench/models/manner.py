@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from bench.errors import ModelError, is_out_of_memory
-from bench.models.outputs import joined
+from bench.models.outputs import joined, kept
 from bench.record.provenance import layout_on
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Manner:
         answers = []
         for part in torch.split(x, self.size):
             filled = torch.cat([part, part[-1:].expand(self.size - len(part), *part.shape[1:])])
-            answers.append(module(filled.to(self.dtype, copy=True)))
+            answers.append(kept(module(filled.to(self.dtype, copy=True))))
         return joined(answers, self.size, len(x))
 
 

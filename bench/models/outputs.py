@@ -51,11 +51,25 @@ def logits_of(answer: Any, rows: int, classes: int, device: torch.device) -> Ten
     return logits.to(device)
 
 
+def kept(answer: Any) -> Any:
+    """What of an answer may be its logits, in memory of its own: the next one may overwrite it."""
+    import torch
+
+    if isinstance(answer, torch.Tensor):
+        return _plain(answer).clone()
+    if _named(answer) is not None:
+        return {"logits": kept(_named(answer))}
+    if isinstance(answer, (tuple, list)):
+        parts = map(kept, answer)
+        return list(parts) if isinstance(answer, list) else tuple(parts)
+    return answer
+
+
 def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
     """One answer of those to parts of a batch, so that the same logits are found in it.
 
     Args:
-        answers: whatever the module returned for each.
+        answers: whatever the module returned for each, as `kept` keeps it.
         size: the inputs in each part.
         rows: the inputs that count, from the first on; the last part is filled up with others.
     """
@@ -63,7 +77,7 @@ def joined(answers: Sequence[Any], size: int, rows: int) -> Any:
 
     first = answers[0]
     if isinstance(first, torch.Tensor):
-        parts = [_plain(answer) for answer in answers]
+        parts = [*answers]
         if size == 1 and first.ndim < 2:  # the axis of inputs was squeezed
             parts = [part.reshape(1, -1) for part in parts]
         return torch.cat(parts)[:rows] if parts[0].shape[:1] == (size,) else first

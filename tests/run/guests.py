@@ -115,6 +115,18 @@ class OfEight(Sum):
         return super().forward(x.view(8, 1, 4, 4))
 
 
+class OfFourInOneBuffer(OwnBuffer):
+    """Takes batches of four, and overwrites each answer by the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers = torch.zeros(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The buffer itself."""
+        return super().forward(x.view(4, 1, 4, 4))
+
+
 class Sized(Sum):
     """Takes the batch sizes that a check says."""
 

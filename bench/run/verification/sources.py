@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import registry
 from bench.data import open_dataset
+from bench.data.reading import expanded
 from bench.errors import CheckpointError, UsageError
 from bench.run.prepare import dataset_record
 from bench.threat import Norm
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from torch import nn
 
@@ -97,9 +98,9 @@ def plain_source(written: str) -> str:
         UsageError: it is a pipe or a device, or cannot be looked at.
     """
     try:
-        path = Path(written.partition(":")[2]).expanduser()
+        path = expanded(written.partition(":")[2])
         fine = not path.exists() or path.is_file() or path.is_dir()
-    except (OSError, RuntimeError, ValueError):
+    except (OSError, ValueError):
         fine = False
     if not fine:
         raise UsageError(f"the run's data are said to be {written!r}, no file and no folder")
