@@ -63,8 +63,8 @@ class Behaviour:
     """The relative step of the numbers that the model computes with, 1.2e-7 for float32."""
 
     slopes: NDArray[np.float32] | None = None
-    """(M, `PATTERNS`): of the first inputs, 0 where there is no gradient; None where it was not
-    asked for, as in runs from before it was kept."""
+    """(M, `PATTERNS`): of the first inputs, 0 where there is no gradient; None where it is another
+    one each time, and in runs from before it was kept."""
     drawn: int | None = None
     """Digest of seeds and batches, which its draws follow from; None where it has randomness of its
     own, or none."""
@@ -104,8 +104,11 @@ class Behaviour:
         resolution = torch.finfo(dtype_of(model.module)).eps
         parts = min(model.batch_size or len(inputs), len(inputs))
         drawn = int(digest_of([seed, parts])[:15], 16) if again else None
-        with plain_torch(str(model.device), seed):
-            slopes = _slopes(model, inputs[:SOME])
+        told = []
+        for _ in range(TWICE):
+            with plain_torch(str(model.device), seed):
+                told.append(_slopes(model, inputs[:SOME]))
+        slopes = None if _turned(*told).any() else told[0]
         return cls(logits, inputs.device.type, resolution, slopes, drawn)
 
     @classmethod
@@ -156,7 +159,7 @@ class Behaviour:
             return f"{_shape(others)} logits instead of {_shape(mine)}"
         apart = self._apart(other)
         if mine.shape == others.shape and not apart.any():
-            return self._turned(other)
+            return self._steered(other)
         repeatable = self.drawn is not None and self.drawn == other.drawn
         if (
             self.randomised
@@ -181,13 +184,12 @@ class Behaviour:
         within: NDArray[np.bool_] = _between(mine, others) <= allowed
         return np.asarray(~within.all(axis=-1))
 
-    def _turned(self, other: Self) -> str:
+    def _steered(self, other: Self) -> str:
         """How the gradients of another with the same logits differ; empty where they do not."""
         mine, theirs = self.slopes, other.slopes
         if mine is None or theirs is None or self.randomised or mine.shape != theirs.shape:
             return ""
-        lengths = (np.linalg.norm(each, axis=1) for each in (mine, theirs))
-        turned = np.linalg.norm(mine - theirs, axis=1) > TURNED * np.maximum(*lengths)
+        turned = _turned(mine, theirs)
         found = f"other gradients for {turned.sum()} of {len(turned)} inputs"
         return found if turned.mean() > 0.5 else ""
 
@@ -256,6 +258,12 @@ def _slopes(model: CountedModel, inputs: Tensor) -> NDArray[np.float32]:
         gradient = torch.zeros_like(x)
     products = gradient.nan_to_num(0.0, 0.0, 0.0).flatten(1).double().cpu() @ signs.double()
     return products.float().numpy()
+
+
+def _turned(mine: NDArray[np.float32], theirs: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which gradients differ by more than rounding."""
+    lengths = (np.linalg.norm(each, axis=1) for each in (mine, theirs))
+    return np.asarray(np.linalg.norm(mine - theirs, axis=1) > TURNED * np.maximum(*lengths))
 
 
 def _shape(logits: NDArray[np.float32]) -> str:

@@ -317,6 +317,19 @@ def test_a_gradient_that_was_put_in_is_another_model(tmp_path: Path) -> None:
     assert evaluate(Backwards(0.0), tmp_path).folder == first.folder
 
 
+def test_a_gradient_that_is_another_each_time_tells_nothing() -> None:
+    """By a generator of its own: the model is known by its logits alone."""
+
+    class Restless(Backwards):
+        def forward(self, x: Tensor) -> Tensor:
+            self.straight = float(np.random.default_rng().normal())
+            return super().forward(x)
+
+    one, other = behaviour(Restless(1.0)), behaviour(Restless(1.0))
+    assert one.slopes is None
+    assert one.difference(other) == one.difference(behaviour(Backwards(1.0))) == ""
+
+
 def test_rounding_is_allowed_for_by_device_and_precision() -> None:
     """1e-4 of a row's largest logit on one kind of device, 1e-3 and some jumps on another."""
     one = behaviour(Sum())
