@@ -50,7 +50,7 @@ def test_classes_in_another_order_are_refused(tmp_path: Path, recorded: Content)
 def test_a_record_of_a_training_keeps_its_classes(tmp_path: Path) -> None:
     """And they are held against the data."""
     path, module = tmp_path / "own.safetensors", small()
-    save_checkpoint(path, module, record(module, class_names=NAMES))
+    save_checkpoint(path, module, record(module, class_names=NAMES, defense="relu"))
 
     assert found(path, NAMES) == "own.safetensors"
     with pytest.raises(CheckpointError, match="has its classes in the order cat, dog, eel"):
