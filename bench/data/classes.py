@@ -26,21 +26,9 @@ _TITLES = {
     *("name", "names", "class", "classes", "class_name", "class_names", "classname", "label"),
     *("labels", "label_name"),
 }
-_HEADINGS = {
-    *(
-        "",
-        "category",
-        "synset",
-        "wnid",
-        "words",
-        "description",
-        "id",
-        "class_id",
-        "label_id",
-        "index",
-        "idx",
-    ),
-    *("class_index", "class_idx", "number", *_TITLES),
+_HEADINGS = _TITLES | {
+    *("", "category", "synset", "wnid", "words", "description", "id", "class_id", "label_id"),
+    *("index", "idx", "class_index", "class_idx", "number"),
 }
 #: A number before a name, or between a synset and a name, and one behind it.
 _LEADS = re.compile(r"(?P<synset>n\d{8}\s+)?(?P<index>\d+)[.:)]?\s+(?P<name>.+)")
