@@ -22,7 +22,10 @@ from tests.run.forging import SOURCE, Forger, small_run
 from tests.toy_models import Sum
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from bench.matrix.work import TaskResult
 
 EPSILONS = ["0.02", "0.05"]
 
@@ -39,9 +42,9 @@ def interrupted(patch: pytest.MonkeyPatch, after: int, *arguments: Any, **how: A
     """A run that gets Ctrl-C after so many of its tasks, asking who the model is not counted."""
     original = InProcess.run
 
-    def stopped(self, tasks, on_busy):  # type: ignore[no-untyped-def]
+    def stopped(*given: Any) -> Iterator[TaskResult]:
         nonlocal after
-        for result in original(self, tasks, on_busy):
+        for result in original(*given):
             after -= bool(result.task.cells)
             if after < 0:
                 raise KeyboardInterrupt

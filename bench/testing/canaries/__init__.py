@@ -17,5 +17,5 @@ CANARIES: dict[str, type[Canary]] = {
     each.name: each
     for module in (gradients, answers, chance)
     for each in vars(module).values()
-    if isinstance(each, type) and issubclass(each, Canary) and each is not Canary
+    if isinstance(each, type) and issubclass(each, Canary) and hasattr(each, "name")
 }

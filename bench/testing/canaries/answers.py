@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from bench.testing import honest
 from bench.testing.architectures import CLASSES
-from bench.testing.canaries.base import Canary
+from bench.testing.canaries.base import Canary, Pair
 
 
 class LargeLogits(Canary):
@@ -47,7 +47,7 @@ class OneHotOutput(Canary):
         return functional.one_hot(logits.argmax(dim=1), logits.shape[1]).to(logits)
 
 
-class OtherScores(Canary):
+class OtherScores(Pair):
     """Decides by the network inside, and shows the scores of another, honest one.
 
     Where that has another class on top, its score and the decision's change places: what attacks
@@ -59,14 +59,6 @@ class OtherScores(Canary):
 
     name = "other-scores"
     evidence = ("jump-at-border",)
-    other: nn.Module
-
-    @classmethod
-    def build(cls, seed: int) -> nn.Module:
-        """The twin beside an honest linear model."""
-        canary = cls(honest.build(cls.twin, seed))
-        canary.other = honest.build("linear", seed)
-        return canary.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The other's scores in the decision's order."""

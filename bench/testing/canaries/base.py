@@ -38,3 +38,16 @@ class Canary(nn.Module):
         """Those of the network inside."""
         logits: Tensor = self.net(x)
         return logits
+
+
+class Pair(Canary):
+    """A canary of two networks: its twin, and an honest linear model beside it."""
+
+    other: nn.Module
+
+    @classmethod
+    def build(cls, seed: int) -> nn.Module:
+        """Both trained from a seed."""
+        pair = cls(honest.build(cls.twin, seed))
+        pair.other = honest.build("linear", seed)
+        return pair.eval().requires_grad_(False)

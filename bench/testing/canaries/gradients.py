@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.testing import honest
-from bench.testing.canaries.base import Canary
+from bench.testing.canaries.base import Canary, Pair
 
 
 def cosines(size: int) -> Tensor:
@@ -74,7 +74,7 @@ class WrongSurrogate(Canary):
         return self.logits((3 * x).round().detach() / 3 + (mirrored - mirrored.detach()))
 
 
-class HiddenMember(Canary):
+class HiddenMember(Pair):
     """An ensemble of two, which shows the gradient of the one that hardly counts.
 
     Args:
@@ -83,14 +83,6 @@ class HiddenMember(Canary):
 
     name = "hidden-member"
     evidence = ("black-box-beyond-white-box", "square-beyond-white-box", "gradient-fidelity")
-    other: nn.Module
-
-    @classmethod
-    def build(cls, seed: int) -> nn.Module:
-        """The twin beside an honest linear model."""
-        ensemble = cls(honest.build(cls.twin, seed))
-        ensemble.other = honest.build("linear", seed)
-        return ensemble.eval().requires_grad_(False)
 
     def forward(self, x: Tensor) -> Tensor:
         """The sum of both members' logits, the other one's a twentieth."""
