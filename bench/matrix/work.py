@@ -192,7 +192,9 @@ class Bench:
         model = models.model
         inputs, _ = self._examples(task.active)
         model.probe(inputs)
-        return TaskResult(task, behaviour=Behaviour.of(model, inputs, task.seed))
+        first = task.shard.number == 0
+        behaviour = Behaviour.of(model, inputs, task.seed, gradients=first)
+        return TaskResult(task, behaviour=behaviour)
 
     def _clean(self, task: Task, models: TaskModels) -> TaskResult:
         from bench.matrix.judge import DRAWS, is_randomised, predict

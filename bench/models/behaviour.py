@@ -70,13 +70,14 @@ class Behaviour:
     own, or none."""
 
     @classmethod
-    def of(cls, model: CountedModel, inputs: Tensor, seed: int) -> Self:
+    def of(cls, model: CountedModel, inputs: Tensor, seed: int, *, gradients: bool = True) -> Self:
         """Ask a model, in plain surroundings.
 
         Args:
             model: to logits.
             inputs: clean, float32 (N, C, H, W), on its device.
             seed: of the global generators.
+            gradients: whether to keep them: of blocks those of the first one count.
         """
         import torch
 
@@ -105,10 +106,10 @@ class Behaviour:
         parts = min(model.batch_size or len(inputs), len(inputs))
         drawn = int(digest_of([seed, parts])[:15], 16) if again else None
         told = []
-        for _ in range(TWICE):
+        for _ in range(TWICE if gradients else 0):
             with plain_torch(str(model.device), seed):
                 told.append(_slopes(model, inputs[:SOME]))
-        slopes = None if _turned(*told).any() else told[0]
+        slopes = None if not told or _turned(*told).any() else told[0]
         return cls(logits, inputs.device.type, resolution, slopes, drawn)
 
     @classmethod

@@ -198,6 +198,6 @@ def behaviour_faults(
     for number, (start, stop) in enumerate(_blocks(shards, examples.classes)):
         block = examples.take(range(start, stop)).inputs.to(model.device)
         seed = shard_seed(record.seed, cell, Norm(record.norm), None, number)
-        parts.append(Behaviour.of(model, block, seed))
+        parts.append(Behaviour.of(model, block, seed, gradients=number == 0))
     how = Behaviour.load(path).difference(Behaviour.joined(parts))
     return [f"{name} gives other answers than the model of the run ({how})"] if how else []
