@@ -151,8 +151,13 @@ NEAR = 10
 CLOSE = 0.01
 
 
+#: One level of 8 bits: so far at most are the points around an input that have to be answered as it
+#: is itself, two to a pair.
+LEVEL, PAIRS = 0.004, 10
+
+
 def around(problem: Problem, draws: int) -> dict[str, Tensor]:
-    """`nonfinite_near` (bool) and `unstable` (float64, NaN where the logits are), (N,) each."""
+    """`nonfinite_near` (bool); `unstable` and `input_jump` (float64, NaN where logits are)."""
     failed = torch.zeros_like(problem.labels).bool()
     for points in _points(problem):
         failed |= ~torch.isfinite(logits_where_finite(problem, points)).all(dim=1)
@@ -172,7 +177,38 @@ def around(problem: Problem, draws: int) -> dict[str, Tensor]:
             for sign in (1, -1)
         )
         total += ((ahead + behind) / 2 - middle).abs() / size
-    return {"nonfinite_near": failed, "unstable": (total / pairs).clamp(max=1)}
+    return {
+        "nonfinite_near": failed,
+        "unstable": (total / pairs).clamp(max=1),
+        "input_jump": _input_jumps(problem, at_input),
+    }
+
+
+def _input_jumps(problem: Problem, at_input: Tensor) -> Tensor:
+    """How far the mean margin around each input is from the margin at it, of its size.
+
+    Its size is the latter, or the median of all that are right where that is larger. Opposite
+    points leave a slope at 0, and a kink is as small as they are near.
+
+    Args:
+        problem: not randomised.
+        at_input: its margins at the inputs, float64 (N,).
+
+    Returns:
+        float64 (N,); NaN where the example is wrong.
+    """
+    streams, rows = Streams(problem, "beside"), torch.arange(len(problem.inputs))
+    right = at_input > 0
+    if not bool(right.any()):
+        return torch.full_like(at_input, torch.nan)
+    around = torch.zeros_like(at_input)
+    for _ in range(PAIRS):
+        noise = LEVEL * (2 * streams.uniform(rows) - 1)
+        for sign in (1, -1):
+            points = (problem.inputs + sign * noise).clamp(0, 1)
+            around += margins(logits_where_finite(problem, points), problem.labels)
+    size = at_input.clamp(min=float(at_input[right].median()))
+    return torch.where(right, (around / (2 * PAIRS) - at_input).abs() / size, torch.nan)
 
 
 def logits_where_finite(problem: Problem, x: Tensor) -> Tensor:

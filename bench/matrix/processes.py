@@ -28,6 +28,8 @@ SERVER = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods()
 #: A copy of this process, where there are such: for what only this one has. It cannot use a GPU
 #: that this one has used, and computes with one thread, because others are not copied.
 COPY = "fork" if "fork" in multiprocessing.get_all_start_methods() else SERVER
+#: Where Linux says what a container may take.
+CONTAINER = Path("/sys/fs/cgroup")
 #: Of the memory that there is, what a guest on the CPU may take: the rest is for who watches it.
 SHARE = 0.8
 #: glibc's M_TRIM_THRESHOLD and M_MMAP_THRESHOLD: bytes freed at the end of the heap that are handed
@@ -165,11 +167,22 @@ def _environment(**variables: str) -> Iterator[None]:
                 os.environ[name] = value
 
 
+def cores() -> int:
+    """Cores that this process, or the container that it runs in, may use."""
+    # Not every system has an affinity.
+    many = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (CONTAINER / "cpu.max").read_text(encoding="ascii").split()
+        return min(many, max(1, -(-int(quota) // int(period))))
+    except (OSError, ValueError):  # no container, or one without a limit
+        return many
+
+
 def memory() -> int:
     """Bytes of memory that this machine, or the container that this runs in, has."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     try:
-        allowed = int(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii"))
+        allowed = int((CONTAINER / "memory.max").read_text(encoding="ascii"))
     except (OSError, ValueError):  # no container, or one without a limit
         return machine
     return min(machine, allowed)

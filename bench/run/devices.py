@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
+from bench.matrix.processes import cores
 from bench.record.provenance import device_name
 
 if TYPE_CHECKING:
@@ -96,8 +96,8 @@ def processes(config: RunConfig, devices: Sequence[str]) -> int:
         if config.workers == 0:
             raise UsageError("--workers 0 is this process, and no cluster: leave it out")
         return config.workers or places_on(config.executor, devices[0])
-    cores = min(len(os.sched_getaffinity(0)), MAX_WORKERS)
-    usual = cores if devices[0] == "cpu" else len(devices)
+    mine = min(cores(), MAX_WORKERS)
+    usual = mine if devices[0] == "cpu" else len(devices)
     count = usual if config.workers is None else config.workers
     if not count and len(devices) > 1:
         raise UsageError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from typing import TYPE_CHECKING
 
@@ -11,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bench.api.attacks import margins
 from bench.attacks.blocks.ball import untied
 from bench.attacks.blocks.behaviour import derivatives
+from bench.models.counted import CountedModel
 from tests.attacks.probed import CLASSES, linear, measured, posed
-from tests.attacks.worlds import solve
+from tests.attacks.worlds import Function, solve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -105,7 +108,8 @@ def test_behaviour(fault: str) -> None:
     """Each fault raises its own columns; an honest model none."""
     function, expected = FAULTS[fault]
     found = measured("probe-behaviour", function)
-    raised = {c for c, v in found.items() if c != "unstable" and (np.nan_to_num(v) > 0).any()}
+    rough = ("unstable", "input_jump")
+    raised = {c for c, v in found.items() if c not in rough and (np.nan_to_num(v) > 0).any()}
     assert expected <= raised
     assert raised - expected <= (
         ALONGSIDE if fault in ("noise", "numpy", "state", "batch") else set()
@@ -134,3 +138,33 @@ def test_instability_of_a_linear_margin_is_exact() -> None:
     largest = np.maximum(0.05, untied(bent)[:, 0, 0, 0].double().numpy() - 0.5) ** 2
     found = solve("probe-behaviour[draws=2000]", bent).extra["unstable"]
     np.testing.assert_allclose(found, 1e-4 / 3 / largest, rtol=0.06)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 2.0])
+def test_a_margin_that_is_another_one_beside_the_input_is_measured_in_parts_of_it(
+    share: float,
+) -> None:
+    """A margin at the inputs themselves, and another share of it anywhere else."""
+    problem = posed(linear, 9, classes=2)
+    known = problem.inputs.clone()
+
+    def elsewhere(x: Tensor) -> Tensor:
+        here = (x[:, None] == known[None]).flatten(2).all(dim=2).any(dim=1)
+        return torch.where(here[:, None], 1.0, 1 + share) * linear(x)[:, :2]
+
+    jumping = dataclasses.replace(problem, model=CountedModel(Function(elsewhere), 2, None, "cpu"))
+    own = margins(linear(known)[:, :2], problem.labels)
+    expected = share * own / own.clamp(min=own.median())
+    found = solve("probe-behaviour", jumping).extra["input_jump"]
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_nothing_is_said_of_inputs_that_are_wrong() -> None:
+    """Nor of any where all are."""
+    problem = posed(lambda x: linear(x)[:, :2], 4, classes=2)
+    problem.labels[1] = 1 - problem.labels[1]
+    assert np.isnan(solve("probe-behaviour", problem).extra["input_jump"]).tolist() == [
+        False, True, False, False,
+    ]  # fmt: skip
+    problem.labels[:] = 1 - linear(problem.inputs)[:, :2].argmax(dim=1)
+    assert np.isnan(solve("probe-behaviour", problem).extra["input_jump"]).all()

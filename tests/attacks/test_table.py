@@ -25,12 +25,15 @@ EPSILON = {Norm.LINF: 0.15, Norm.L2: 0.8, Norm.L1: 3.0}
 EARLY = {"cw", "ead", "boundary", "hop-skip-jump", "brendel-bethge", "probe-planted"}
 #: It ends where its searches agree: `test_adaptive` has its cost.
 AGREEING = {"adaptive"}
+#: It searches images of few levels, which these are not: see `test_quantised`.
+OF_LEVELS = {"quantised-pgd"}
 #: Their cost in L1 is another one; the others cost the same in each norm.
 L1_DIFFERS = {"apgd-ce", "apgd-t"}
 ONE_NORM = {"sparse-l1-descent", "gaussian-noise"}
 #: They draw random numbers, or may, and it does not show where all breaks early.
 DRAWING = {"adaptive", "eot-pgd", "fmn", "margin-pgd", "single-pixel", "transfer"}
 DRAWING |= {
+    "quantised-pgd",
     "uniform-noise",
     "brendel-bethge",
     "probe-behaviour",
@@ -136,7 +139,7 @@ def test_fixed_attacks_stay_in_the_ball_and_break_something(name: str, norm: Nor
     [
         (name, norm)
         for name, norm in rows()
-        if name not in EARLY | AGREEING
+        if name not in EARLY | AGREEING | OF_LEVELS
         and (norm is Norm.LINF or name in L1_DIFFERS or name in ONE_NORM)
     ],
 )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from bench.matrix import processes
 from bench.matrix.processes import COPY, GuestProcess
 
 if TYPE_CHECKING:
@@ -63,3 +65,21 @@ def test_a_guest_whose_folder_is_gone_ends_in_silence(
 
     assert guest.process.exitcode == 1
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"),
+    [(None, 6), ("max 100000", 6), ("200000 100000", 2), ("150000 100000", 2), ("5000 100000", 1)],
+)
+def test_cores_are_those_that_a_container_may_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quota: str | None, expected: int
+) -> None:
+    """A part of one is one; where nothing says so they are all, on systems without affinity too."""
+    if quota is not None:
+        (tmp_path / "cpu.max").write_text(f"{quota}\n")
+    monkeypatch.setattr(processes, "CONTAINER", tmp_path)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(6)), raising=False)
+    assert processes.cores() == expected
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    assert processes.cores() == expected
