@@ -31,7 +31,8 @@ class QuantisedPGD(Attack):
     The levels are multiples of 1/k, k the smallest of 1, 2, 3, 4, 7, 8, 15, ... 255, 256 with which
     all pixels of the image are some: 255 of what was stored with 8 bits. The model is asked, and
     its gradient taken, at the rounded point; steps add up between the levels (straight-through,
-    Bengio et al., 2013). An image without levels stays as it is.
+    Bengio et al., 2013). An image without levels, or with none but its own within epsilon, stays as
+    it is.
 
     Args:
         steps: gradient steps of each descent, which fall from half of epsilon along half a cosine.
@@ -65,7 +66,9 @@ class QuantisedPGD(Attack):
         """
         import torch
 
-        (rows,) = torch.where(levels(problem.inputs) > 0)
+        from bench.api.attacks import radii
+
+        (rows,) = torch.where(levels(problem.inputs) * radii(problem) > 1 - OFF)
         candidates = problem.inputs.clone()
         if len(rows):
             candidates[rows] = self._found(problem.part(rows))

@@ -85,9 +85,12 @@ def test_it_breaks_what_an_image_of_the_levels_breaks(most: int) -> None:
         assert not broken(problem, solve("margin-pgd", problem)).any()
 
 
-def test_an_image_without_levels_costs_nothing_and_stays() -> None:
+@pytest.mark.parametrize("other", [0.999 * images(1, 255), images(1, 8)])
+def test_an_image_without_another_level_within_epsilon_costs_nothing_and_stays(
+    other: Tensor,
+) -> None:
     """Beside one that has some."""
-    inputs = torch.cat([images(1, 255), 0.999 * images(1, 255)])
+    inputs = torch.cat([images(1, 255), other])
     problem = pose(
         nn.Sequential(nn.Flatten(), nn.Linear(PIXELS, 3)), inputs, torch.tensor([0, 0]), classes=3
     )
