@@ -10,6 +10,7 @@ from bench.attacks.blocks.ball import Ball
 from bench.attacks.quantised import Rounded, levels
 from bench.models.counted import CountedModel
 from bench.registry import attacks
+from bench.run.evaluation import evaluate
 from bench.threat import Norm
 from tests.attacks.worlds import PIXELS, SHAPE, Function, broken, pose, solve
 
@@ -100,6 +101,37 @@ def test_an_image_without_another_level_within_epsilon_costs_nothing_and_stays(
     before = alone.model.passes.total
     assert torch.equal(solve("quantised-pgd", alone).candidates, inputs[1:])
     assert alone.model.passes.total == before
+
+
+def test_an_examination_finds_what_only_images_of_the_levels_break() -> None:
+    """Where the attacks of the run find nothing: the figure is that of the closed form.
+
+    A margin that grows with the sum of the pixels, on levels, and one of 5 elsewhere.
+    """
+    inputs = images(12, 16)
+    sums = inputs.flatten(1).sum(dim=1)
+    # What is left of each pixel with all that fits into epsilon taken away: one level of 16.
+    least = (inputs - 1 / 16).clamp(min=0).flatten(1).sum(dim=1)
+    bias = -float((sums.min() + least.max()) / 2)
+    right, left = (float((each + bias > 0).float().mean()) for each in (sums, least))
+    assert 0 < left < right
+    result = evaluate(
+        split(torch.ones(PIXELS), torch.tensor(bias), 16),
+        inputs,
+        torch.zeros(12, dtype=torch.int64),
+        epsilons=[str(EPSILON)],
+        attacks="pgd,apgd-ce",
+        seed=3,
+        progress=False,
+    )
+    (defense,) = result.summary["defenses"].values()
+    for name in ("pgd", "apgd-ce"):
+        row = defense["attacks"][name][str(EPSILON)]
+        assert row["robust_accuracy"] == pytest.approx(right)
+    worst = defense["worst_case"][str(EPSILON)]["robust_accuracy"]
+    assert worst == pytest.approx(left)
+    failed = {item["id"] for item in defense["evidence"] if item["status"] == "fail"}
+    assert {"quantised-beyond-white-box", "jump-at-input"} <= failed
 
 
 def test_what_it_costs_is_what_it_says() -> None:
