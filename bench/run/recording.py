@@ -119,12 +119,56 @@ def left_by(previous: RunRecord | None, cells: Iterable[CellRecord]) -> list[Cel
     What only their examination asked for is none of it: another one may ask for other cells.
     """
     own = {cell.place for cell in cells}
-    asked = [
-        cell
-        for cell in (previous.cells if previous else [])
-        if cell.scope in ("all", "remaining") and not (cell.round or cell.repeat)
-    ]
+    asked = [c for c in (previous.cells if previous else []) if not _of_examination(c)]
     return [cell for cell in asked if cell.status == "incomplete" and cell.place not in own]
+
+
+def without_left(
+    record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord], stored: Iterable[str]
+) -> RunRecord:
+    """The record without what earlier examinations left undone and this one does not ask for.
+
+    What a budget cut short asked for cells that only its gaps called for; where an examination of
+    the same defense and epsilon took its place, nobody will fill them.
+
+    Args:
+        record: of all cells.
+        prepared: the run.
+        filled: what became of the cells that this command asked for, its examination's included.
+        stored: keys of the cells that have outcomes: they stay known.
+    """
+    own = {cell.place for cell in filled}
+    names = {contender.name for contender in prepared.contenders}
+    examined = {epsilon.text for epsilon in prepared.examined}
+    swept = {epsilon.text for epsilon in prepared.setting.epsilons} if examined else set()
+
+    def asked_again(cell: CellRecord) -> bool:
+        """Whether this command's examination would ask for it, if it had to be filled."""
+        if cell.round and not prepared.config.escalate:
+            return False
+        if cell.scope == "check":
+            return cell.epsilon in swept
+        # Measurements are also made at radii of their own, which are no epsilon of the run.
+        return cell.epsilon in examined or cell.epsilon not in record.epsilons
+
+    gone = [
+        cell
+        for cell in record.cells
+        if cell.status in ("incomplete", "skipped")
+        and _of_examination(cell)
+        and cell.place not in own
+        and cell.defense in names
+        and asked_again(cell)
+    ]
+    have = {*stored}
+    kept = [cell for cell in record.cells if cell not in gone]
+    known = [*record.replaced, *(cell for cell in gone if cell.key in have)]
+    return record.model_copy(update={"cells": kept, "replaced": _replaced(known, kept)})
+
+
+def _of_examination(cell: CellRecord) -> bool:
+    """Whether only an examination asks for such a cell."""
+    return cell.scope not in ("all", "remaining") or bool(cell.round or cell.repeat)
 
 
 def _imports(prepared: Prepared) -> dict[str, dict[str, Any]]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import UsageError
+from bench.record.schema import CellRecord
 from bench.record.store import open_run
 from bench.report.exchange import export_run
 from bench.run import load_results, run
@@ -179,6 +180,44 @@ def test_an_examination_that_did_not_finish_is_none(tmp_path: Path) -> None:
     assert words(short) == {"0.01": UNEXAMINED}
 
     assert words(evaluated(epsilons=["0.01"], out=tmp_path)) == {"0.01": "credible"}
+
+
+@pytest.mark.parametrize("extra", ["", ",mi-fgsm"])
+def test_what_an_earlier_examination_left_and_this_one_does_not_ask_for_is_gone(
+    extra: str, tmp_path: Path
+) -> None:
+    """A run that a larger budget finished says what one says that was never cut short.
+
+    A check of another epsilon than the command's is still to do.
+    """
+    direct = evaluated(epsilons=["0.01"], attacks=f"fgsm,pgd{extra}", out=tmp_path / "direct")
+    short = evaluated(epsilons=["0.005", "0.01"], out=tmp_path / "short")
+    assert short.folder is not None
+    store, record = open_run(short.folder)
+    attack, why = "square[queries=7]", "too little was left"
+    shares = functools.partial(
+        CellRecord, defense="model", key="", cause="budget", reason=why, attack=attack
+    )
+    cells = [
+        shares(epsilon="0.01", scope="evidence", status="incomplete"),
+        shares(epsilon="1", scope="evidence", status="incomplete"),
+        shares(epsilon="0.01", scope="check", repeat=1, status="incomplete"),
+        shares(epsilon="0.01", scope="remaining", round=3, status="skipped"),
+        shares(epsilon="0.005", scope="check", repeat=2, status="incomplete"),
+    ]
+    store.write_record(record.model_copy(update={"cells": [*record.cells, *cells]}))
+
+    again = evaluated(
+        epsilons=["0.01"], attacks=f"fgsm,pgd{extra}", escalate=True, out=tmp_path / "short"
+    )
+
+    assert again.folder is not None
+    found = part(load_results(again.folder))["failed"]
+    assert [(item["attack"], item["epsilon"]) for item in found] == [
+        ("square[queries=7]#2", "0.005")
+    ]
+    assert part(load_results(again.folder))["skipped"] == part(direct)["skipped"]
+    assert part(again)["worst_case"]["0.01"] == part(direct)["worst_case"]["0.01"]
 
 
 def test_adversarial_examples_from_elsewhere_are_weighed_with_the_same_evidence(
