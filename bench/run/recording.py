@@ -15,7 +15,7 @@ from bench.threat import Epsilon
 from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bench.record.results import CellResult
     from bench.record.schema import Place
@@ -41,7 +41,7 @@ def record_of(
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
     earlier = previous.defenses if previous else {}
     known = [*(previous.replaced + previous.cells if previous else []), *cells]
-    merged = latest([*(previous.cells if previous else []), *cells])
+    merged = latest([*(previous.cells if previous else []), *_still_rows(previous, cells)])
     own = {
         c.name: c.record.model_copy(
             update={
@@ -87,6 +87,24 @@ def record_of(
 def latest(cells: Iterable[CellRecord]) -> dict[Place, CellRecord]:
     """By place, the last of these cells."""
     return {cell.place: cell for cell in cells}
+
+
+def _still_rows(previous: RunRecord | None, cells: Iterable[CellRecord]) -> Iterator[CellRecord]:
+    """These cells; what an earlier command asked for as a row is one, whoever asks for it now.
+
+    An examination attacks as many examples as a row does, and what is left of them when it
+    escalates.
+    """
+    asked = previous.cells if previous else []
+    rows = {cell.place: cell for cell in asked if cell.scope == "all" and not cell.round}
+    for cell in cells:
+        row = rows.get(cell.place)
+        if row is None or not _of_examination(cell):
+            yield cell
+        elif row.status == "ok" and (cell.status != "ok" or cell.scope != "evidence"):
+            yield row
+        else:
+            yield cell.model_copy(update={"scope": "all"} if cell.scope == "evidence" else {})
 
 
 def _replaced(known: Iterable[CellRecord], kept: Iterable[CellRecord]) -> list[CellRecord]:

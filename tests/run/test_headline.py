@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import UsageError
-from bench.record.schema import CellRecord
+from bench.record.schema import Cell, CellRecord
 from bench.record.store import open_run
 from bench.report.exchange import export_run
 from bench.run import load_results, run
@@ -18,6 +18,7 @@ from bench.run.evaluation import evaluate
 from bench.run.imports import attack_for, with_candidates
 from bench.run.prepare import prepare
 from bench.run.verification import verify_run
+from bench.trust import asked
 from tests.toy_models import Sum, linear_examples
 
 if TYPE_CHECKING:
@@ -180,6 +181,24 @@ def test_an_examination_that_did_not_finish_is_none(tmp_path: Path) -> None:
     assert words(short) == {"0.01": UNEXAMINED}
 
     assert words(evaluated(epsilons=["0.01"], out=tmp_path)) == {"0.01": "credible"}
+
+
+def test_rows_stay_where_another_command_needs_their_outcomes_as_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is about other attacks, or other epsilons, examines the same headline."""
+    rows = part(evaluated(epsilons=["0.005", "0.01"], out=tmp_path))["attacks"]
+    stronger = Cell(attack="pgd", epsilon="0.01", scope="remaining", round=1)
+    monkeypatch.setattr("bench.run.inquiry.requests", lambda *_: [asked("fgsm", "0.01")])
+    monkeypatch.setattr("bench.run.inquiry.escalate", lambda *_: [stronger])
+    for attacks, epsilon in (("fgsm,pgd", "0.003"), ("mi-fgsm", "0.01")):
+        later = evaluated(epsilons=[epsilon], attacks=attacks, escalate=True, out=tmp_path)
+        assert later.folder is not None
+        found = part(load_results(later.folder))
+        for attack, cells in rows.items():
+            assert found["attacks"][attack].items() >= cells.items()
+        assert found["worst_case"]["0.01"]["complete"]
+        assert found["failed"] == []
 
 
 @pytest.mark.parametrize("extra", ["", ",mi-fgsm"])
