@@ -17,7 +17,14 @@ from bench.report import render_leaderboard, write_leaderboard
 from bench.run.again import finished
 from bench.run.identity import identify, keep, settled
 from bench.run.inquiry import Inquiry
-from bench.run.recording import evidence_file, examined, latest, record_of, with_strays
+from bench.run.recording import (
+    evidence_file,
+    examined,
+    latest,
+    record_of,
+    with_strays,
+    without_left,
+)
 from bench.run.result import Result as Result  # what a run is answered with
 
 if TYPE_CHECKING:
@@ -133,6 +140,7 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
     filled_last = latest(filled).values()
     unfinished = any(cell.status == "incomplete" for cell in filled_last)
     record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
+    record = without_left(record, prepared, filled, store.stored_keys())
     stored = _with_examined(record, prepared, filled_last)
     stored = finished(stored, question)
     store.write_record(stored)

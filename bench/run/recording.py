@@ -15,7 +15,7 @@ from bench.threat import Epsilon
 from bench.trust import attack_marks, cases, compare, evidence_of, power, verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from bench.record.results import CellResult
     from bench.record.schema import Place
@@ -41,7 +41,7 @@ def record_of(
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
     earlier = previous.defenses if previous else {}
     known = [*(previous.replaced + previous.cells if previous else []), *cells]
-    merged = latest([*(previous.cells if previous else []), *cells])
+    merged = latest([*(previous.cells if previous else []), *_still_rows(previous, cells)])
     own = {
         c.name: c.record.model_copy(
             update={
@@ -89,6 +89,24 @@ def latest(cells: Iterable[CellRecord]) -> dict[Place, CellRecord]:
     return {cell.place: cell for cell in cells}
 
 
+def _still_rows(previous: RunRecord | None, cells: Iterable[CellRecord]) -> Iterator[CellRecord]:
+    """These cells; what an earlier command asked for as a row is one, whoever asks for it now.
+
+    An examination attacks as many examples as a row does, and what is left of them when it
+    escalates.
+    """
+    asked = previous.cells if previous else []
+    rows = {cell.place: cell for cell in asked if cell.scope == "all" and not cell.round}
+    for cell in cells:
+        row = rows.get(cell.place)
+        if row is None or not _of_examination(cell):
+            yield cell
+        elif row.status == "ok" and (cell.status != "ok" or cell.scope != "evidence"):
+            yield row
+        else:
+            yield cell.model_copy(update={"scope": "all"} if cell.scope == "evidence" else {})
+
+
 def _replaced(known: Iterable[CellRecord], kept: Iterable[CellRecord]) -> list[CellRecord]:
     """The cells with outcomes of their own whose place others took, in the order of a record."""
     keys = {cell.key for cell in kept}
@@ -119,12 +137,56 @@ def left_by(previous: RunRecord | None, cells: Iterable[CellRecord]) -> list[Cel
     What only their examination asked for is none of it: another one may ask for other cells.
     """
     own = {cell.place for cell in cells}
-    asked = [
-        cell
-        for cell in (previous.cells if previous else [])
-        if cell.scope in ("all", "remaining") and not (cell.round or cell.repeat)
-    ]
+    asked = [c for c in (previous.cells if previous else []) if not _of_examination(c)]
     return [cell for cell in asked if cell.status == "incomplete" and cell.place not in own]
+
+
+def without_left(
+    record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord], stored: Iterable[str]
+) -> RunRecord:
+    """The record without what earlier examinations left undone and this one does not ask for.
+
+    What a budget cut short asked for cells that only its gaps called for; where an examination of
+    the same defense and epsilon took its place, nobody will fill them.
+
+    Args:
+        record: of all cells.
+        prepared: the run.
+        filled: what became of the cells that this command asked for, its examination's included.
+        stored: keys of the cells that have outcomes: they stay known.
+    """
+    own = {cell.place for cell in filled}
+    names = {contender.name for contender in prepared.contenders}
+    examined = {epsilon.text for epsilon in prepared.examined}
+    swept = {epsilon.text for epsilon in prepared.setting.epsilons} if examined else set()
+
+    def asked_again(cell: CellRecord) -> bool:
+        """Whether this command's examination would ask for it, if it had to be filled."""
+        if cell.round and not prepared.config.escalate:
+            return False
+        if cell.scope == "check":
+            return cell.epsilon in swept
+        # Measurements are also made at radii of their own, which are no epsilon of the run.
+        return cell.epsilon in examined or cell.epsilon not in record.epsilons
+
+    gone = [
+        cell
+        for cell in record.cells
+        if cell.status in ("incomplete", "skipped")
+        and _of_examination(cell)
+        and cell.place not in own
+        and cell.defense in names
+        and asked_again(cell)
+    ]
+    have = {*stored}
+    kept = [cell for cell in record.cells if cell not in gone]
+    known = [*record.replaced, *(cell for cell in gone if cell.key in have)]
+    return record.model_copy(update={"cells": kept, "replaced": _replaced(known, kept)})
+
+
+def _of_examination(cell: CellRecord) -> bool:
+    """Whether only an examination asks for such a cell."""
+    return cell.scope not in ("all", "remaining") or bool(cell.round or cell.repeat)
 
 
 def _imports(prepared: Prepared) -> dict[str, dict[str, Any]]:

@@ -128,14 +128,16 @@ def escalate(
         return []
     if case.rounds and not case.rising:
         return []
-    for number in range(round - 1, len(menu.escalation)):
-        names = menu.escalation[number]
-        if number == 0 and any(item.id == "randomised" for item in counting):
-            names = (*menu.over_draws, *names)
+    wanted: list[str] = []
+    for number, names in enumerate(menu.escalation[round - 1 :], round):
         new = [name for name in names if case.here(name) is None]
-        if new:
-            return [
-                Cell(attack=name, epsilon=case.headline.text, scope="remaining", round=round)
-                for name in new
-            ]
-    return []
+        if number == 1 and any(item.id == "randomised" for item in counting):
+            wanted += [name for name in menu.over_draws if case.here(name) is None]
+        wanted += new
+        # Where something of it ran before, what is new alone might break nothing and end it all.
+        if wanted and len(new) == len(names):
+            break
+    return [
+        Cell(attack=name, epsilon=case.headline.text, scope="remaining", round=round)
+        for name in wanted
+    ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from bench.errors import UsageError
+from bench.record.schema import Cell, CellRecord
 from bench.record.store import open_run
 from bench.report.exchange import export_run
 from bench.run import load_results, run
@@ -17,6 +18,7 @@ from bench.run.evaluation import evaluate
 from bench.run.imports import attack_for, with_candidates
 from bench.run.prepare import prepare
 from bench.run.verification import verify_run
+from bench.trust import asked
 from tests.toy_models import Sum, linear_examples
 
 if TYPE_CHECKING:
@@ -179,6 +181,62 @@ def test_an_examination_that_did_not_finish_is_none(tmp_path: Path) -> None:
     assert words(short) == {"0.01": UNEXAMINED}
 
     assert words(evaluated(epsilons=["0.01"], out=tmp_path)) == {"0.01": "credible"}
+
+
+def test_rows_stay_where_another_command_needs_their_outcomes_as_evidence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is about other attacks, or other epsilons, examines the same headline."""
+    rows = part(evaluated(epsilons=["0.005", "0.01"], out=tmp_path))["attacks"]
+    stronger = Cell(attack="pgd", epsilon="0.01", scope="remaining", round=1)
+    monkeypatch.setattr("bench.run.inquiry.requests", lambda *_: [asked("fgsm", "0.01")])
+    monkeypatch.setattr("bench.run.inquiry.escalate", lambda *_: [stronger])
+    for attacks, epsilon in (("fgsm,pgd", "0.003"), ("mi-fgsm", "0.01")):
+        later = evaluated(epsilons=[epsilon], attacks=attacks, escalate=True, out=tmp_path)
+        assert later.folder is not None
+        found = part(load_results(later.folder))
+        for attack, cells in rows.items():
+            assert found["attacks"][attack].items() >= cells.items()
+        assert found["worst_case"]["0.01"]["complete"]
+        assert found["failed"] == []
+
+
+@pytest.mark.parametrize("extra", ["", ",mi-fgsm"])
+def test_what_an_earlier_examination_left_and_this_one_does_not_ask_for_is_gone(
+    extra: str, tmp_path: Path
+) -> None:
+    """A run that a larger budget finished says what one says that was never cut short.
+
+    A check of another epsilon than the command's is still to do.
+    """
+    direct = evaluated(epsilons=["0.01"], attacks=f"fgsm,pgd{extra}", out=tmp_path / "direct")
+    short = evaluated(epsilons=["0.005", "0.01"], out=tmp_path / "short")
+    assert short.folder is not None
+    store, record = open_run(short.folder)
+    attack, why = "square[queries=7]", "too little was left"
+    shares = functools.partial(
+        CellRecord, defense="model", key="", cause="budget", reason=why, attack=attack
+    )
+    cells = [
+        shares(epsilon="0.01", scope="evidence", status="incomplete"),
+        shares(epsilon="1", scope="evidence", status="incomplete"),
+        shares(epsilon="0.01", scope="check", repeat=1, status="incomplete"),
+        shares(epsilon="0.01", scope="remaining", round=3, status="skipped"),
+        shares(epsilon="0.005", scope="check", repeat=2, status="incomplete"),
+    ]
+    store.write_record(record.model_copy(update={"cells": [*record.cells, *cells]}))
+
+    again = evaluated(
+        epsilons=["0.01"], attacks=f"fgsm,pgd{extra}", escalate=True, out=tmp_path / "short"
+    )
+
+    assert again.folder is not None
+    found = part(load_results(again.folder))["failed"]
+    assert [(item["attack"], item["epsilon"]) for item in found] == [
+        ("square[queries=7]#2", "0.005")
+    ]
+    assert part(load_results(again.folder))["skipped"] == part(direct)["skipped"]
+    assert part(again)["worst_case"]["0.01"] == part(direct)["worst_case"]["0.01"]
 
 
 def test_adversarial_examples_from_elsewhere_are_weighed_with_the_same_evidence(

@@ -74,7 +74,7 @@ def test_escalation_attacks_what_is_left_and_is_no_row(kwta: Result) -> None:
         for name, cells in defense["attacks"].items()
         if "0.1" in cells and cells["0.1"]["escalated"]
     }
-    assert escalated.keys() == {"adaptive[preset=full]"}
+    assert escalated.keys() == {"adaptive[preset=full]", "quantised-pgd"}
     for cell in escalated.values():
         assert cell["scope"] == "remaining"
         assert cell["robust_accuracy"] is None

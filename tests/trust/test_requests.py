@@ -44,6 +44,19 @@ def test_escalation_grows_and_repeats_nothing() -> None:
     assert names == ["adaptive[preset=full]"]
 
 
+def test_what_is_new_of_a_round_that_ran_does_not_stand_in_for_the_next() -> None:
+    """Its attacks may be about another fault and break nothing, which would end the escalation."""
+    first, *later = MENU.escalation
+    assert later
+    for known in (set[str](), *({name} for name in first), {*first}):
+        cells: dict[Any, Any] = {
+            key: table for key, table in {**honest(), **MASKED}.items() if key not in first
+        }
+        this = case(cells | {name: frame(range(100)) for name in known})
+        wanted = {r.attack for r in escalate(evidence_of(this), this, MENU, 1)}
+        assert wanted == {*first, *(later[0] if known else ())} - {*known}
+
+
 def test_randomised_defenses_are_escalated_by_eot() -> None:
     """Before anything else."""
     this = case({**honest(), "probe-behaviour": frame(**RANDOM)})
