@@ -182,8 +182,8 @@ def _difference(ours: _Side, theirs: _Side) -> dict[str, Any]:
     difference = (gained - lost) / n
     (low, high), p = paired_interval(gained, lost, n), mcnemar(gained, lost)
     rights = [side.right or [float(robust) for robust in side.robust] for side in (ours, theirs)]
-    if n > 1 and (ours.right or theirs.right):
-        difference, low, high, p = paired_t([a - b for a, b in zip(*rights, strict=True)])
+    if ours.right or theirs.right:
+        difference, low, high, p, _ = paired_t([a - b for a, b in zip(*rights, strict=True)])
     return {
         "first": sum(rights[0]) / n,
         "second": sum(rights[1]) / n,
@@ -275,6 +275,7 @@ def _notes(
     elif randomised:
         notes.append(
             "A randomised defense is compared by the share of its draws, as in tables: interval "
-            "and p are those of a paired t-test; `only first` and `only second` go by most draws."
+            "and p are those of a paired t-test, or of the sign test where all examples differ "
+            "alike; `only first` and `only second` go by most draws."
         )
     return notes
