@@ -66,6 +66,7 @@ def _find(written: str) -> list[tuple[str, str]]:
 
     Raises:
         UnknownNameError: there is neither.
+        PluginError: only a file of this name that registers nothing.
     """
     from bench import registry
     from bench.registry.grammar import Written
@@ -75,6 +76,8 @@ def _find(written: str) -> list[tuple[str, str]]:
     if registry.attacks.knows(bare):
         found.append(("attack", written))
     if not found:
+        registry.defenses.check_silent(bare)
+        registry.attacks.check_silent(bare)
         names = [*registry.defenses.names(), *registry.attacks.names()]
         raise UnknownNameError("defense or attack", bare, names)
     return found

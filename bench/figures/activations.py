@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from bench.errors import ModelError
-from bench.figures.canvas import activations_of, canvas, colour, torch_credit
+from bench.figures.canvas import activations_of, canvas, colour, literal, torch_credit
 from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def draw(data: Activations) -> Figure:
         panel.bar(units, data.values, width=0.85, color="0.85", label="before")
         panel.bar(units, output, width=0.5, color=colour(index), label="after")
         panel.axhline(0, color="0.4", linewidth=0.6)
-        panel.set_title(name, fontsize=10)
+        panel.set_title(literal(name), fontsize=10)
         panel.set_xticks(units)
         panel.tick_params(labelsize=7)
         panel.legend(fontsize=7, frameon=False)
@@ -258,7 +258,7 @@ def draw_fit(data: Fits) -> Figure:
                    label="points")  # fmt: skip
         panel.plot(at, np.full(len(at), floor), "|", color=colour(index), markersize=6,
                    label="jumps")  # fmt: skip
-        panel.set_title(f"{data.names[index]}: {len(at)} jumps", fontsize=10)
+        panel.set_title(literal(f"{data.names[index]}: {len(at)} jumps"), fontsize=10)
         panel.set(xlabel="x", xticks=np.linspace(-1, 1, 5))
         panel.legend(fontsize=7, frameon=False, loc="upper left")
     return figure

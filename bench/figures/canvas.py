@@ -148,6 +148,16 @@ def canvas(width: float, height: float, caption: str) -> Figure:
     return figure
 
 
+def literal(text: str) -> str:
+    """A name as matplotlib shows it as it is, in titles and legends.
+
+    Two dollars would hold a formula, whose mistakes are errors, and a legend leaves out what begins
+    with an underscore.
+    """
+    shown = text.replace("$", r"\$")
+    return f" {shown}" if shown.startswith("_") else shown
+
+
 def colour(index: int) -> str:
     """The colour of the so-manieth line."""
     return COLOURS[index % len(COLOURS)]

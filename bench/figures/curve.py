@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bench.errors import UnknownNameError, UsageError
-from bench.figures.canvas import canvas, colour
+from bench.figures.canvas import canvas, colour, literal
 from bench.record.statistics import wilson
 from bench.report.markdown import ran
 from bench.report.writing import interval
@@ -199,7 +199,8 @@ def draw_lines(panel: Axes, data: Curves) -> None:
         panel.plot(
             line.distances, line.accuracies, color=shade, marker="o", markersize=3,
             linestyle="-" if solid else dashes[drawn.index(line.attack) % len(dashes)],
-            linewidth=1.8 if solid else 1.0, label=f"{name}, {line.attack}: {line.note}",
+            linewidth=1.8 if solid else 1.0,
+            label=literal(f"{name}, {line.attack}: {line.note}"),
         )  # fmt: skip
         if solid:
             panel.fill_between(

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
-from bench.figures.canvas import canvas, gradient_sign
+from bench.figures.canvas import canvas, gradient_sign, literal
 from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def draw(data: Landscapes) -> Figure:
             random, along, data.losses[index], rcount=len(data.offsets), ccount=len(data.offsets),
             linewidth=0, antialiased=False, rasterized=True, cmap=_COLOURS, norm=scale,
         )  # fmt: skip
-        surface.set(zlim=(low, high), xlabel="random", ylabel="gradient", title=name)
+        surface.set(zlim=(low, high), xlabel="random", ylabel="gradient", title=literal(name))
         surface.tick_params(labelsize=6)
         flat = figure.add_subplot(2 * rows, columns, above + columns)
         mesh = flat.pcolormesh(

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 
 from bench.errors import ModelError
-from bench.figures.canvas import BATCH, activations_of, canvas, colour, gradient_sign
+from bench.figures.canvas import (
+    BATCH,
+    activations_of,
+    canvas,
+    colour,
+    gradient_sign,
+    literal,
+)
 from bench.models.ambient import plain_torch
 
 if TYPE_CHECKING:
@@ -198,7 +205,7 @@ def draw(data: Changes) -> Figure:
         for index, name in enumerate(data.names):
             shade = colour(index)
             panel.plot(data.distances, data.mean[index, way, since], color=shade,
-                       label=f"{name} ({data.on[index]:.0%} on)")  # fmt: skip
+                       label=literal(f"{name} ({data.on[index]:.0%} on)"))  # fmt: skip
             panel.fill_between(
                 data.distances, low[index, way, since], high[index, way, since],
                 color=shade, alpha=0.15, linewidth=0,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +30,11 @@ def wilson(successes: float, n: int, z: float = 1.959963984540054) -> tuple[floa
 Z95 = 1.959963984540054
 
 
-def paired_interval(gained: int, lost: int, n: int, z: float = Z95) -> tuple[float, float]:
+def paired_interval(gained: float, lost: float, n: int, z: float = Z95) -> tuple[float, float]:
     """Adjusted Wald interval of a difference of paired proportions (Bonett and Price 2012).
 
     Args:
-        gained: pairs with a success on the first side only.
+        gained: pairs with a success on the first side only; fractions of draws add up.
         lost: pairs with a success on the second side only.
         n: all pairs.
         z: the standard normal quantile.
@@ -76,26 +76,56 @@ def fewest_found(n: int, k: int) -> int | None:
     return enough
 
 
-def paired_t(differences: Sequence[float]) -> tuple[float, float, float, float]:
-    """Student's paired t-test: the mean difference, its 95 % interval, and the two-sided p.
+class Paired(NamedTuple):
+    """How two sides differ on the same examples, by fractions of draws."""
+
+    difference: float
+    """The mean of first minus second."""
+    low: float
+    """Of its 95 % interval, within [-1, 1]."""
+    high: float
+    p: float
+    """Two-sided."""
+    test: str
+    """Whose p it is: `T_TEST`, or `SIGN_TEST` where nothing varies."""
+
+
+T_TEST, SIGN_TEST = "paired t-test", "sign test"
+
+
+def paired_t(differences: Sequence[float]) -> Paired:
+    """Student's paired t-test of the mean difference.
+
+    Examples that all differ by the same, or a single one, show no spread, from which the t-test
+    would conclude that there is none: interval of no width, p = 0. They are counted instead, by
+    the sign test and the interval of `paired_interval`.
 
     Args:
-        differences: first minus second, of each pair; at least two.
+        differences: first minus second, of each pair, in [-1, 1]; at least one.
     """
     from scipy.stats import t
 
+    n = len(differences)
     mean, low, high = t_interval(differences)
-    error = (high - mean) / float(t.ppf(0.975, len(differences) - 1))
-    if error == 0:
-        return mean, low, high, float(mean == 0)
-    return mean, low, high, float(2 * t.sf(abs(mean) / error, len(differences) - 1))
+    if min(differences) == max(differences):
+        gained, lost = max(mean, 0.0), max(-mean, 0.0)
+        signs = n * (mean > 0), n * (mean < 0)
+        return Paired(mean, *paired_interval(n * gained, n * lost, n), mcnemar(*signs), SIGN_TEST)
+    error = (high - mean) / float(t.ppf(0.975, n - 1))
+    p = float(2 * t.sf(abs(mean) / error, n - 1))
+    return Paired(mean, max(-1.0, low), min(1.0, high), p, T_TEST)
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % t-interval of values that are normal around it; infinite for a single one."""
+    """Mean and 95 % t-interval of values that are normal around it; infinite for a single one.
+
+    Of no width where all are alike: then they do not tell how much such values vary.
+    """
     from scipy.stats import t
 
     n = len(values)
+    if n > 1 and min(values) == max(values):  # no rounding error passes for a spread
+        return values[0], values[0], values[0]
     mean = math.fsum(values) / n
     if n < 2:
         return mean, -math.inf, math.inf

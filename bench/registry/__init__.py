@@ -94,6 +94,7 @@ def create_attacks(text: str, norm: Norm) -> list[Attack]:
         elif attacks.knows(bare.scheme):
             members = [written]
         else:
+            attacks.check_silent(bare.scheme)
             raise UnknownNameError("attack or suite", bare.name, [*known, *suites])
         for member in members:
             attack = attacks.create(member)

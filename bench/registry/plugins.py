@@ -51,6 +51,7 @@ class Registry(Generic[P]):
         self._classes: dict[str, type[P]] = {}
         self._origins: dict[str, str] = {}
         self._left_out: dict[str, str] = {}
+        self._silent: dict[str, str] = {}
         self._discovered = False
         self._executed = False
 
@@ -131,8 +132,21 @@ class Registry(Generic[P]):
         if meant in self._left_out and meant not in self._classes:
             raise PluginError(f"{self.noun} {meant!r} is not there: {self._left_out[meant]}")
         if not meant:
+            self.check_silent(name)
             raise UnknownNameError(self.noun, name, self._classes)
         return meant
+
+    def check_silent(self, name: str) -> None:
+        """Tell who asks for the name of a file of the working directory that registers nothing.
+
+        It is a helper of others, or somebody's first plugin.
+
+        Raises:
+            PluginError: there is such a file.
+        """
+        self._discover()
+        if why := self._silent.get(name.replace("_", "-")):
+            raise PluginError(f"{self.noun} {name!r} is not there: {why}")
 
     def knows(self, name: str) -> bool:
         """Whether a bare name means a plugin, or one that was left out."""
@@ -195,7 +209,7 @@ class Registry(Generic[P]):
         if self._discovered:
             return
         self._discovered = True  # before importing: a plugin's module may ask for names itself
-        executed = []
+        executed, imported = [], []
         for module in plugin_modules(self.package):
             before = dict(self._classes)
             executed += [shown(module.path)] * (module.local and not module.fault)
@@ -203,12 +217,21 @@ class Registry(Generic[P]):
                 self._classes = before  # not half of a file
                 names = module.plugin_names(self.noun)
                 self._leave_out(names, f"{shown(module.path)} is left out: {fault}")
+            elif module.local:
+                imported.append(module)
         if executed:
             notice = f"plugins of this folder are executed: {', '.join(executed)}"
             warnings.warn(notice, PluginNotice, stacklevel=2)
             self._executed = True
         for point in importlib.metadata.entry_points(group=self.group):
             self._load(point)
+        for module in imported:
+            if not any(each.startswith(f"{module.name}.") for each in self._origins.values()):
+                name = module.path.stem.replace("_", "-")
+                self._silent[name] = (
+                    f"{shown(module.path)} registers no {self.noun}; put "
+                    f'@register_{self.noun}("{name}") above its class'
+                )
 
     def _load(self, point: importlib.metadata.EntryPoint) -> None:
         """Load one third-party plugin; whatever goes wrong in it stays with it."""

@@ -41,7 +41,7 @@ def compare_runs(
         `data_digest`, `dataset`, `norm`, `n`, `differences` (what else differs between the
         runs: a `what` with its two values) and `pairs`; of each pair the `defenses`, its own
         `differences`, `notes`, and by epsilon, after `clean`, the two accuracies, the `difference`
-        (first minus second) with its 95 % interval, the discordant examples and the exact `p`.
+        (first minus second) with its 95 % interval, the discordant examples, `p` and its `test`.
 
     Raises:
         UsageError: the runs cannot be paired, or the defenses are not there; it says why.
@@ -180,10 +180,10 @@ def _difference(ours: _Side, theirs: _Side) -> dict[str, Any]:
     gained = sum(a and not b for a, b in zip(ours.robust, theirs.robust, strict=True))
     lost = sum(b and not a for a, b in zip(ours.robust, theirs.robust, strict=True))
     difference = (gained - lost) / n
-    (low, high), p = paired_interval(gained, lost, n), mcnemar(gained, lost)
+    (low, high), p, test = paired_interval(gained, lost, n), mcnemar(gained, lost), "McNemar"
     rights = [side.right or [float(robust) for robust in side.robust] for side in (ours, theirs)]
-    if n > 1 and (ours.right or theirs.right):
-        difference, low, high, p = paired_t([a - b for a, b in zip(*rights, strict=True)])
+    if ours.right or theirs.right:
+        difference, low, high, p, test = paired_t([a - b for a, b in zip(*rights, strict=True)])
     return {
         "first": sum(rights[0]) / n,
         "second": sum(rights[1]) / n,
@@ -193,6 +193,7 @@ def _difference(ours: _Side, theirs: _Side) -> dict[str, Any]:
         "only_first": gained,
         "only_second": lost,
         "p": p,
+        "test": test,
     }
 
 
@@ -275,6 +276,7 @@ def _notes(
     elif randomised:
         notes.append(
             "A randomised defense is compared by the share of its draws, as in tables: interval "
-            "and p are those of a paired t-test; `only first` and `only second` go by most draws."
+            "and p are those of a paired t-test, or of the sign test where all examples differ "
+            "alike; `only first` and `only second` go by most draws."
         )
     return notes

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from bench.record.statistics import SIGN_TEST, T_TEST
 from bench.report.writing import escape, percent, points, table
+
+#: Whence p and the interval are, by the test.
+_TESTS = {
+    "McNemar": "exact McNemar test, with the interval of Bonett and Price (2012)",
+    T_TEST: "paired t-test, with its interval",
+    SIGN_TEST: "sign test, as all examples differ alike, with Bonett and Price's interval",
+}
 
 #: Below this p the headline's figures are called different.
 SIGNIFICANT = 0.05
@@ -47,10 +55,14 @@ def _render_pair(pair: dict[str, Any]) -> list[str]:
             ]
         )
     lines = [f"## {title}", "", _claim(pair), "", table(header, rows), ""]
+    tests = " or ".join(
+        _TESTS[test]
+        for test in _TESTS
+        if any(found["test"] == test for found in pair["epsilons"].values())
+    )
     lines.append(
-        "`only first` counts examples on which the first is robust and the second is not. p: exact "
-        "two-sided McNemar test; the interval is Bonett and Price's (2012). Neither is corrected "
-        "for several epsilons."
+        "`only first` counts examples on which the first is robust and the second is not. "
+        f"p, two-sided: {tests}. Neither it nor the interval is corrected for several epsilons."
     )
     if any(not all(found.get("complete", [True])) for found in pair["epsilons"].values()):
         lines += ["", "† some cells did not finish: a worst case may be lower."]

@@ -244,11 +244,14 @@ def gain(name: str, entries: Sequence[dict[str, Any]]) -> list[str]:
     said = (
         f"{escape(name)} against its twin {escape(twin)}: {points(mean)} points (by seed {each})."
     )
-    if math.isfinite(low):
+    if low == high:
+        said += " All seeds gained the same, which does not tell how much another one would."
+    elif math.isfinite(low):
         zero = "excludes" if low > 0 or high < 0 else "includes"
+        ends = points(max(-1.0, low)), points(min(1.0, high))
         said += (
-            f" 95 % t-interval over {len(differences)} training seeds: {points(low)} to "
-            f"{points(high)}, which {zero} no difference at all."
+            f" 95 % t-interval over {len(differences)} training seeds: {' to '.join(ends)}, "
+            f"which {zero} no difference at all."
         )
     return [said]
 

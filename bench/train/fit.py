@@ -17,7 +17,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn.functional import pad
 
-from bench.errors import ModelError, UsageError
+from bench.errors import ModelError, PluginError
+from bench.train.faults import check_loss, diverged, told
 from bench.train.history import Epoch, History, load_state, save_state
 
 if TYPE_CHECKING:
@@ -86,6 +87,7 @@ def fit(
     Raises:
         UsageError: the training diverged.
         ModelError: the model does not take these inputs.
+        PluginError: the recipe or the model raised something, or there is nothing to train.
         CheckpointError: the state is not one of this training.
         StoreError: the state cannot be written.
     """
@@ -97,13 +99,17 @@ def fit(
     history = load_state(state, model=model, optimizer=optimizer) if state.exists() else History()
     right = history.curve[-1].train_accuracy if history.curve else None
     if not history.curve:
-        accuracy(model, examples, device, limit=1)  # a model that does not fit is not divergence
+        with told():  # a model that does not fit is not divergence
+            accuracy(model, examples, device, limit=1)
     for epoch in range(history.epochs_done, epochs):
         started = time.monotonic()
         for done, loss in descent.epoch(epoch):
             on_progress(Progress(epoch + 1, epochs, epoch + done, loss, right))
-        right = accuracy(model, examples, device, limit=PROBE)
-        clean, robust = _validate(training, validation)
+        if not _is_finite(model):
+            raise diverged(epoch, "the weights are not finite")
+        with told():
+            right = accuracy(model, examples, device, limit=PROBE)
+            clean, robust = _validate(training, validation)
         rate, seconds = descent.rate, time.monotonic() - started
         history.add(Epoch(epoch + 1, rate, loss, right, clean, robust, seconds), model)
         on_progress(Progress(epoch + 1, epochs, epoch + 1, loss, right))
@@ -118,8 +124,11 @@ class _Descent:
     def __init__(self, training: Training, examples: Examples) -> None:
         self.training = training
         schedule, device = training.recipe.schedule, training.device
+        parameters = list(training.model.parameters())
+        if not parameters:
+            raise PluginError("the model has no parameters to train")
         self.optimizer = torch.optim.SGD(
-            training.model.parameters(),
+            parameters,
             lr=schedule.learning_rate,
             momentum=schedule.momentum,
             weight_decay=schedule.weight_decay,
@@ -141,27 +150,29 @@ class _Descent:
         """
         recipe, device = self.training.recipe, self.training.device
         seed = derived_seed(self.training.seed, epoch)
-        recipe.begin_epoch(self.training.model, epoch)
+        with told():
+            recipe.begin_epoch(self.training.model, epoch)
         generator = torch.Generator().manual_seed(seed)
         torch.manual_seed(seed)  # for modules such as dropout
         order = torch.randperm(len(self.inputs), generator=generator)
-        batches = torch.split(order, recipe.schedule.batch_size)
+        batches = batches_of(order, recipe.schedule.batch_size)
         total, steps = torch.zeros((), device=device), 0
         reported = time.monotonic()
         for number, batch in enumerate(batches):
             for group in self.optimizer.param_groups:
                 group["lr"] = recipe.schedule.rate(epoch + number / len(batches))
             try:
-                for loss in self._steps(batch.to(device), generator):
-                    total += loss
-                    steps += 1
+                with told():
+                    for loss in self._steps(batch.to(device), generator):
+                        total += loss
+                        steps += 1
             except ModelError as error:  # k-WTA refuses NaN
-                raise _diverged(epoch, str(error)) from error
+                raise diverged(epoch, str(error)) from error
             if number + 1 == len(batches) or time.monotonic() - reported >= REPORT_EVERY:
                 reported = time.monotonic()
                 mean = float(total) / max(1, steps)
                 if not math.isfinite(mean):
-                    raise _diverged(epoch, f"the loss is {mean}")
+                    raise diverged(epoch, f"the loss is {mean}")
                 yield (number + 1) / len(batches), mean
 
     def _steps(self, batch: Tensor, generator: Generator) -> Iterator[Tensor]:
@@ -177,17 +188,27 @@ class _Descent:
                 loss = next(losses, None)
             if loss is None:
                 return
+            check_loss(loss, recipe.name)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             yield loss.detach()
 
 
-def _diverged(epoch: int, why: str) -> UsageError:
-    return UsageError(
-        f"the training diverged in epoch {epoch + 1}: {why}; try another --seed, or a recipe "
-        "with a lower learning rate"
-    )
+def batches_of(order: Tensor, size: int) -> list[Tensor]:
+    """An order of examples in batches; a single one left over goes with those before it.
+
+    Batch normalisation has no spread to divide by in a batch of one, and refuses it.
+    """
+    batches = list(torch.split(order, size))
+    if len(batches) > 1 and len(batches[-1]) == 1:
+        batches[-2:] = [torch.cat(batches[-2:])]
+    return batches
+
+
+def _is_finite(model: nn.Module) -> bool:
+    """Whether all weights are: the loss of a step tells nothing of what the step makes of them."""
+    return all(bool(p.isfinite().all()) for p in model.parameters() if p.requires_grad)
 
 
 def _validate(training: Training, validation: Examples | None) -> tuple[float | None, float | None]:

@@ -144,7 +144,8 @@ def draw(curve: Sequence[Epoch], title: str) -> Any:
     epochs = [each.epoch for each in curve]
     marker = "o" if len(curve) < 30 else None
     above.plot(epochs, [each.loss for each in curve], marker=marker, markersize=3)
-    above.set(title=title, ylabel="training loss")
+    above.set_title(title, parse_math=False)  # a folder of data may be called anything
+    above.set(ylabel="training loss")
     for column, label in (
         ("train_accuracy", "training examples"),
         ("validation_accuracy", "validation"),

@@ -169,7 +169,7 @@ class Comparison:
     p: float
     """By the test below, two-sided: how likely a difference this large is if both are alike."""
     test: str = "McNemar"
-    """`McNemar`, exact; a `paired t-test` of the fractions of draws where a side is randomised."""
+    """`McNemar`, exact; where a side is randomised what `paired_t` took of fractions of draws."""
     missing: tuple[str, ...] = ()
     """Attacks that the defense got and the twin did not, but for those that a twin cannot get."""
 
@@ -211,9 +211,8 @@ def compare(case: Case) -> Comparison | None:
     difference = (gained - lost) / case.n
     (low, high), p = paired_interval(gained, lost, case.n), mcnemar(gained, lost)
     test = "McNemar"
-    if (case.randomised or twin.randomised) and case.n > 1:
-        difference, low, high, p = paired_t((case.right - twin.right).tolist())
-        test = "paired t-test"
+    if case.randomised or twin.randomised:
+        difference, low, high, p, test = paired_t((case.right - twin.right).tolist())
     ours, theirs = (
         {a for a in side.at(case.headline) if side.approach(a) not in ("surrogate", "transfer")}
         for side in (case, twin)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from bench.errors import UsageError
-from bench.figures.canvas import Destination, canvas, to_csv
+from bench.figures.canvas import Destination, canvas, literal, to_bytes, to_csv
 from tests.figures.models import footer
 
 
@@ -89,3 +89,19 @@ def test_numbers_are_written_in_full() -> None:
     text = to_csv({"value": [0.1 + 0.2, 1e-300]})
 
     assert [float(line) for line in text.splitlines()[1:]] == [0.1 + 0.2, 1e-300]
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "a$b$c^", "100 $", r"\$x_1\$", "_own", "kwta[k=3]"])
+def test_a_name_is_shown_as_it_is(name: str) -> None:
+    """As where matplotlib is told to read no formula in it, pixel by pixel; nothing is left out."""
+
+    def titled(text: str, **how: Any) -> bytes:
+        figure = canvas(4, 3, "")
+        figure.subplots().set_title(text, loc="left", x=0.1, **how)
+        return to_bytes(figure, "", ".png")
+
+    assert titled(literal(name)) == titled(" " * name.startswith("_") + name, parse_math=False)
+    figure = canvas(4, 3, "")
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], label=literal(name))
+    assert len(axes.legend().get_texts()) == 1

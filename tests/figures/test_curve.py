@@ -200,3 +200,13 @@ def test_the_table_and_the_footer_say_where_it_is_from(
     text = footer(draw(data))
     assert f"sum ({digest}, 2 attacks); " in text
     assert f"n = 20; runs {summary['run'][:8]} (seed 0, torch 2." in text
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "_own"])
+def test_a_model_may_be_called_anything(summary: dict[str, Any], name: str) -> None:
+    """No formula with a mistake in it, and no line that a legend leaves out."""
+    renamed = variant(summary, defenses={name: summary["defenses"]["sum"]})
+    figure = draw(trace([renamed]))
+    figure.draw_without_rendering()
+    (text,) = figure.legends[0].get_texts()
+    assert name.strip("$_\\") in text.get_text()

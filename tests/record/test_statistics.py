@@ -6,7 +6,13 @@ import itertools
 
 import pytest
 
-from bench.record.statistics import fewest_found
+from bench.record.statistics import (
+    fewest_found,
+    mcnemar,
+    paired_interval,
+    paired_t,
+    t_interval,
+)
 
 
 def missed(n: int, k: int, forged: int) -> float:
@@ -34,3 +40,40 @@ def test_nothing_drawn_finds_nothing_and_everything_drawn_finds_one() -> None:
     assert fewest_found(1_000_000, 2_000) == pytest.approx(
         1_000_000 * (1 - 0.05 ** (1 / 2000)), rel=0.01
     )
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 7])
+@pytest.mark.parametrize("each", [1.0, 0.1, -0.3])
+def test_pairs_that_all_differ_alike_are_counted(n: int, each: float) -> None:
+    """No spread is no certainty: n heads in a row, p = 2^(1 - n), and an interval of some width.
+
+    Student's t has p = 0 for two of them, and of 0.1 three times a spread of rounding errors.
+    """
+    found = paired_t([each] * n)
+
+    assert found.difference == each
+    assert found.p == pytest.approx(2.0 ** (1 - n))
+    assert found.low < each <= found.high or found.low <= each < found.high
+    assert (found.low, found.high) != (each, each)
+    assert found.test == "sign test"
+    if abs(each) == 1:  # whole draws are plain pairs
+        assert (found.low, found.high) == paired_interval(n, 0, n)
+        assert found.p == mcnemar(n, 0)
+
+
+def test_no_difference_anywhere_is_no_evidence() -> None:
+    """As two sides without discordant pairs."""
+    assert paired_t([0.0] * 9)[:4] == (0.0, *paired_interval(0, 0, 9), 1.0)
+
+
+def test_a_difference_of_accuracies_is_between_minus_one_and_one() -> None:
+    """The t-interval of 1 and 0 goes from -5.9 to 6.9; p is 2 (1 - F(1)) of one degree, a half."""
+    found = paired_t([1.0, 0.0])
+
+    assert found[:3] == (0.5, -1.0, 1.0)
+    assert found.p == pytest.approx(0.5)
+
+
+def test_rounding_errors_are_no_spread() -> None:
+    """The sum of 0.1 three times, divided by three, is not 0.1."""
+    assert t_interval([0.1] * 3) == (0.1, 0.1, 0.1)

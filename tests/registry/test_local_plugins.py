@@ -90,6 +90,32 @@ def test_a_file_that_raises_is_left_out_and_says_why(tmp_path: Path, text: str, 
         assert why in line
 
 
+def test_a_file_that_registers_nothing_is_told_to_who_asks_for_it(tmp_path: Path) -> None:
+    """A first plugin without its decorator; of helpers, and of other names, nothing is said."""
+    write(tmp_path, "attacks/first_try.py", ATTACK.replace('@register_attack("still")', ""))
+    write(tmp_path, "attacks/helpers.py", "import bench.attacks.zebra")  # which registers itself
+    write(tmp_path, "attacks/zebra.py", ATTACK.replace("still", "striped"))
+    done = ask(
+        tmp_path,
+        "from bench.errors import UsageError\n"
+        "from bench.registry import attacks, create_attacks\n"
+        "from bench.threat import Norm\n"
+        "print(attacks.create('striped').name, attacks.knows('helpers'))\n"
+        "for name in ('first-try', 'first_try', 'zebra', 'other'):\n"
+        "    for ask in (attacks.create, lambda name: create_attacks(name, Norm.LINF)):\n"
+        "        try:\n            ask(name)\n        except UsageError as error:\n"
+        "            print(error)\n",
+    )
+
+    striped, *told = done.stdout.splitlines()
+    assert striped == "striped False"
+    for line in told[:4]:
+        assert 'attacks/first_try.py registers no attack; put @register_attack("first-try")' in line
+    for line in told[4:]:
+        assert line.startswith("unknown attack")
+    assert "registers" not in done.stderr
+
+
 def test_built_in_modules_win(tmp_path: Path) -> None:
     """A file of the same name is left out, with what to do."""
     write(tmp_path, "attacks/foolbox.py", ATTACK)

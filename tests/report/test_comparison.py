@@ -103,6 +103,16 @@ def test_a_randomised_defense_is_compared_by_what_tables_show() -> None:
     assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
     assert found["only_first"] == older["epsilons"]["8/255"]["only_first"]
     assert any("paired t-test" in note for note in pair["notes"])
+    said = render_comparison(compare_runs(first, second))
+    assert "test, with its interval. Neither" in said
+    assert "exact McNemar" not in said
+    part["right"] = {"clean": [1.0] * N, "4/255": [0.5] * N, "8/255": [0.5] * N}
+    alike = summary("cccc0000", seed=1)
+    alike["defenses"]["kwta"]["critical"] = [None] * N
+    (pair,) = compare_runs(first, alike)["pairs"]
+    assert pair["epsilons"]["8/255"]["test"] == "sign test"
+    assert pair["epsilons"]["8/255"]["p"] == pytest.approx(2.0 ** (1 - N))
+    assert pair["epsilons"]["8/255"]["low"] < -0.5 < pair["epsilons"]["8/255"]["high"]
 
 
 def test_the_interval_is_bonett_and_prices() -> None:

@@ -75,6 +75,15 @@ def test_gain_over_the_twin_has_a_t_interval_over_seeds() -> None:
     assert "which excludes no difference" in sure
 
 
+def test_seeds_that_gain_the_same_claim_nothing_about_others() -> None:
+    """Of figures in steps of 1/n two are often equal, which says nothing of how seeds vary."""
+    text = render_seeds({i: summary(0.3, -0.1) for i in range(2)})
+    assert "t-interval" not in text
+    assert "does not tell how much another one would" in text
+    wide = render_seeds({i: summary(0.3, value) for i, value in enumerate([0.9, 0.1])})
+    assert "-100.0 to +100.0, which includes" in wide
+
+
 def test_one_seed_claims_nothing_about_others() -> None:
     """Without a second seed there is no interval."""
     assert "t-interval" not in render_seeds({0: summary(0.3, -0.2)})

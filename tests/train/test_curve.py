@@ -92,3 +92,10 @@ def test_the_picture_shows_all_that_was_measured(name: str, labels: list[str]) -
 def test_the_score_is_robust_accuracy_where_there_is_an_attack() -> None:
     """Otherwise the clean one, otherwise none."""
     assert [curve[0].score for curve in CURVES.values()] == [0.0, 0.25, None]
+
+
+def test_the_data_may_be_called_anything() -> None:
+    """Their folder's name is in the title; two dollars in it are no formula, and no error."""
+    figure = draw([Epoch(1, 0.1, 2.0, 0.5)], r"relu on a$\frac$")
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_title() == r"relu on a$\frac$"
