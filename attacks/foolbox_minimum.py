@@ -330,7 +330,7 @@ class BlendedNoise(MinimumAttack):
 
     def options(self, norm: Norm) -> dict[str, Any]:
         """Draws, blends, and the distance, which this attack does not know by itself."""
-        import foolbox
+        from bench.attacks.blocks.library import foolbox
 
         distance = getattr(foolbox.distances, norm.value.lower())
         return {"directions": self.directions, "steps": self.steps, "distance": distance}

@@ -51,9 +51,8 @@ class FoolboxAttack(Attack):
 
     def build(self, norm: Norm) -> Any:
         """The Foolbox attack for a norm of the threat model."""
-        import foolbox
-
         from bench.attacks.blocks import repairs
+        from bench.attacks.blocks.library import foolbox
 
         searched = self.searched(norm)
         name = self.implementations[searched]
@@ -108,7 +107,8 @@ class MinimumAttack(FoolboxAttack):
     ) -> tuple[Tensor, Tensor]:
         """Candidates, and where Foolbox says that they are adversarial."""
         import eagerpy
-        import foolbox
+
+        from bench.attacks.blocks.library import foolbox
 
         labels = problem.labels if rows is None else problem.labels[rows]
         target = foolbox.PyTorchModel(model, bounds=(0, 1), device=inputs.device)

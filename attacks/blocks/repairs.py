@@ -10,16 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import eagerpy as ep
-import foolbox
 import torch
-from foolbox.devutils import atleast_kd, flatten
 
+from bench.attacks.blocks.library import foolbox
 from bench.threat import Norm
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
+
+atleast_kd, flatten = foolbox.devutils.atleast_kd, foolbox.devutils.flatten
 
 
 class L2FMNAttack(foolbox.attacks.L2FMNAttack):  # type: ignore[misc]

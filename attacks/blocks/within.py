@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import eagerpy as ep
 import torch
-from foolbox.types import Bounds
 
 from bench.attacks.blocks.catch import Catch
 from bench.attacks.blocks.keeping import pace
+from bench.attacks.blocks.library import foolbox
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from bench.api import Problem
 
-BOX = Bounds(0, 1)
+BOX = foolbox.types.Bounds(0, 1)
 
 
 class Remaining:

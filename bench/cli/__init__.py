@@ -136,6 +136,7 @@ def main() -> None:
     0: done; 1: some cell failed, or something does not hold; 2: the user's mistake, told in one
     line; 130: interrupted, what was finished is stored; 141: standard output was closed.
     """
+    _open_streams()
     errors = notes()
     spare_zen_4()
     if not faulthandler.is_enabled():
@@ -170,6 +171,22 @@ def main() -> None:
         sys.exit(MISTAKE)
     finally:
         _give_up()
+
+
+def _open_streams() -> None:
+    """Have standard streams that were closed before this process began lead nowhere.
+
+    Files that are opened would take their numbers, and be written to by whatever is printed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is not None:
+            continue
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(nowhere, number)  # for what this process starts as well
+        setattr(sys, name, os.fdopen(nowhere, mode, encoding="utf-8"))
 
 
 def _tell_misuse(error: Any, errors: Console) -> None:

@@ -127,11 +127,32 @@ def manner_of(
                 f"{sizes[0]} or {sizes[1]} ({type(error).__name__}: "
                 f"{' '.join(str(error).split())[:200]}); {_about_sizes(module, x, dtype, sizes)}"
             ) from error
+    if elsewhere := _elsewhere(module, x):
+        raise ModelError(
+            f"{given}; it keeps {elsewhere}, and is asked on {x.device}, where its parameters and "
+            "buffers are: call self.register_buffer(name, tensor) for what is to go with them"
+        ) from error
     if batch_size is None:
         given += "; where it takes batches of one size alone, give that as batch_size=…"
     if dtype_of(module) in (torch.float16, torch.bfloat16):
         given += f"; its weights are {dtype_of(module)}: call .float() on it"
     raise ModelError(f"{given}{_about_double(module, x)}") from error
+
+
+def _elsewhere(module: nn.Module, x: Tensor) -> str:
+    """Tensors that a module keeps by itself on another device than x; empty where there are none.
+
+    `nn.Module.to` takes along what is registered, and no other attribute.
+    """
+    places = {}
+    for prefix, part in module.named_modules():
+        for name, value in vars(part).items():
+            values = value if isinstance(value, (list, tuple)) else [value]
+            for tensor in values:
+                if isinstance(tensor, torch.Tensor) and tensor.device != x.device:
+                    places[f"{prefix}.{name}".lstrip(".")] = str(tensor.device)
+    named = [f"{name} on {place}" for name, place in places.items()]
+    return ", ".join(named[:3]) + (", …" if len(named) > 3 else "")
 
 
 def _about_double(module: nn.Module, x: Tensor) -> str:

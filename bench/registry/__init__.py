@@ -8,7 +8,7 @@ join them; others arrive by the decorators below or by the entry-point groups `w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import dataclass, field
 
 from bench.api import Attack, Defense
@@ -46,7 +46,34 @@ class Suite:
     """The published evaluation whose figure its attacks give together, `autoattack`."""
 
 
-suites: dict[str, Suite] = {}
+class Suites(MutableMapping[str, Suite]):
+    """Suites by name: the modules of attacks register them, and are imported for whoever asks."""
+
+    def __init__(self) -> None:
+        self.registered: dict[str, Suite] = {}
+        """Those of the modules that are imported already."""
+
+    def _found(self) -> dict[str, Suite]:
+        attacks.names()
+        return self.registered
+
+    def __getitem__(self, name: str) -> Suite:
+        return self._found()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._found())
+
+    def __len__(self) -> int:
+        return len(self._found())
+
+    def __setitem__(self, name: str, suite: Suite) -> None:
+        self.registered[name] = suite
+
+    def __delitem__(self, name: str) -> None:
+        del self.registered[name]
+
+
+suites = Suites()
 
 
 def register_suite(
@@ -69,7 +96,7 @@ def register_suite(
     """
 
     def decorate(function: SuiteFunction) -> SuiteFunction:
-        if name in suites:
+        if name in suites.registered:
             raise PluginError(f"suite {name!r}: the name is taken")
         suites[name] = Suite(name, summary, function, epsilons or {}, figure)
         return function
@@ -109,7 +136,6 @@ def suite_epsilons(text: str, family: str | None, norm: Norm) -> tuple[str, ...]
 
     Beside other attacks a suite sets no epsilons, because those may have been meant for others.
     """
-    attacks.names()  # suites are found with the attacks
     suite = _suite(text.strip())
     return tuple(suite.epsilons.get((family or "", norm), "").split()) if suite else ()
 

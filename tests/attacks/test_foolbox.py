@@ -1,8 +1,12 @@
 """The traps of Foolbox, each in a world where it snaps."""
 
+import os
+import re
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import eagerpy as ep
 import numpy as np
@@ -28,6 +32,7 @@ from tests.attacks.worlds import (
     pose,
     solve,
 )
+from tests.commands import ROOT
 
 
 def test_inputs_a_rounding_above_one_can_be_attacked() -> None:
@@ -242,3 +247,32 @@ def test_brendel_bethge_needs_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     why = attacks.create("brendel-bethge").why_not(norm=Norm.L2, shape=SHAPE, classes=4)
     assert why is not None
     assert "needs numba" in why
+
+
+@pytest.mark.parametrize("said", [None, "quiet"])
+def test_foolbox_is_imported_where_there_is_no_git(said: str | None, tmp_path: Path) -> None:
+    """GitPython, by which it would fetch models, refuses to be imported there; see `library`."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_PYTHON_")}
+    environment |= {"PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    environment |= {} if said is None else {"GIT_PYTHON_REFRESH": said}
+
+    def started(source: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", source], env=environment, capture_output=True, text=True
+        )
+
+    plain = started("import foolbox")
+    assert (plain.returncode != 0) == (said is None)
+    ours = started(
+        "import os\n"
+        "from bench.attacks.blocks import repairs, within\n"
+        "print(os.environ.get('GIT_PYTHON_REFRESH'))"
+    )
+    assert (ours.returncode, ours.stdout.strip()) == (0, str(said)), ours.stderr
+
+
+def test_foolbox_is_imported_in_one_place() -> None:
+    """Elsewhere the import would fail without git."""
+    sources = {p: p.read_text(encoding="utf-8") for p in (ROOT / "attacks").rglob("*.py")}
+    pattern = re.compile(r"^\s*(import|from) foolbox\b", re.MULTILINE)
+    assert [p.name for p, text in sources.items() if pattern.search(text)] == ["library.py"]

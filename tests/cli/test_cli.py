@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -12,7 +14,7 @@ from typer.testing import CliRunner
 
 from bench.cli import app, main
 from bench.errors import UsageError
-from tests.commands import call, interpret
+from tests.commands import ROOT, call, interpret
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -230,3 +232,25 @@ def test_a_closed_standard_error_ends_a_command_alike(tmp_path: Path) -> None:
     words = ["run", "--defense", "kwta", "--attacks", "fgsm", "--n", "5"]
     done = call(ELSEWHERE.format(made=made, words=words), kind="source", cwd=tmp_path)
     assert done.returncode == 141
+
+
+@pytest.mark.whole
+@pytest.mark.parametrize("closed", ["2>&-", ">&-", "<&- >&- 2>&-"])
+def test_streams_that_were_closed_before_are_no_failure(closed: str, tmp_path: Path) -> None:
+    """As under a service: what is stored is what the same command stores with them."""
+    words = ["run", "--defense", "relu", "--attacks", "fgsm", "--n", "4", "--eps", "0.1",
+             "--no-examine", "--no-twins", "--workers", "1"]  # fmt: skip
+    done = [
+        subprocess.run(
+            ["sh", "-c", f'exec "$@" {streams}', "sh", sys.executable, "-m", "bench", *words,
+             "--out", str(tmp_path / name)],
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, timeout=120,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        ).returncode
+        for name, streams in (("closed", closed), ("open", ""))
+    ]  # fmt: skip
+    stored = [sorted(tmp_path.glob(f"{name}/*/leaderboard.md")) for name in ("closed", "open")]
+
+    assert done == [0, 0]
+    assert [len(paths) for paths in stored] == [1, 1]
+    assert stored[0][0].read_bytes() == stored[1][0].read_bytes()

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
+import sys
+
 import pytest
 
 from bench.errors import PluginError, UnknownNameError, UsageError
 from bench.registry import attacks, create_attacks, register_suite, suite_epsilons, suites
 from bench.threat import Norm
+from tests.commands import ROOT
 
 
 def test_suites_expand_once() -> None:
@@ -66,3 +71,16 @@ def test_suites_are_meant_in_any_case(written: str) -> None:
     assert suite_epsilons(written, "mnist", Norm.LINF) == suite_epsilons(
         "standard", "mnist", Norm.LINF
     )
+
+
+def test_suites_are_found_by_whoever_asks_for_them_first() -> None:
+    """In an interpreter that has asked for no attack: all that the package's text registers."""
+    ask = "import sys; from bench.cli import main; sys.argv[1:] = ['list', 'suites']; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", ask], capture_output=True, text=True, timeout=120, check=True
+    )
+
+    text = (ROOT / "attacks" / "__init__.py").read_text(encoding="utf-8")
+    registered = re.findall(r"^@register_suite\(\s*\"([a-z-]+)\"", text, re.MULTILINE)
+    assert len(registered) > 2
+    assert re.findall(r"^  ([a-z-]+)$", done.stdout, re.MULTILINE) == registered

@@ -251,6 +251,19 @@ def test_a_batch_size_that_is_not_found_is_asked_for() -> None:
     assert entry["worst_case"][str(EPSILON)]["robust_accuracy"] == TRUE
 
 
+def test_tensors_that_stay_on_another_device_are_named() -> None:
+    """What `nn.Module.to` leaves behind, and not the sizes of batches."""
+    means = [torch.zeros(1), torch.zeros(1, device="meta")]
+    model = Sum()
+    model.__dict__ |= {"means": means, "own": torch.zeros(1)}
+    model.register_forward_pre_hook(lambda own, given: (given[0] - own.means[1],))
+
+    with pytest.raises(ModelError, match="it keeps means on meta, and is asked on cpu") as raised:
+        found(model)
+    assert "register_buffer" in str(raised.value)
+    assert "batch" not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("model", "says"),
     [
