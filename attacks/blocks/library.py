@@ -7,11 +7,17 @@ its variable says otherwise. Nothing of ours fetches any.
 from __future__ import annotations
 
 import os
-from unittest import mock
 
 _VARIABLE = "GIT_PYTHON_REFRESH"
 
-with mock.patch.dict(os.environ, {_VARIABLE: os.environ.get(_VARIABLE, "quiet")}):
+_given = os.environ.get(_VARIABLE)
+os.environ[_VARIABLE] = _given or "quiet"
+try:
     import foolbox
+finally:
+    if _given is None:
+        del os.environ[_VARIABLE]
+    else:
+        os.environ[_VARIABLE] = _given
 
 __all__ = ["foolbox"]
