@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from bench import registry
 from bench.data import open_dataset
-from bench.errors import UsageError
+from bench.errors import InputNotice, UsageError
 from bench.matrix.fill import Silent
-from bench.models.checkpoints import USER_FOLDER, checkpoint_name
+from bench.models.checkpoints import USER_FOLDER, checkpoint_name, find_checkpoint
 from bench.report.tables import render_seeds
 from bench.run import run
 from bench.run.devices import resolve_devices
@@ -120,13 +121,23 @@ def _trained(config: RunConfig, seed: int, watching: Watching, folder: Path) -> 
     wanted = [*(d.name for d in asked), *twins]
     for name in dict.fromkeys(n for w in wanted for n in _with_starts(w, dataset.family)):
         defense = registry.defenses.create(name)
-        stem = checkpoint_name(name, defense.network(shape=shape), digest, seed)
+        network = defense.network(shape=shape)
+        stem = checkpoint_name(name, network, digest, seed)
         paths[name] = folder / f"{stem}.safetensors"
         if paths[name].exists():
             continue  # whatever its settings: `train --epochs` may have made it
         with watching.training(name, seed) as on_progress:
             how = TrainConfig(seed, resolve_devices(config.device)[0], command=config.command)
+            before = find_checkpoint(name, network, digest)
             train(defense, dataset, how, out=folder, on_progress=on_progress)
+        after = find_checkpoint(name, network, digest)
+        if before is not None and before.parent != USER_FOLDER and after != before:
+            warnings.warn(
+                f"{name}: from now on, runs without --seeds take {after}, and no longer the "
+                "weights that come with Winnow; remove it to have these again",
+                InputNotice,
+                stacklevel=2,
+            )
     return {name: paths[name] for name in wanted}
 
 

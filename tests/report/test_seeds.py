@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from bench import registry
 from bench.data import open_dataset
 from bench.defenses.activated import ReLU
 from bench.defenses.recipes import Natural
-from bench.errors import UsageError
+from bench.errors import InputNotice, UsageError
+from bench.models import checkpoints
 from bench.record.statistics import t_interval
 from bench.report.tables import render_seeds
 from bench.run.config import RunConfig
@@ -140,6 +142,32 @@ def test_weights_that_a_training_starts_from_are_trained_first(
         registry.defenses.create("quick"), open_dataset("digits"), TrainConfig(seed=2)
     ).record
     assert record.recipe["start_weights"] == first.weights_digest
+
+
+def test_who_loses_the_weights_of_winnow_by_training_others_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One's own weights go before those that come with Winnow, from the first seed on; once."""
+    monkeypatch.chdir(tmp_path)
+    registry.defenses.names()
+    monkeypatch.setattr(
+        registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
+    )
+    folders = [tmp_path / "committed", checkpoints.USER_FOLDER]
+    monkeypatch.setattr(checkpoints, "checkpoint_folders", lambda: folders)
+    quick, digits = registry.defenses.create("quick"), open_dataset("digits")
+    shipped = train(quick, digits, TrainConfig(seed=0, epochs=1), out=folders[0])
+    config = RunConfig(("quick",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, workers=0)
+
+    with pytest.warns(InputNotice, match=r"quick: from now on, runs without --seeds take .*seed4"):
+        run_seeds(config, [4])
+    with warnings.catch_warnings(action="error"):
+        run_seeds(config, [4, 5])
+
+    digest = digits.digest("train")
+    found = checkpoints.find_checkpoint("quick", shipped.record.network, digest)
+    assert found is not None
+    assert found.stem.endswith("-seed4")
 
 
 def test_each_seed_is_trained_and_evaluated(
