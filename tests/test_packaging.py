@@ -174,6 +174,13 @@ def test_a_wheel_is_bench_and_nothing_else(wheel: Path) -> None:
         assert {p for p in wanted if not (wheel / place / p).is_file()} == set()
 
 
+def test_an_sdist_has_no_part_of_the_tests(wheel: Path) -> None:
+    """Setuptools takes `tests/test_*.py`, which need what lies beside them."""
+    (source,) = (p for p in (wheel.parent / "sdist").iterdir() if p.is_dir())
+    assert (source / "bench").is_dir()
+    assert not (source / "tests").exists()
+
+
 @pytest.mark.whole
 @pytest.mark.parametrize("installed", ["checkout", "wheel"])
 def test_it_works_beside_packages_of_the_same_names(

@@ -210,4 +210,5 @@ def _print_judged(imported: Imported) -> None:
     options.echo(f"{imported.attack}, judged by Winnow:\n")
     options.echo(table(header, rows, text=frozenset({"defense"})))
     folder = imported.result.folder
-    options.echo(f"\nrun folder:  {folder}\ncheck it:    python -m bench verify {folder}")
+    if folder is not None:
+        options.echo(f"\nrun folder:  {folder}\ncheck it:    {options.verification_of(folder)}")

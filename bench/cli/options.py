@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,6 +184,11 @@ def notes() -> Console:
 def echo(text: object = "", *, err: bool = False) -> None:
     """Print a line of an answer, without what would steer the terminal."""
     typer.echo(printable(str(text)), err=err)
+
+
+def verification_of(folder: Path) -> str:
+    """The command that checks a run, as a shell takes it."""
+    return f"python -m bench verify {shlex.quote(str(folder))}"
 
 
 def print_json(value: Any) -> None:

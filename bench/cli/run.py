@@ -221,7 +221,7 @@ def _run_once(config: RunConfig, show: _Shown) -> list[Result]:
     if folder is not None and not show.as_json:
         options.echo(f"\nrun folder:  {folder}")
         options.echo(f"leaderboard: {folder.parent / 'leaderboard.md'}")
-        options.echo(f"check it:    python -m bench verify {folder}")
+        options.echo(f"check it:    {options.verification_of(folder)}")
     if folder is not None:
         show.page({folder: summary}, folder.parent / f"{folder.name}.html")
     if not show.as_json:

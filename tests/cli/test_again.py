@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +18,6 @@ from bench.registry.plugins import Registry
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
 COMMAND = ("run", "--defense", "relu", "--attacks", "fgsm", "--n", "6", "--eps", "0.1",
            "--no-examine", "--workers", "0")  # fmt: skip
@@ -29,7 +30,7 @@ class AskedError(Exception):
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """A finished run's folder of runs, and what its command printed."""
-    out = tmp_path_factory.mktemp("runs")
+    out = tmp_path_factory.mktemp("runs of digits")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Registry, "foreign", lambda _: False)  # whatever other tests registered
         done = CliRunner().invoke(app, [*COMMAND, "--out", str(out)])
@@ -119,5 +120,8 @@ def test_worst_case_and_verdict_are_the_last_lines(first: tuple[Path, str]) -> N
         r"relu: worst case \d+\.\d \(.+\) % at ε = 0\.1, not examined, n = 6", worst
     )
     assert re.fullmatch(r"  lowest row: (fgsm, \d+\.\d %)?.*", lowest)
-    assert "check it:" in first[1].splitlines()[-5]
+    label, _, command = first[1].splitlines()[-5].partition(":")
+    *words, folder = shlex.split(command)
+    assert (label, words) == ("check it", ["python", "-m", "bench", "verify"])
+    assert (first[0] / Path(folder).name).samefile(folder)
     assert re.fullmatch(r"passes: relu \d+ \(\d+ s\)", first[1].splitlines()[-4])
