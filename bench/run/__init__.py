@@ -111,9 +111,9 @@ def _fill(prepared: Prepared, filler: Filler) -> list[CellRecord]:
 
 def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, question: str) -> Result:
     store = filler.store
-    planned = _begun([each.record("incomplete") for each in prepared.cells], previous)
-    own = {cell.place for cell in planned}
-    foreign = [c for c in previous.cells if c.place not in own] if previous else []
+    planned = [each.record("incomplete") for each in prepared.cells]
+    places = {cell.place for cell in planned}
+    foreign = [c for c in previous.cells if c.place not in places] if previous else []
     store.clear_errors(but={cell.key for cell in foreign if cell.status == "failed"})
     if not prepared.dataset.written:
         store.write_examples(prepared.examples)
@@ -129,7 +129,7 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
             if mistake:
                 store.put_back_record(previous)  # a mistake of the user's leaves no trace
             else:
-                done = [result.cell for result in filler.known if result.cell.place in own]
+                done = [result.cell for result in filler.known if result.cell.place in places]
                 cells = list(latest([*planned, *done]).values())
                 store.write_record(record_of(prepared, previous, cells, status))
                 stopped = with_strays(store, store.read_record())
@@ -137,10 +137,12 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
                     store.write_record(stopped)
                     summarise(store, stopped, filler.known)
         raise
-    filled_last = latest(filled).values()
-    unfinished = any(cell.status == "incomplete" for cell in filled_last)
-    record = record_of(prepared, previous, filled, "interrupted" if unfinished else "complete")
+    own = latest(filled)
+    filled_last = own.values()
+    record = record_of(prepared, previous, filled, "complete")
     record = without_left(record, prepared, filled, store.stored_keys())
+    if any(cell.status == "incomplete" for cell in record.cells if cell.place in own):
+        record = record.model_copy(update={"status": "interrupted"})
     stored = _with_examined(record, prepared, filled_last)
     stored = finished(stored, question)
     store.write_record(stored)
@@ -149,20 +151,6 @@ def _run(prepared: Prepared, previous: RunRecord | None, filler: Filler, questio
     if len(asked.cells) == len(record.cells):
         return result
     return result_of(store, _with_examined(asked, prepared, filled_last), filler.known)
-
-
-def _begun(planned: Iterable[CellRecord], previous: RunRecord | None) -> list[CellRecord]:
-    """The cells of a command as long as nothing came of it: what was finished stays so.
-
-    What others left, and what a sweep left out, is known only when it is attacked.
-    """
-    done = latest(c for c in previous.cells if c.status == "ok") if previous else {}
-    begun = []
-    for cell in planned:
-        before = done.get(cell.place)
-        same = before and (before.inferred or cell.key in ("", before.key))
-        begun.append(before if before and same else cell)
-    return begun
 
 
 def _of_command(record: RunRecord, prepared: Prepared, filled: Iterable[CellRecord]) -> RunRecord:

@@ -41,7 +41,7 @@ def record_of(
     config, setting, imports = prepared.config, prepared.setting, _imports(prepared)
     earlier = previous.defenses if previous else {}
     known = [*(previous.replaced + previous.cells if previous else []), *cells]
-    merged = latest([*(previous.cells if previous else []), *_still_rows(previous, cells)])
+    merged = latest([*(previous.cells if previous else []), *_as_known(previous, cells)])
     own = {
         c.name: c.record.model_copy(
             update={
@@ -89,22 +89,25 @@ def latest(cells: Iterable[CellRecord]) -> dict[Place, CellRecord]:
     return {cell.place: cell for cell in cells}
 
 
-def _still_rows(previous: RunRecord | None, cells: Iterable[CellRecord]) -> Iterator[CellRecord]:
-    """These cells; what an earlier command asked for as a row is one, whoever asks for it now.
+def _as_known(previous: RunRecord | None, cells: Iterable[CellRecord]) -> Iterator[CellRecord]:
+    """These cells; what was finished stays so, and what was asked for as a row stays one.
 
-    An examination attacks as many examples as a row does, and what is left of them when it
-    escalates.
+    A command has nothing of a cell that it has not come to, or that its budget leaves out: with the
+    key that it would have, an earlier one's is what there is. What others left, and what a sweep
+    left out, is known only when it is attacked. An examination attacks as many examples as a row
+    does, and what is left of them when it escalates.
     """
-    asked = previous.cells if previous else []
-    rows = {cell.place: cell for cell in asked if cell.scope == "all" and not cell.round}
+    known = {cell.place: cell for cell in (previous.cells if previous else [])}
     for cell in cells:
-        row = rows.get(cell.place)
-        if row is None or not _of_examination(cell):
-            yield cell
-        elif row.status == "ok" and (cell.status != "ok" or cell.scope != "evidence"):
-            yield row
+        before = known.get(cell.place, cell)
+        finished = before.status == "ok" and (before.inferred or cell.key in ("", before.key))
+        row = before.scope == "all" and not before.round and _of_examination(cell)
+        if cell.status != "ok" and finished:
+            yield before
+        elif row and cell.scope == "evidence":
+            yield cell.model_copy(update={"scope": "all"})
         else:
-            yield cell.model_copy(update={"scope": "all"} if cell.scope == "evidence" else {})
+            yield before if row and before.status == "ok" else cell
 
 
 def _replaced(known: Iterable[CellRecord], kept: Iterable[CellRecord]) -> list[CellRecord]:

@@ -14,6 +14,7 @@ from bench.run import run
 from bench.run.config import RunConfig
 from bench.run.forecast import REPEATS, forecast
 from bench.run.prepare import prepare
+from bench.run.verification import verify_run
 from tests.run.test_run import figures
 
 if TYPE_CHECKING:
@@ -67,6 +68,23 @@ def test_a_larger_budget_goes_on_to_the_same_figures(tmp_path: Path) -> None:
     alone = run(prepare(dataclasses.replace(CONFIG, out=tmp_path / "b")))
     assert figures(whole.summary) == figures(alone.summary)
     assert not whole.failed
+
+
+@pytest.mark.parametrize("limit", [1, 150, LIMIT])
+def test_a_smaller_budget_takes_nothing_away(limit: int, tmp_path: Path) -> None:
+    """What was finished has its figures, and what nobody came to is told as before."""
+    config = dataclasses.replace(CONFIG, attacks="fgsm,pgd[steps=10]", out=tmp_path)
+    whole = run(prepare(config))
+    less = run(prepare(dataclasses.replace(config, budget=limit)))
+    assert less.summary["limit"] == limit
+    assert figures({**less.summary, "limit": None}) == figures(whole.summary)
+    assert not less.failed
+    assert less.folder is not None
+    assert verify_run(less.folder, device="cpu").faults == []
+    more = run(prepare(dataclasses.replace(config, attacks="apgd-ce", budget=limit)))
+    assert more.failed
+    rows = [result.summary["defenses"]["relu-at"]["attacks"] for result in (whole, more)]
+    assert rows[1].items() >= rows[0].items()
 
 
 @pytest.mark.whole
