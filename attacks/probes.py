@@ -162,8 +162,8 @@ class ProbeBehaviour(Probe):
     within 0.01, at most 1, L the logit margin: Pintor et al., NeurIPS 2022; here ΔL is the mean of
     two opposite draws, which a slope leaves at 0, around a point without ties, and L the larger of
     the margins there and at the input; that of the mean logits over 10 draws where the model is
-    randomised), `input_jump` (how far the mean margin of 20 points within 0.004 is from the margin
-    at the input, of its size or the median size).
+    randomised), `input_jump` (how far the margin at the input is from the one that ways of 0.004
+    lead back to, of its size or the median size).
 
     Beyond it: `border_jump` (`bench.attacks.blocks.borders.border_jumps`).
 
@@ -172,7 +172,7 @@ class ProbeBehaviour(Probe):
     """
 
     summary = "Measures whether the model answers the same input alike"
-    version = 5
+    version = 6
     traces = (
         "prediction_flips_repeat",
         "logits_differ_repeat",
@@ -195,10 +195,10 @@ class ProbeBehaviour(Probe):
 
     def cost(self, *, norm: Norm, shape: tuple[int, int, int], classes: int) -> Cost:
         """Ten calls on the inputs, two in other batches, those around them, and on ways."""
-        from bench.attacks.blocks.behaviour import PAIRS
+        from bench.attacks.blocks import behaviour
         from bench.attacks.blocks.borders import HALVINGS, WAYS
 
-        return Cost(self.draws + 29 + 2 * PAIRS + WAYS * (HALVINGS + 2))
+        return Cost(self.draws + 29 + 2 * behaviour.WAYS + WAYS * (HALVINGS + 2))
 
     def measure(self, problem: Problem) -> dict[str, Any]:
         """See the class."""

@@ -151,9 +151,9 @@ NEAR = 10
 CLOSE = 0.01
 
 
-#: One level of 8 bits: so far at most are the points around an input that have to be answered as it
-#: is itself, two to a pair.
-LEVEL, PAIRS = 0.004, 10
+#: One level of 8 bits: so far at most are the ends of so many ways from an input, along which it
+#: has to be answered as it is itself.
+LEVEL, WAYS = 0.004, 10
 
 
 def around(problem: Problem, draws: int) -> dict[str, Tensor]:
@@ -185,10 +185,11 @@ def around(problem: Problem, draws: int) -> dict[str, Tensor]:
 
 
 def _input_jumps(problem: Problem, at_input: Tensor) -> Tensor:
-    """How far the mean margin around each input is from the margin at it, of its size.
+    """How far the margin at each input is from what those beside it lead to, of its size.
 
-    Its size is the latter, or the median of all that are right where that is larger. Opposite
-    points leave a slope at 0, and a kink is as small as they are near.
+    From the end of each way and its middle the margin at the input is extrapolated, which takes
+    away a slope and a kink at the input: along a way both are linear. Its size is the margin at the
+    input, or the median of all that are right where that is larger.
 
     Args:
         problem: not randomised.
@@ -201,14 +202,17 @@ def _input_jumps(problem: Problem, at_input: Tensor) -> Tensor:
     right = at_input > 0
     if not bool(right.any()):
         return torch.full_like(at_input, torch.nan)
-    around = torch.zeros_like(at_input)
-    for _ in range(PAIRS):
-        noise = LEVEL * (2 * streams.uniform(rows) - 1)
-        for sign in (1, -1):
-            points = (problem.inputs + sign * noise).clamp(0, 1)
-            around += margins(logits_where_finite(problem, points), problem.labels)
+    led_to = torch.zeros_like(at_input)
+    for _ in range(WAYS):
+        ends = (problem.inputs + LEVEL * (2 * streams.uniform(rows) - 1)).clamp(0, 1)
+        middles = (problem.inputs + ends) / 2
+        middle, end = (
+            margins(logits_where_finite(problem, points), problem.labels)
+            for points in (middles, ends)
+        )
+        led_to += (2 * middle - end) / WAYS
     size = at_input.clamp(min=float(at_input[right].median()))
-    return torch.where(right, (around / (2 * PAIRS) - at_input).abs() / size, torch.nan)
+    return torch.where(right, (led_to - at_input).abs() / size, torch.nan)
 
 
 def logits_where_finite(problem: Problem, x: Tensor) -> Tensor:

@@ -16,8 +16,8 @@ from bench.api.attacks import margins
 from bench.attacks.blocks.ball import untied
 from bench.attacks.blocks.behaviour import derivatives
 from bench.models.counted import CountedModel
-from tests.attacks.probed import CLASSES, linear, measured, posed
-from tests.attacks.worlds import Function, solve
+from tests.attacks.probed import CLASSES, SHAPE, linear, measured, posed
+from tests.attacks.worlds import Function, pose, solve
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -156,7 +156,26 @@ def test_a_margin_that_is_another_one_beside_the_input_is_measured_in_parts_of_i
     own = margins(linear(known)[:, :2], problem.labels)
     expected = share * own / own.clamp(min=own.median())
     found = solve("probe-behaviour", jumping).extra["input_jump"]
-    np.testing.assert_allclose(found, expected, atol=0.02)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("grey", [0.0, 0.001, 0.5, 1.0])
+def test_slopes_and_kinks_at_the_input_are_no_jumps(grey: float) -> None:
+    """At the ends of the box as well, however small the margin is beside its slope."""
+    inputs = torch.full((3, *SHAPE), grey)
+    inputs[1:, 0, :2, :2] = 1 - grey
+    inputs[2, 0, 2:, 2:] = 0.3
+
+    def bent(x: Tensor) -> Tensor:
+        """A margin of 0.1, a slope by which it doubles, and a kink at the inputs themselves."""
+        away = x[:, None] - inputs
+        nearest = away.abs().flatten(2).sum(dim=2).argmin(dim=1)
+        away = away[torch.arange(len(x)), nearest].flatten(1)
+        first = 0.1 + 50 * away.mean(dim=1) + 3 * away.abs().mean(dim=1)
+        return torch.stack([first, 0 * first], dim=1)
+
+    problem = pose(Function(bent), inputs, torch.zeros(3, dtype=torch.int64), classes=2)
+    assert solve("probe-behaviour", problem).extra["input_jump"].max() < 1e-4
 
 
 def test_nothing_is_said_of_inputs_that_are_wrong() -> None:

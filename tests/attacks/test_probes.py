@@ -60,7 +60,7 @@ def test_committed_checkpoints(name: str, honest: bool) -> None:
         assert np.median(fidelity) < 0.5
     assert (np.mean(behaviour["border_jump"] > 0.02) > 0.8) == (not honest)
     assert np.max(behaviour["border_jump"]) < 1e-4 or not honest
-    assert np.max(behaviour["input_jump"]) < 0.02 or not honest
+    assert np.max(behaviour["input_jump"]) < 0.002 or not honest
     rough = ("unstable", "input_jump", "border_jump")
     assert not any(values.any() for n, values in behaviour.items() if n not in rough)
 

@@ -89,8 +89,8 @@ CASES = {
     "optimiser-in-forward": (behaviour(optimises_in_forward=1), behaviour(), "deterministic"),
     "nan-logits": (behaviour(nonfinite_near=at([7])), behaviour(), "deterministic"),
     "jump-at-input": (
-        behaviour(input_jump=at(range(LIMIT), 0.051)),
-        behaviour(input_jump=at(range(LIMIT - 1), 0.051)),
+        behaviour(input_jump=at(range(LIMIT), 0.021)),
+        behaviour(input_jump=at(range(LIMIT - 1), 0.021)),
         "soft",
     ),
     "jump-at-border": (
