@@ -195,6 +195,7 @@ def import_adversarial(
 
 def _print_judged(imported: Imported) -> None:
     from bench.report.writing import escape, interval, table
+    from bench.threat import Epsilon
 
     rows = []
     for item in imported.judged:
@@ -209,6 +210,13 @@ def _print_judged(imported: Imported) -> None:
     ]  # fmt: skip
     options.echo(f"{imported.attack}, judged by Winnow:\n")
     options.echo(table(header, rows, text=frozenset({"defense"})))
+    widest = max(imported.judged, key=lambda item: float(Epsilon.parse(item.epsilon)))
+    if 2 * widest.projected > widest.candidates:
+        options.echo(
+            f"\n{widest.projected} of {widest.candidates} lie farther from their example than "
+            f"{widest.epsilon}, and were brought back: made at a larger epsilon, or in another "
+            "order than the run's? An array `index` says which example each belongs to."
+        )
     folder = imported.result.folder
     if folder is not None:
         options.echo(f"\nrun folder:  {folder}\ncheck it:    {options.verification_of(folder)}")

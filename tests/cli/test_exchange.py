@@ -96,6 +96,22 @@ def test_candidates_by_themselves_make_a_run(
     assert "\nverified:" in call(capsys, "verify", folder)
 
 
+@pytest.mark.parametrize("step", [1, -1])
+def test_candidates_in_another_order_are_asked_about(
+    step: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nearly all of them lie far from the example that they are taken for."""
+    inputs = subset(open_dataset("digits").load("test"), N).inputs.numpy()
+    np.savez(tmp_path / "mine.npz", adversarial=inputs[::step])
+
+    printed = call(
+        capsys, "import-adversarial", tmp_path / "mine.npz", "--defense", "relu", "--n", N,
+        "--eps", "0.05,0.1", "--out", tmp_path / "runs",
+    )  # fmt: skip
+
+    assert ("lie farther from their example than 0.1" in printed) == (step < 0)
+
+
 def test_an_interrupted_run_stays_interrupted(
     stored: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
