@@ -114,11 +114,11 @@ class Rounded:
         """
         import torch
 
-        own, count = self.ball.inputs[rows], self.counts[rows].reshape(-1, *[1] * (x.ndim - 1))
-        low, high = self.ball.at(rows).ends
+        ball, count = self.ball.at(rows), self.counts[rows].reshape(-1, *[1] * (x.ndim - 1))
+        own, (low, high) = ball.inputs, ball.ends
         place = (x * count).round().clamp((low * count - OFF).ceil(), (high * count + OFF).floor())
         moved = place != (own * count).round()
-        return self.ball.at(rows).project(torch.where(moved, place / count, own))
+        return ball.project(torch.where(moved, place / count, own))
 
 
 def levels(images: Tensor) -> Tensor:

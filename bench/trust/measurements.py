@@ -40,7 +40,7 @@ STABLE = 0.1
 WORSENED = 0.1
 #: Jump of the margin where the class changes, in parts of its size. Largest of some 120 borders of
 #: each of ten honest models on digits: 2e-5; above it 86 and 89 % of those of two of k-WTA. And at
-#: the input itself: largest of 1,600 examples of 20 honest models on digits, MNIST and CIFAR-10:
+#: the input itself: largest of 1,754 examples of 21 honest models on digits, MNIST and CIFAR-10:
 #: 0.004; above it 44 of 48 of one that answers images of the data's levels by another network.
 JUMP = 0.02
 #: What AutoAttack's own checks may say (`bench.api.Flag`).

@@ -122,14 +122,18 @@ class Later(Quick):
         return recipe
 
 
-def test_weights_that_a_training_starts_from_are_trained_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Of the same seed; nobody asked for that defense itself."""
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`quick` and `later` are defenses, and the working directory is empty."""
     monkeypatch.chdir(tmp_path)
     registry.defenses.names()
-    plugins = {**registry.defenses._classes, "quick": Quick, "later": Later}
-    monkeypatch.setattr(registry.defenses, "_classes", plugins)
+    known = {**registry.defenses._classes, "quick": Quick, "later": Later}
+    monkeypatch.setattr(registry.defenses, "_classes", known)
+
+
+@pytest.mark.usefixtures("plugins")
+def test_weights_that_a_training_starts_from_are_trained_first() -> None:
+    """Of the same seed; nobody asked for that defense itself."""
     config = RunConfig(("later",), attacks="fgsm", n=6, epsilons=("0.1",), examine=False, workers=0)
 
     (result,) = run_seeds(config, [2]).results.values()
@@ -144,15 +148,11 @@ def test_weights_that_a_training_starts_from_are_trained_first(
     assert record.recipe["start_weights"] == first.weights_digest
 
 
+@pytest.mark.usefixtures("plugins")
 def test_who_loses_the_weights_of_winnow_by_training_others_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One's own weights go before those that come with Winnow, from the first seed on; once."""
-    monkeypatch.chdir(tmp_path)
-    registry.defenses.names()
-    monkeypatch.setattr(
-        registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
-    )
     folders = [tmp_path / "committed", checkpoints.USER_FOLDER]
     monkeypatch.setattr(checkpoints, "checkpoint_folders", lambda: folders)
     quick, digits = registry.defenses.create("quick"), open_dataset("digits")
@@ -170,15 +170,9 @@ def test_who_loses_the_weights_of_winnow_by_training_others_is_told(
     assert found.stem.endswith("-seed4")
 
 
-def test_each_seed_is_trained_and_evaluated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("plugins")
+def test_each_seed_is_trained_and_evaluated() -> None:
     """A run of its own with weights of its own for each; again, and nothing is trained anew."""
-    monkeypatch.chdir(tmp_path)
-    registry.defenses.names()
-    monkeypatch.setattr(
-        registry.defenses, "_classes", {**registry.defenses._classes, "quick": Quick}
-    )
     short = train(
         registry.defenses.create("quick"), open_dataset("digits"), TrainConfig(seed=3, epochs=1)
     )
