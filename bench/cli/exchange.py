@@ -210,8 +210,8 @@ def _print_judged(imported: Imported) -> None:
     ]  # fmt: skip
     options.echo(f"{imported.attack}, judged by Winnow:\n")
     options.echo(table(header, rows, text=frozenset({"defense"})))
-    widest = max(imported.judged, key=lambda item: float(Epsilon.parse(item.epsilon)))
-    if 2 * widest.projected > widest.candidates:
+    widest = max(imported.judged, key=lambda item: float(Epsilon.parse(item.epsilon)), default=None)
+    if widest is not None and 2 * widest.projected > widest.candidates:
         options.echo(
             f"\n{widest.projected} of {widest.candidates} lie farther from their example than "
             f"{widest.epsilon}, and were brought back: made at a larger epsilon, or in another "

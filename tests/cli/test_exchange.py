@@ -41,6 +41,24 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+#: A model that takes no white image.
+DARK = """
+import torch
+
+
+class Dark(torch.nn.Sequential):
+    def forward(self, x):
+        if (x > 0.99).flatten(1).all(dim=1).any():
+            raise RuntimeError("too bright")
+        return super().forward(x)
+
+
+def load():
+    torch.manual_seed(0)
+    return Dark(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+"""
+
+
 def run_of(stored: Path, defense: str) -> Path:
     """The folder of a defense's run."""
     (found,) = [
@@ -110,6 +128,27 @@ def test_candidates_in_another_order_are_asked_about(
     )  # fmt: skip
 
     assert ("lie farther from their example than 0.1" in printed) == (step < 0)
+
+
+def test_candidates_that_nobody_could_judge_leave_an_empty_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that raises on each of them: exit code 1, and no traceback."""
+    (tmp_path / "dark.py").write_text(DARK)
+    np.savez(tmp_path / "white.npz", adversarial=np.ones((N, 1, 8, 8), dtype=np.float32))
+    command = [
+        "winnow", "import-adversarial", tmp_path / "white.npz", "--n", N, "--eps", "1",
+        "--defense", f"file:{tmp_path / 'dark.py'}:load", "--out", tmp_path / "runs",
+    ]  # fmt: skip
+    monkeypatch.setattr("sys.argv", [str(word) for word in command])
+
+    with pytest.raises(SystemExit) as exit_info:
+        main()
+
+    assert exit_info.value.code == 1
+    printed = capsys.readouterr()
+    assert "judged by Winnow" in printed.out
+    assert "Traceback" not in printed.err
 
 
 def test_an_interrupted_run_stays_interrupted(
